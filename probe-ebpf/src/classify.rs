@@ -1,0 +1,257 @@
+//! The verdict: what a frame is to this probe.
+
+use crate::config::{Config, EndpointKey, MediaRule};
+use crate::parse::{self, Bytes, Fragment, Layers, Refusal, TCP, UDP};
+
+/// What a frame is to this probe. The numbers index the per-CPU counters; every frame counts once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Verdict {
+    /// Neither IPv4 nor IPv6.
+    NotIp = 0,
+    /// The frame ends inside a header.
+    Truncated = 1,
+    /// A header contradicts itself.
+    Malformed = 2,
+    /// More IPv6 extension headers than are followed.
+    TooDeep = 3,
+    /// UDP that is not ours.
+    OtherUdp = 4,
+    /// TCP that is not ours.
+    OtherTcp = 5,
+    /// IP that carries neither UDP nor TCP, and fragments of such.
+    OtherIp = 6,
+    /// TCP on a port of SIP over TLS: counted, not read.
+    SipTls = 7,
+    /// Announced as media, but neither RTP nor RTCP: STUN, DTLS, T.38 (RFC 7983).
+    MediaOther = 8,
+    /// A TCP segment of a SIP connection without data: counted, not read.
+    SipTcpEmpty = 9,
+    /// SIP over UDP: forwarded whole.
+    SipUdp = 10,
+    /// SIP over TCP with data: forwarded whole.
+    SipTcp = 11,
+    /// RTP: its head is forwarded.
+    Rtp = 12,
+    /// RTCP: forwarded whole.
+    Rtcp = 13,
+    /// A fragment of UDP, first or later: forwarded whole, as only all of them together have ports.
+    Fragment = 14,
+}
+
+/// Number of verdicts, and so of counters.
+pub const VERDICTS: usize = 15;
+
+impl Verdict {
+    /// Does the kernel hand such a frame to userspace? Those are the *matched* frames of every report.
+    #[inline(always)]
+    pub const fn is_matched(self) -> bool {
+        self as u8 >= Self::SipUdp as u8
+    }
+
+    /// All verdicts, in the order of their numbers.
+    pub const ALL: [Self; VERDICTS] = [
+        Self::NotIp,
+        Self::Truncated,
+        Self::Malformed,
+        Self::TooDeep,
+        Self::OtherUdp,
+        Self::OtherTcp,
+        Self::OtherIp,
+        Self::SipTls,
+        Self::MediaOther,
+        Self::SipTcpEmpty,
+        Self::SipUdp,
+        Self::SipTcp,
+        Self::Rtp,
+        Self::Rtcp,
+        Self::Fragment,
+    ];
+
+    /// The name that reports, metrics and documents use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NotIp => "not_ip",
+            Self::Truncated => "truncated",
+            Self::Malformed => "malformed",
+            Self::TooDeep => "too_deep",
+            Self::OtherUdp => "other_udp",
+            Self::OtherTcp => "other_tcp",
+            Self::OtherIp => "other_ip",
+            Self::SipTls => "sip_tls",
+            Self::MediaOther => "media_other",
+            Self::SipTcpEmpty => "sip_tcp_empty",
+            Self::SipUdp => "sip_udp",
+            Self::SipTcp => "sip_tcp",
+            Self::Rtp => "rtp",
+            Self::Rtcp => "rtcp",
+            Self::Fragment => "fragment",
+        }
+    }
+}
+
+impl From<Refusal> for Verdict {
+    #[inline(always)]
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Truncated => Self::Truncated,
+            Refusal::NotIp => Self::NotIp,
+            Refusal::Malformed => Self::Malformed,
+            Refusal::TooDeep => Self::TooDeep,
+        }
+    }
+}
+
+/// Who has been announced as a media endpoint. In the kernel a BPF map, in userspace the table behind it.
+pub trait Endpoints {
+    /// Has `key` been announced?
+    fn is_announced(&self, key: &EndpointKey) -> bool;
+}
+
+/// The verdict on a frame whose layers are known.
+///
+/// The order is the product's: signalling ports first, then announced endpoints, then what merely looks
+/// like RTP, if [`Config::media_rule`] allows it.
+#[inline(always)]
+pub fn classify<B: Bytes + ?Sized, E: Endpoints>(
+    frame: &B,
+    layers: &Layers,
+    config: &Config,
+    endpoints: &E,
+) -> Verdict {
+    if !matches!(layers.fragment, Fragment::None) {
+        return if layers.protocol == UDP { Verdict::Fragment } else { Verdict::OtherIp };
+    }
+    match layers.protocol {
+        UDP => udp(frame, layers, config, endpoints),
+        TCP => tcp(frame, layers, config),
+        _ => Verdict::OtherIp,
+    }
+}
+
+#[inline(always)]
+fn tcp<B: Bytes + ?Sized>(frame: &B, layers: &Layers, config: &Config) -> Verdict {
+    if config.is_sip(layers.src_port) || config.is_sip(layers.dst_port) {
+        let Some(data_offset) = frame.be8(layers.transport + 12) else { return Verdict::Truncated };
+        let header_len = u16::from(data_offset >> 4) * 4;
+        if header_len < 20 || header_len > layers.transport_len {
+            return Verdict::Malformed;
+        }
+        return if header_len == layers.transport_len { Verdict::SipTcpEmpty } else { Verdict::SipTcp };
+    }
+    if config.is_tls(layers.src_port) || config.is_tls(layers.dst_port) {
+        return Verdict::SipTls;
+    }
+    Verdict::OtherTcp
+}
+
+#[inline(always)]
+fn udp<B: Bytes + ?Sized, E: Endpoints>(
+    frame: &B,
+    layers: &Layers,
+    config: &Config,
+    endpoints: &E,
+) -> Verdict {
+    if config.is_sip(layers.src_port) || config.is_sip(layers.dst_port) {
+        return Verdict::SipUdp;
+    }
+    let shape = media_shape(frame, layers);
+    if is_announced(frame, layers, endpoints) {
+        return match shape {
+            Shape::Rtp => Verdict::Rtp,
+            Shape::Rtcp => Verdict::Rtcp,
+            Shape::Neither => Verdict::MediaOther,
+        };
+    }
+    let allowed = config.media_rule == MediaRule::Anything as u8
+        || (config.media_rule == MediaRule::Range as u8
+            && config.in_media_range(layers.src_port)
+            && config.in_media_range(layers.dst_port));
+    match shape {
+        Shape::Rtp if allowed => Verdict::Rtp,
+        Shape::Rtcp if allowed => Verdict::Rtcp,
+        _ => Verdict::OtherUdp,
+    }
+}
+
+#[inline(always)]
+fn is_announced<B: Bytes + ?Sized, E: Endpoints>(frame: &B, layers: &Layers, endpoints: &E) -> bool {
+    destination(frame, layers).is_some_and(|key| endpoints.is_announced(&key))
+        || source(frame, layers).is_some_and(|key| endpoints.is_announced(&key))
+}
+
+/// The source as a key of the endpoint map.
+#[inline(always)]
+pub fn source<B: Bytes + ?Sized>(frame: &B, layers: &Layers) -> Option<EndpointKey> {
+    endpoint(frame, layers, if layers.v6 { 8 } else { 12 }, layers.src_port)
+}
+
+/// The destination as a key of the endpoint map.
+#[inline(always)]
+pub fn destination<B: Bytes + ?Sized>(frame: &B, layers: &Layers) -> Option<EndpointKey> {
+    endpoint(frame, layers, if layers.v6 { 24 } else { 16 }, layers.dst_port)
+}
+
+#[inline(always)]
+fn endpoint<B: Bytes + ?Sized>(frame: &B, layers: &Layers, field: usize, port: u16) -> Option<EndpointKey> {
+    let at = layers.ip + field;
+    let address = if layers.v6 {
+        [
+            frame.be32(at)?.to_be(),
+            frame.be32(at + 4)?.to_be(),
+            frame.be32(at + 8)?.to_be(),
+            frame.be32(at + 12)?.to_be(),
+        ]
+    } else {
+        [0, 0, 0xffff_u32.to_be(), frame.be32(at)?.to_be()]
+    };
+    Some(EndpointKey { address, port: u32::from(port) })
+}
+
+/// What the payload of a UDP datagram could be, by the ranges of RFC 7983 and RFC 5761.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    Rtp,
+    Rtcp,
+    Neither,
+}
+
+/// Length of the fixed RTP header (RFC 3550, 5.1).
+pub const RTP_HEADER: u16 = 12;
+const UDP_HEADER: u16 = 8;
+
+#[inline(always)]
+fn media_shape<B: Bytes + ?Sized>(frame: &B, layers: &Layers) -> Shape {
+    let payload = layers.transport + usize::from(UDP_HEADER);
+    let payload_len = layers.transport_len - UDP_HEADER;
+    let Some(first) = frame.be16(payload) else { return Shape::Neither };
+    if first >> 14 != 2 {
+        return Shape::Neither;
+    }
+    match first & 0xff {
+        // RFC 5761, 4: these payload types with the marker set are RTCP.
+        192..=223 if payload_len >= 8 => Shape::Rtcp,
+        192..=223 => Shape::Neither,
+        _ => {
+            let contributors = (first >> 8) & 0x0f;
+            // The whole fixed header must be there to be copied, and the claimed one must fit.
+            if payload_len < RTP_HEADER + contributors * 4 || frame.be32(payload + 8).is_none() {
+                return Shape::Neither;
+            }
+            Shape::Rtp
+        }
+    }
+}
+
+/// Parses an Ethernet frame and gives its verdict, with the layers where there are any.
+#[inline(always)]
+pub fn ethernet<B: Bytes + ?Sized, E: Endpoints>(
+    frame: &B,
+    config: &Config,
+    endpoints: &E,
+) -> (Verdict, Option<Layers>) {
+    match parse::ethernet(frame) {
+        Ok(layers) => (classify(frame, &layers, config, endpoints), Some(layers)),
+        Err(refusal) => (refusal.into(), None),
+    }
+}

@@ -1,0 +1,250 @@
+//! From the first bytes of a frame to the offsets and fields that a verdict needs.
+//!
+//! Offsets are relative to the start of the byte source. Lengths that a header claims are never trusted
+//! beyond the bytes that are there: a field either loads or the frame is refused.
+
+/// A frame, or as much of it as can be read directly.
+///
+/// Multi-byte loads are big-endian. `None` means that the bytes are not there.
+pub trait Bytes {
+    /// One byte.
+    fn be8(&self, offset: usize) -> Option<u8>;
+    /// Two bytes.
+    fn be16(&self, offset: usize) -> Option<u16>;
+    /// Four bytes.
+    fn be32(&self, offset: usize) -> Option<u32>;
+}
+
+impl Bytes for [u8] {
+    #[inline(always)]
+    fn be8(&self, offset: usize) -> Option<u8> {
+        self.get(offset).copied()
+    }
+
+    #[inline(always)]
+    fn be16(&self, offset: usize) -> Option<u16> {
+        self.get(offset..)?.first_chunk().map(|b| u16::from_be_bytes(*b))
+    }
+
+    #[inline(always)]
+    fn be32(&self, offset: usize) -> Option<u32> {
+        self.get(offset..)?.first_chunk().map(|b| u32::from_be_bytes(*b))
+    }
+}
+
+/// Why a frame has no usable layers. Each is a verdict of its own, so none hides in another's counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The frame ends inside a header that it announced.
+    Truncated,
+    /// Neither IPv4 nor IPv6 under at most two VLAN tags.
+    NotIp,
+    /// A version or length field contradicts the header it stands in.
+    Malformed,
+    /// More IPv6 extension headers than are followed.
+    TooDeep,
+}
+
+/// Is the datagram a fragment of a larger one, and which part?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fragment {
+    /// Whole.
+    None,
+    /// The part with offset zero: it has the ports.
+    First,
+    /// Any other part: it has none.
+    Later,
+}
+
+/// What parsing found. Plain numbers, no references, so that it lives in registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layers {
+    /// Tag control information of the outer VLAN tag; meaningful if `vlan_tags` > 0.
+    pub outer_vlan: u16,
+    /// Tag control information of the inner VLAN tag; meaningful if `vlan_tags` > 1.
+    pub inner_vlan: u16,
+    /// VLAN tags found: 0, 1 or 2.
+    pub vlan_tags: u8,
+    /// Offset of the IP header.
+    pub ip: usize,
+    /// Is it IPv6?
+    pub v6: bool,
+    /// Next protocol after all IP headers.
+    pub protocol: u8,
+    /// Fragmentation of the datagram.
+    pub fragment: Fragment,
+    /// Offset of the transport header, or of the fragment's data.
+    pub transport: usize,
+    /// Bytes from the transport header to the end of the IP datagram, by the IP length field.
+    pub transport_len: u16,
+    /// Source port; zero where there is none.
+    pub src_port: u16,
+    /// Destination port; zero where there is none.
+    pub dst_port: u16,
+}
+
+/// IP protocol number of TCP.
+pub const TCP: u8 = 6;
+/// IP protocol number of UDP.
+pub const UDP: u8 = 17;
+
+const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+const ETHERNET: usize = 14;
+const UDP_HEADER: u16 = 8;
+const TCP_HEADER: u16 = 20;
+/// IPv6 extension headers followed before giving up. RFC 8200 4.1 lists six that may precede a transport.
+const MAX_EXTENSIONS: usize = 6;
+
+/// Parses an Ethernet frame.
+#[inline(always)]
+pub fn ethernet<B: Bytes + ?Sized>(frame: &B) -> Result<Layers, Refusal> {
+    let mut offset = ETHERNET;
+    let mut ethertype = frame.be16(12).ok_or(Refusal::Truncated)?;
+    let (mut outer_vlan, mut inner_vlan, mut vlan_tags) = (0, 0, 0);
+    if is_vlan(ethertype) {
+        outer_vlan = frame.be16(14).ok_or(Refusal::Truncated)?;
+        ethertype = frame.be16(16).ok_or(Refusal::Truncated)?;
+        vlan_tags = 1;
+        offset = 18;
+        if is_vlan(ethertype) {
+            inner_vlan = frame.be16(18).ok_or(Refusal::Truncated)?;
+            ethertype = frame.be16(20).ok_or(Refusal::Truncated)?;
+            vlan_tags = 2;
+            offset = 22;
+        }
+    }
+    let layers = network(frame, ethertype, offset)?;
+    Ok(Layers { outer_vlan, inner_vlan, vlan_tags, ..layers })
+}
+
+/// Parses from an IP header at `offset`, for link layers that are not Ethernet.
+#[inline(always)]
+pub fn network<B: Bytes + ?Sized>(frame: &B, ethertype: u16, offset: usize) -> Result<Layers, Refusal> {
+    match ethertype {
+        ETHERTYPE_IPV4 => ipv4(frame, offset),
+        ETHERTYPE_IPV6 => ipv6(frame, offset),
+        _ => Err(Refusal::NotIp),
+    }
+}
+
+/// 802.1Q, 802.1ad, and the 0x9100 that older provider bridges use.
+#[inline(always)]
+fn is_vlan(ethertype: u16) -> bool {
+    matches!(ethertype, 0x8100 | 0x88a8 | 0x9100)
+}
+
+/// RFC 791, 3.1.
+#[inline(always)]
+fn ipv4<B: Bytes + ?Sized>(frame: &B, ip: usize) -> Result<Layers, Refusal> {
+    let version_ihl = frame.be8(ip).ok_or(Refusal::Truncated)?;
+    let total_len = frame.be16(ip + 2).ok_or(Refusal::Truncated)?;
+    let fragment = frame.be16(ip + 6).ok_or(Refusal::Truncated)?;
+    let protocol = frame.be8(ip + 9).ok_or(Refusal::Truncated)?;
+    frame.be32(ip + 16).ok_or(Refusal::Truncated)?;
+    let header_len = u16::from(version_ihl & 0x0f) * 4;
+    if version_ihl >> 4 != 4 || header_len < 20 || total_len < header_len {
+        return Err(Refusal::Malformed);
+    }
+    let fragment = match (fragment & 0x1fff, fragment & 0x2000) {
+        (0, 0) => Fragment::None,
+        (0, _) => Fragment::First,
+        _ => Fragment::Later,
+    };
+    let layers = Layers {
+        outer_vlan: 0,
+        inner_vlan: 0,
+        vlan_tags: 0,
+        ip,
+        v6: false,
+        protocol,
+        fragment,
+        transport: ip + usize::from(header_len),
+        transport_len: total_len - header_len,
+        src_port: 0,
+        dst_port: 0,
+    };
+    ports(frame, layers)
+}
+
+/// RFC 8200, 3 and 4.
+#[inline(always)]
+fn ipv6<B: Bytes + ?Sized>(frame: &B, ip: usize) -> Result<Layers, Refusal> {
+    let version = frame.be8(ip).ok_or(Refusal::Truncated)?;
+    let mut transport_len = frame.be16(ip + 4).ok_or(Refusal::Truncated)?;
+    let mut protocol = frame.be8(ip + 6).ok_or(Refusal::Truncated)?;
+    frame.be32(ip + 36).ok_or(Refusal::Truncated)?;
+    if version >> 4 != 6 {
+        return Err(Refusal::Malformed);
+    }
+    let mut fragment = Fragment::None;
+    let mut transport = ip + 40;
+    let mut followed = 0;
+    while followed < MAX_EXTENSIONS {
+        let extension_len = match protocol {
+            // Hop-by-hop, routing, destination options: length in 8-byte units beyond the first.
+            0 | 43 | 60 => (u16::from(frame.be8(transport + 1).ok_or(Refusal::Truncated)?) + 1) * 8,
+            44 => {
+                let field = frame.be16(transport + 2).ok_or(Refusal::Truncated)?;
+                fragment = match (field & 0xfff8, field & 1) {
+                    (0, 0) => Fragment::None, // an atomic fragment (RFC 6946) is a whole datagram
+                    (0, _) => Fragment::First,
+                    _ => Fragment::Later,
+                };
+                8
+            }
+            // Authentication header: length in 4-byte units, minus two (RFC 4302, 2.2).
+            51 => (u16::from(frame.be8(transport + 1).ok_or(Refusal::Truncated)?) + 2) * 4,
+            _ => break,
+        };
+        if transport_len < extension_len {
+            return Err(Refusal::Malformed);
+        }
+        protocol = frame.be8(transport).ok_or(Refusal::Truncated)?;
+        transport += usize::from(extension_len);
+        transport_len -= extension_len;
+        followed += 1;
+        // What follows a later fragment's header is data, whatever its first byte looks like.
+        if matches!(fragment, Fragment::Later) {
+            break;
+        }
+    }
+    if matches!(protocol, 0 | 43 | 44 | 51 | 60) && !matches!(fragment, Fragment::Later) {
+        return Err(Refusal::TooDeep);
+    }
+    let layers = Layers {
+        outer_vlan: 0,
+        inner_vlan: 0,
+        vlan_tags: 0,
+        ip,
+        v6: true,
+        protocol,
+        fragment,
+        transport,
+        transport_len,
+        src_port: 0,
+        dst_port: 0,
+    };
+    ports(frame, layers)
+}
+
+/// Reads the ports where the datagram has them. A transport header that the IP length cannot hold is
+/// refused; so is one that the capture cut off.
+#[inline(always)]
+fn ports<B: Bytes + ?Sized>(frame: &B, layers: Layers) -> Result<Layers, Refusal> {
+    if matches!(layers.fragment, Fragment::Later) {
+        return Ok(layers);
+    }
+    let (needed, last) = match layers.protocol {
+        UDP => (UDP_HEADER, 4),
+        TCP => (TCP_HEADER, 16),
+        _ => return Ok(layers),
+    };
+    if layers.transport_len < needed {
+        return Err(Refusal::Malformed);
+    }
+    let ports = frame.be32(layers.transport).ok_or(Refusal::Truncated)?;
+    frame.be32(layers.transport + last).ok_or(Refusal::Truncated)?;
+    #[expect(clippy::cast_possible_truncation, reason = "the halves of a 32-bit load")]
+    Ok(Layers { src_port: (ports >> 16) as u16, dst_port: ports as u16, ..layers })
+}

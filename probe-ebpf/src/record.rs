@@ -1,0 +1,186 @@
+//! The records that travel from the kernel to userspace through the BPF rings.
+//!
+//! A ring entry has an eight-byte header of the kernel's, so a [`MediaHead4`] of 56 bytes makes the entry one
+//! cache line of 64. That is the record of nearly every frame: IPv4 RTP under at most one VLAN tag. Anything
+//! else that is RTP takes a [`MediaHead6`]. SIP, RTCP and fragments are rare and travel whole, behind a
+//! [`PacketHead`].
+//!
+//! Numbers are in host byte order, addresses and the RTP header as on the wire.
+
+/// What follows in a ring entry; byte 8 of every record.
+pub mod kind {
+    /// A [`MediaHead4`](super::MediaHead4).
+    pub const MEDIA4: u8 = 1;
+    /// A [`MediaHead6`](super::MediaHead6) with IPv6 addresses.
+    pub const MEDIA6: u8 = 2;
+    /// A [`MediaHead6`](super::MediaHead6) with IPv4 addresses in the first four bytes, for two VLAN tags.
+    pub const MEDIA4_TWO_TAGS: u8 = 3;
+    /// A [`PacketHead`](super::PacketHead) and the frame's bytes.
+    pub const PACKET: u8 = 4;
+    /// Low bits of the byte that hold one of the above.
+    pub const MASK: u8 = 0x0f;
+    /// Flag: the UDP checksum cannot identify the payload (absent, or left to the hardware), so
+    /// `fingerprint` is a hash of captured payload bytes.
+    pub const HASHED: u8 = 0x10;
+    /// Flag: the IPv4 header has "don't fragment" set, so its identification says little (RFC 6864).
+    pub const DONT_FRAGMENT: u8 = 0x20;
+}
+
+/// Where a frame was seen; byte 9 of every record.
+pub mod point {
+    /// Low bits: index of the interface in [`Config::ifindex`](crate::Config::ifindex).
+    pub const INTERFACE: u8 = 0x0f;
+    /// The interface was not in the configuration (it was renumbered); `INTERFACE` is meaningless.
+    pub const UNKNOWN: u8 = 0x10;
+    /// Seen leaving the host (tcx egress); otherwise arriving (XDP).
+    pub const EGRESS: u8 = 0x20;
+    /// `outer_vlan` is meaningful.
+    pub const TAGGED: u8 = 0x40;
+    /// The outer tag was not in the frame but beside it (hardware offload, seen on egress).
+    pub const TAG_OFFLOADED: u8 = 0x80;
+}
+
+/// Head of an RTP packet over IPv4. 56 bytes, no padding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct MediaHead4 {
+    /// What and where.
+    pub common: MediaCommon,
+    /// Source address.
+    pub src: [u8; 4],
+    /// Destination address.
+    pub dst: [u8; 4],
+}
+
+/// Head of an RTP packet over IPv6, or under two VLAN tags. 88 bytes, no padding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct MediaHead6 {
+    /// What and where.
+    pub common: MediaCommon,
+    /// Source address.
+    pub src: [u8; 16],
+    /// Destination address.
+    pub dst: [u8; 16],
+    /// Tag control information of the inner VLAN tag; zero where there is none.
+    pub inner_vlan: u16,
+    /// One if `inner_vlan` is meaningful.
+    pub inner_tagged: u16,
+    /// IPv6 flow label: what IPv6 has in place of the identification as evidence. Zero for IPv4.
+    pub flow_label: u32,
+}
+
+/// The part that both media heads share. 48 bytes, no padding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct MediaCommon {
+    /// `bpf_ktime_get_ns` (CLOCK_MONOTONIC) when the program saw the frame.
+    pub time_ns: u64,
+    /// A [`kind`] and its flags.
+    pub kind: u8,
+    /// A [`point`].
+    pub point: u8,
+    /// Tag control information of the outer VLAN tag; meaningful with [`point::TAGGED`].
+    pub outer_vlan: u16,
+    /// UDP length field.
+    pub udp_len: u16,
+    /// UDP checksum as on the wire, or with [`kind::HASHED`] a hash of payload bytes.
+    pub fingerprint: u16,
+    /// Source port.
+    pub src_port: u16,
+    /// Destination port.
+    pub dst_port: u16,
+    /// IPv4 identification; zero for IPv6.
+    pub ip_id: u16,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// TOS or traffic class: DSCP in the upper six bits.
+    pub tos: u8,
+    /// The fixed RTP header (RFC 3550, 5.1).
+    pub rtp: [u8; 12],
+    /// Destination MAC, then source MAC.
+    pub macs: [u8; 12],
+}
+
+/// Before the bytes of a whole frame. 24 bytes, no padding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct PacketHead {
+    /// `bpf_ktime_get_ns` when the program saw the frame.
+    pub time_ns: u64,
+    /// [`kind::PACKET`].
+    pub kind: u8,
+    /// A [`point`].
+    pub point: u8,
+    /// With [`point::TAG_OFFLOADED`], the tag that the frame's bytes lack.
+    pub outer_vlan: u16,
+    /// Length of the frame on the wire.
+    pub wire_len: u32,
+    /// Bytes of it that follow.
+    pub captured_len: u32,
+    /// The [`Verdict`](crate::Verdict) as its number.
+    pub verdict: u8,
+    /// Always zero.
+    pub reserved: [u8; 3],
+}
+
+/// Longest frame that a record can carry; the rest is cut off and `captured_len` says so. Jumbo frames and
+/// every SIP message that fits one fit.
+pub const MAX_PACKET: usize = 16_384;
+
+/// Bytes of RTP payload that the kernel hashes where the UDP checksum is of no use.
+pub const HASHED_PAYLOAD: usize = 32;
+
+/// A frame that matched and could not be handed over: index of the per-CPU loss counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum KernelLoss {
+    /// The CPU's ring was full: userspace did not keep up.
+    RingFull = 0,
+    /// The frame ran on a CPU that has no ring.
+    NoRing = 1,
+    /// The kernel refused to copy the frame's bytes.
+    CopyFailed = 2,
+}
+
+/// Number of kernel losses.
+pub const KERNEL_LOSSES: usize = 3;
+
+impl KernelLoss {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; KERNEL_LOSSES] = [Self::RingFull, Self::NoRing, Self::CopyFailed];
+
+    /// The name that reports, metrics and documents use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RingFull => "ring_full",
+            Self::NoRing => "no_ring",
+            Self::CopyFailed => "copy_failed",
+        }
+    }
+}
+
+/// The per-CPU counters of one tap direction: the value of the counter map, whose key is
+/// `interface * 2 + egress`, with one more entry at the end for unknown interfaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Counters {
+    /// Frames by [`Verdict`](crate::Verdict).
+    pub verdicts: [u64; crate::classify::VERDICTS],
+    /// Matched frames that were lost, by [`KernelLoss`].
+    pub losses: [u64; KERNEL_LOSSES],
+    /// Frames of which more than [`MAX_PACKET`] bytes existed; they are not lost, only cut.
+    pub cut: u64,
+    /// Bytes of the matched frames.
+    pub matched_bytes: u64,
+}
+
+/// Entries of the counter map.
+pub const COUNTER_ENTRIES: usize = crate::config::MAX_INTERFACES * 2 + 1;
+
+const _: () = {
+    assert!(size_of::<MediaCommon>() == 48);
+    assert!(size_of::<MediaHead4>() == 56);
+    assert!(size_of::<MediaHead6>() == 88);
+    assert!(size_of::<PacketHead>() == 24);
+};

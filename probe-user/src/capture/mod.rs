@@ -1,0 +1,5 @@
+//! Where frames come from.
+
+pub mod clock;
+pub mod file;
+pub mod live;

@@ -1,0 +1,214 @@
+//! What every source of frames turns its input into: one datagram with its evidence.
+//!
+//! ```text
+//!   BPF rings ─┐                        ┌─ RtpPacket ──▶ a shard
+//!              ├─▶ decode ─▶ Datagram ──┤
+//!   files ─────┘                        └─ SIP, RTCP ──▶ signalling
+//! ```
+//!
+//! The datagram's own fields (flow, payload) say *what* was sent. [`Evidence`] says *how it was seen*, and is
+//! never part of an identity: two copies of one packet differ only there.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use serde::{Serialize, Serializer};
+
+/// Nanoseconds on the source's own clock: the kernel's CLOCK_MONOTONIC, or a file's time since 1970.
+///
+/// Only differences are used by the analysis; [`crate::capture::clock`] maps to wall time for people.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Nanos(pub u64);
+
+impl Nanos {
+    /// Nanoseconds since `earlier`; negative if the capture is out of order.
+    pub fn since(self, earlier: Self) -> i64 {
+        self.0.wrapping_sub(earlier.0).cast_signed()
+    }
+}
+
+/// An address and UDP or TCP port. IPv4 is held as its IPv4-mapped address, so that a flow is 36 bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Endpoint {
+    /// IPv6, or IPv4-mapped (RFC 4291, 2.5.5.2), in network byte order.
+    pub address: [u8; 16],
+    /// Port.
+    pub port: u16,
+}
+
+impl Endpoint {
+    /// From an IPv4 address as on the wire.
+    pub fn v4(address: [u8; 4], port: u16) -> Self {
+        Self { address: Ipv4Addr::from(address).to_ipv6_mapped().octets(), port }
+    }
+
+    /// From an IPv6 address as on the wire.
+    pub fn v6(address: [u8; 16], port: u16) -> Self {
+        Self { address, port }
+    }
+
+    /// The address as a standard type, IPv4 where it is one.
+    pub fn ip(&self) -> IpAddr {
+        let address = Ipv6Addr::from(self.address);
+        address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4)
+    }
+
+    /// The same as a key of the kernel's endpoint map.
+    pub fn key(&self) -> probe_ebpf::EndpointKey {
+        let (words, _) = self.address.as_chunks::<4>();
+        let mut address = [0; 4];
+        for (to, from) in address.iter_mut().zip(words) {
+            *to = u32::from_ne_bytes(*from);
+        }
+        probe_ebpf::EndpointKey { address, port: u32::from(self.port) }
+    }
+}
+
+impl From<SocketAddr> for Endpoint {
+    fn from(address: SocketAddr) -> Self {
+        match address.ip() {
+            IpAddr::V4(v4) => Self::v4(v4.octets(), address.port()),
+            IpAddr::V6(v6) => Self::v6(v6.octets(), address.port()),
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    /// `10.0.0.1:5060`, `[2001:db8::1]:5060`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        SocketAddr::new(self.ip(), self.port).fmt(f)
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Endpoint {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// From whom to whom: the innermost addresses and ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Flow {
+    /// Sender.
+    pub src: Endpoint,
+    /// Receiver.
+    pub dst: Endpoint,
+}
+
+/// Where a frame was captured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Tap {
+    /// Index of the interface in the source's list: of the command line, or of the pcapng file.
+    pub interface: u16,
+    /// Leaving the host there (live, egress), or arriving.
+    pub egress: bool,
+}
+
+/// VLAN identifiers, outermost first; `None` where there is no such tag. Priority bits are dropped: a switch
+/// may rewrite them without the frame being another tap's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Vlans {
+    /// Outer tag, or the only one.
+    pub outer: Option<u16>,
+    /// Inner tag.
+    pub inner: Option<u16>,
+}
+
+impl Vlans {
+    /// From tag control information.
+    pub fn from_tci(outer: Option<u16>, inner: Option<u16>) -> Self {
+        Self { outer: outer.map(|tci| tci & 0x0fff), inner: inner.map(|tci| tci & 0x0fff) }
+    }
+}
+
+/// Which encapsulation path a datagram came through: an index into the source's table of paths, where 0 is
+/// "none". See [`crate::decode`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Encapsulation(pub u16);
+
+/// How a datagram was seen. Everything that may differ between two copies of one packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Evidence {
+    /// Where.
+    pub tap: Tap,
+    /// Destination MAC of the frame that carried it; zero where the link layer has none.
+    pub dst_mac: [u8; 6],
+    /// Source MAC, likewise.
+    pub src_mac: [u8; 6],
+    /// VLAN tags.
+    pub vlans: Vlans,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// TOS or traffic class octet.
+    pub tos: u8,
+    /// IPv4 identification, or the lower half of the IPv6 flow label.
+    pub ip_id: u16,
+    /// Encapsulation path.
+    pub encapsulation: Encapsulation,
+}
+
+/// The fixed RTP header (RFC 3550, 5.1), decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RtpHeader {
+    /// Payload type.
+    pub payload_type: u8,
+    /// Marker bit.
+    pub marker: bool,
+    /// Sequence number.
+    pub seq: u16,
+    /// Timestamp, in units of the payload type's clock.
+    pub timestamp: u32,
+    /// Synchronisation source.
+    pub ssrc: u32,
+}
+
+impl RtpHeader {
+    /// Decodes the twelve octets, whose version the classifier has checked.
+    pub fn from_wire(octets: &[u8; 12]) -> Self {
+        let [_, second, s0, s1, t0, t1, t2, t3, c0, c1, c2, c3] = *octets;
+        Self {
+            payload_type: second & 0x7f,
+            marker: second & 0x80 != 0,
+            seq: u16::from_be_bytes([s0, s1]),
+            timestamp: u32::from_be_bytes([t0, t1, t2, t3]),
+            ssrc: u32::from_be_bytes([c0, c1, c2, c3]),
+        }
+    }
+}
+
+/// What the signalling said about a packet's flow: an index into [`crate::sip::media::MediaTable`], 0 if it
+/// said nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct MediaId(pub u32);
+
+impl MediaId {
+    /// Nobody announced it.
+    pub const UNANNOUNCED: Self = Self(0);
+}
+
+/// One RTP packet as seen at one tap: what a shard consumes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RtpPacket {
+    /// When it was seen.
+    pub time: Nanos,
+    /// Its number in the capture, from 1: the frame number that Wireshark shows, or a running count live.
+    pub number: u64,
+    /// From whom to whom.
+    pub flow: Flow,
+    /// RTP header.
+    pub rtp: RtpHeader,
+    /// UDP length field: header and payload.
+    pub udp_len: u16,
+    /// What stands for the payload. See [`probe_ebpf::fingerprint`].
+    pub fingerprint: probe_ebpf::Fingerprint,
+    /// How it was seen.
+    pub evidence: Evidence,
+    /// What SDP said of it.
+    pub media: MediaId,
+}

@@ -1,0 +1,3 @@
+//! Signalling: SIP messages, their SDP, the calls they make, and the media they announce.
+
+pub mod media;
