@@ -262,6 +262,26 @@ impl Stream {
         self.media
     }
 
+    /// The same in full.
+    pub fn announcement(&self) -> &Arc<Announcement> {
+        &self.announcement
+    }
+
+    /// The raw ledger so far.
+    pub fn raw_report(&self) -> super::unique::LedgerReport {
+        self.raw.report()
+    }
+
+    /// How bursty the loss has been (G.107, BurstR).
+    pub fn burst_ratio(&self) -> f64 {
+        self.loss.burst_ratio()
+    }
+
+    /// Copies so far, by cause.
+    pub fn causes(&self) -> Vec<crate::dedup::stats::CauseReport> {
+        self.copies.causes()
+    }
+
     /// Time of the last frame.
     pub fn last_seen(&self) -> Nanos {
         self.last_seen
@@ -287,6 +307,7 @@ impl Stream {
         let loss = &mut self.loss;
         self.window.drain(|came| loss.settle(came));
         StreamParts {
+            valid: self.is_valid(),
             codec: self.codec().map(ToOwned::to_owned),
             clock_rate: self.clock_rate(),
             raw: self.raw.report(),
@@ -326,6 +347,8 @@ pub struct StreamParts {
     pub media: MediaId,
     /// What the signalling said.
     pub announcement: Arc<Announcement>,
+    /// Announced, or past RFC 3550's probation; the others are byte patterns.
+    pub valid: bool,
     /// Name of the codec.
     pub codec: Option<String>,
     /// Its clock rate in Hz.
