@@ -82,6 +82,31 @@ impl CopyStats {
         }
     }
 
+    /// Adds up the reports of several accounts, kind by kind. Delay percentiles do not add: those of the most
+    /// frequent report stand for all, the ends are exact.
+    pub fn sum_up<'a>(reports: impl Iterator<Item = &'a CauseReport>) -> Vec<CauseReport> {
+        let mut sums: Vec<(CauseReport, u64)> = Vec::new();
+        for report in reports {
+            match sums.iter_mut().find(|(sum, _)| sum.cause == report.cause && sum.differs == report.differs) {
+                None => sums.push((report.clone(), report.count)),
+                Some((sum, most)) => {
+                    sum.count += report.count;
+                    if report.count > *most {
+                        *most = report.count;
+                        (sum.delay_us.p50, sum.delay_us.p99) = (report.delay_us.p50, report.delay_us.p99);
+                    }
+                    sum.delay_us.min = sum.delay_us.min.min(report.delay_us.min);
+                    sum.delay_us.max = sum.delay_us.max.max(report.delay_us.max);
+                    let room = EXAMPLES.saturating_sub(sum.examples.len());
+                    sum.examples.extend(report.examples.iter().take(room));
+                }
+            }
+        }
+        let mut causes: Vec<_> = sums.into_iter().map(|(sum, _)| sum).collect();
+        causes.sort_by(|a, b| b.count.cmp(&a.count).then(a.cause.cmp(&b.cause)));
+        causes
+    }
+
     /// The kinds as a report shows them, most frequent first.
     pub fn causes(&self) -> Vec<CauseReport> {
         let mut causes: Vec<_> = self.kinds.iter().map(Kind::report).collect();

@@ -75,7 +75,6 @@ pub struct IntervalLine {
 enum Message {
     Epoch(Nanos),
     Announce(MediaId, Arc<Announcement>),
-    Forget(MediaId),
     Packets(Vec<RtpPacket>),
     CloseIntervals(Nanos),
     Finish,
@@ -169,11 +168,6 @@ impl Shards {
         );
     }
 
-    /// No packet will carry this media id any more.
-    pub fn forget(&mut self, media: MediaId) {
-        self.tell(|shard| shard.table.forget(media), || Message::Forget(media));
-    }
-
     /// Closes the interval of every stream and ends the silent ones.
     pub fn close_intervals(&mut self, now: Nanos) {
         self.tell(|shard| shard.close_intervals(now), || Message::CloseIntervals(now));
@@ -229,7 +223,6 @@ impl Lane {
                     }
                     Ok(Message::Epoch(epoch)) => shard.table.set_epoch(epoch),
                     Ok(Message::Announce(media, announcement)) => shard.table.announce(media, announcement),
-                    Ok(Message::Forget(media)) => shard.table.forget(media),
                     Ok(Message::CloseIntervals(now)) => shard.close_intervals(now),
                     Ok(Message::Finish) => break shard.finish(),
                     Err(rtrb::PopError::Empty) if from.is_abandoned() => break shard.finish(),

@@ -40,7 +40,8 @@ pub struct StreamTable {
     epoch: Option<Nanos>,
     index: HashMap<StreamKey, usize, FxBuildHasher>,
     streams: Vec<Stream>,
-    announcements: HashMap<MediaId, Arc<Announcement>, FxBuildHasher>,
+    /// By the media id's slot, so that ids which will not come again are replaced, not collected.
+    announcements: HashMap<u32, (MediaId, Arc<Announcement>), FxBuildHasher>,
     unannounced: Arc<Announcement>,
     probe: usize,
     evicted: u64,
@@ -68,32 +69,37 @@ impl StreamTable {
 
     /// What a media id stands for; comes before the first packet that carries it.
     pub fn announce(&mut self, media: MediaId, announcement: Arc<Announcement>) {
-        self.announcements.insert(media, announcement);
+        self.announcements.insert(media.slot(), (media, announcement));
     }
 
-    /// A media id that no packet will carry again. Streams keep what they know.
-    pub fn forget(&mut self, media: MediaId) {
-        self.announcements.remove(&media);
+    fn announcement(&self, media: MediaId) -> Arc<Announcement> {
+        let known = self.announcements.get(&media.slot()).filter(|(id, _)| *id == media);
+        Arc::clone(known.map_or(&self.unannounced, |(_, announcement)| announcement))
     }
 
     /// Counts one packet. A stream that had to leave for it is returned.
     pub fn observe(&mut self, packet: &RtpPacket) -> Option<StreamParts> {
         let epoch = *self.epoch.get_or_insert(packet.time);
         let key = StreamKey::from(packet);
-        if let Some(&at) = self.index.get(&key)
-            && let Some(stream) = self.streams.get_mut(at)
-        {
-            if packet.media != stream.media() && packet.media != MediaId::UNANNOUNCED {
-                let announcement = self.announcements.get(&packet.media).unwrap_or(&self.unannounced);
-                stream.announce(packet.media, Arc::clone(announcement));
+        let Some(&at) = self.index.get(&key) else { return self.begin(key, packet, epoch) };
+        let fresh = self.streams.get(at).is_some_and(|stream| {
+            packet.media != stream.media() && packet.media != MediaId::UNANNOUNCED
+        });
+        let announcement = fresh.then(|| self.announcement(packet.media));
+        if let Some(stream) = self.streams.get_mut(at) {
+            if let Some(announcement) = announcement {
+                stream.announce(packet.media, announcement);
             }
             stream.observe(packet, epoch);
-            return None;
         }
+        None
+    }
+
+    #[cold]
+    fn begin(&mut self, key: StreamKey, packet: &RtpPacket, epoch: Nanos) -> Option<StreamParts> {
         let evicted = if self.streams.len() >= self.limits.streams { self.evict() } else { None };
-        let announcement = Arc::clone(self.announcements.get(&packet.media).unwrap_or(&self.unannounced));
         self.index.insert(key, self.streams.len());
-        self.streams.push(Stream::new(packet, packet.number, epoch, announcement));
+        self.streams.push(Stream::new(packet, packet.number, epoch, self.announcement(packet.media)));
         evicted
     }
 
