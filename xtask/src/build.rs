@@ -69,7 +69,16 @@ pub(crate) fn binaries(tools: &Tools, options: &Options) -> Result<PathBuf> {
     ebpf(tools)?;
     let (profile, directory) = options.profile();
     let mut command = workspace::cargo();
-    command.args(["build", "--profile", profile, "--package", "probe-user", "--package", "voxprobe-tests", "--bins"]);
+    command.args([
+        "build",
+        "--profile",
+        profile,
+        "--package",
+        "probe-user",
+        "--package",
+        "voxprobe-tests",
+        "--bins",
+    ]);
     progress::step(&format!("compile voxprobe and voxlab ({profile})"), &mut command)?;
     Ok(workspace::target().join(directory))
 }

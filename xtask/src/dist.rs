@@ -47,7 +47,11 @@ pub(crate) fn run() -> Result<()> {
         .arg(format!("--mtime=@{}", commit_time()))
         .args(["--use-compress-program=gzip -n", "-cf", &archive, &name]);
     progress::step("pack", &mut tar)?;
-    let sum = Command::new("sha256sum").current_dir(&dist).arg(&archive).output().context("cannot run sha256sum")?;
+    let sum = Command::new("sha256sum")
+        .current_dir(&dist)
+        .arg(&archive)
+        .output()
+        .context("cannot run sha256sum")?;
     if !sum.status.success() {
         bail!("sha256sum {archive}: {}", String::from_utf8_lossy(&sum.stderr));
     }
@@ -66,11 +70,15 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 fn host() -> Result<String> {
     let output = Command::new("rustc").arg("-vV").output().context("cannot run rustc")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    text.lines().find_map(|line| line.strip_prefix("host: ")).map(str::to_owned).context("rustc names no host")
+    text.lines()
+        .find_map(|line| line.strip_prefix("host: "))
+        .map(str::to_owned)
+        .context("rustc names no host")
 }
 
 /// Seconds since 1970 of the commit that is checked out; 0 outside of a repository.
 fn commit_time() -> u64 {
-    let output = Command::new("git").current_dir(workspace::root()).args(["log", "-1", "--format=%ct"]).output();
+    let output =
+        Command::new("git").current_dir(workspace::root()).args(["log", "-1", "--format=%ct"]).output();
     output.ok().and_then(|out| String::from_utf8(out.stdout).ok()?.trim().parse().ok()).unwrap_or(0)
 }

@@ -39,7 +39,10 @@ impl Apt {
         }
         let title = format!("apt-get install {}", packages.join(" "));
         let install = || {
-            progress::step(&title, apt_get().args(["install", "-y", "--no-install-recommends"]).args(packages))
+            progress::step(
+                &title,
+                apt_get().args(["install", "-y", "--no-install-recommends"]).args(packages),
+            )
         };
         match install() {
             Err(_) if !fresh => {
@@ -85,7 +88,8 @@ pub(crate) fn rustup_components(toolchain: &str, components: &[&str]) -> Result<
 /// Builds the bpf-linker that goes with `compiler`.
 pub(crate) fn bpf_linker(compiler: &Compiler, build: LinkerBuild) -> Result<()> {
     let major = compiler.llvm_major;
-    let (release, _) = linker_release(major).with_context(|| format!("no bpf-linker is known for LLVM {major}"))?;
+    let (release, _) =
+        linker_release(major).with_context(|| format!("no bpf-linker is known for LLVM {major}"))?;
     let root = linker_directory(compiler, build)
         .context("neither XDG_CACHE_HOME nor HOME is set: no place to keep bpf-linker")?;
     let mut command = workspace::cargo();

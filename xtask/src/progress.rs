@@ -31,7 +31,7 @@ pub(crate) fn step(title: &str, command: &mut Command) -> Result<()> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .with_context(|| format!("cannot start {:?} ({title})", command.get_program()))?;
+        .with_context(|| format!("cannot start {} ({title})", name(command)))?;
 
     let (sender, lines) = mpsc::channel();
     let readers = [
@@ -63,17 +63,17 @@ pub(crate) fn step(title: &str, command: &mut Command) -> Result<()> {
     for line in output.iter().skip(hidden) {
         eprintln!("      {line}");
     }
-    bail!("{title}: {:?} ended with {status}", command.get_program())
+    bail!("{title}: {} ended with {status}", name(command))
 }
 
 /// Runs `command` with the terminal as its own: for programs that show progress themselves.
 pub(crate) fn shown(title: &str, command: &mut Command) -> Result<()> {
     let started = Instant::now();
     eprintln!("  ..    {title}");
-    let status = command.status().with_context(|| format!("cannot start {:?} ({title})", command.get_program()))?;
+    let status = command.status().with_context(|| format!("cannot start {} ({title})", name(command)))?;
     Display::new_quiet(title, started).finish(status.success());
     if !status.success() {
-        bail!("{title}: {:?} ended with {status}", command.get_program());
+        bail!("{title}: {} ended with {status}", name(command));
     }
     Ok(())
 }
@@ -87,6 +87,10 @@ fn forward(stream: impl Read + Send + 'static, sender: Sender<String>) -> thread
             }
         }
     })
+}
+
+fn name(command: &Command) -> String {
+    command.get_program().to_string_lossy().into_owned()
 }
 
 /// The line that the running step owns.
@@ -134,7 +138,8 @@ impl<'a> Display<'a> {
     }
 
     fn finish(&self, success: bool) {
-        let (clear, word) = (if self.terminal { "\r\x1b[K" } else { "" }, if success { "ok" } else { "FAILED" });
+        let (clear, word) =
+            (if self.terminal { "\r\x1b[K" } else { "" }, if success { "ok" } else { "FAILED" });
         eprintln!("{clear}  {word:<6}{} ({:.1} s)", self.title, self.started.elapsed().as_secs_f64());
     }
 }

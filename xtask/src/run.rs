@@ -10,7 +10,8 @@ use crate::{build, setup, workspace};
 
 /// `voxprobe run` on interfaces of this machine, or the lab if none is named.
 pub(crate) fn probe(args: &[String]) -> Result<()> {
-    let names_interface = args.iter().any(|arg| arg == "--iface" || arg == "-i" || arg.starts_with("--iface="));
+    let names_interface =
+        args.iter().any(|arg| arg == "--iface" || arg == "-i" || arg.starts_with("--iface="));
     if names_interface {
         need_root("attaching to an interface", "voxprobe run")?;
         let directory = build_release()?;

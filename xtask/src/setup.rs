@@ -44,7 +44,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     for (program, package) in PEERS {
         match workspace::find(program) {
             Some(path) => println!("{program:<12}{}", path.display()),
-            None => println!("{program:<12}not installed (optional: `cargo xtask setup --with-peers`, or {package})"),
+            None => println!(
+                "{program:<12}not installed (optional: `cargo xtask setup --with-peers`, or {package})"
+            ),
         }
     }
     println!("ready in {:.1} s", started.elapsed().as_secs_f64());
@@ -71,7 +73,9 @@ fn provide_compiler() -> Result<Compiler> {
         Ok(compiler) => return Ok(compiler),
         Err(error) => error,
     };
-    say(&format!("rustup cannot provide it ({by_rustup:#}); trying the distribution's compiler and its source."));
+    say(&format!(
+        "rustup cannot provide it ({by_rustup:#}); trying the distribution's compiler and its source."
+    ));
     let packages = ["rustc-web", "rust-web-src"].map(str::to_owned);
     let by_packages = match Apt::usable(&packages).and_then(|apt| apt.install(&packages)) {
         Ok(()) => match Compiler::installed() {
@@ -123,7 +127,10 @@ fn provide_linker(compiler: &Compiler) -> Result<Linker> {
     let major = compiler.llvm_major;
     let (release, loads_rustcs_own) =
         linker_release(major).with_context(|| format!("no bpf-linker is known for LLVM {major}"))?;
-    say(&format!("{} needs a bpf-linker with LLVM {major}; none that works is installed.", compiler.describe()));
+    say(&format!(
+        "{} needs a bpf-linker with LLVM {major}; none that works is installed.",
+        compiler.describe()
+    ));
     let build = if Llvm::installed(major).is_some() {
         LinkerBuild::System
     } else if loads_rustcs_own && compiler.is_rustup() {
@@ -132,7 +139,9 @@ fn provide_linker(compiler: &Compiler) -> Result<Linker> {
         provide_llvm(major)?;
         LinkerBuild::System
     };
-    say(&format!("Will install: bpf-linker {release}, compiled into the cache of this user (about a minute)."));
+    say(&format!(
+        "Will install: bpf-linker {release}, compiled into the cache of this user (about a minute)."
+    ));
     install::bpf_linker(compiler, build)?;
     Linker::installed(compiler).with_context(|| {
         format!(

@@ -24,7 +24,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let root = workspace::is_root();
     let ci = workspace::is_ci();
     if ci && !root {
-        bail!("CI must run as root: two of the three levels of tests attach BPF programs and would be skipped");
+        bail!(
+            "CI must run as root: two of the three levels of tests attach BPF programs and would be skipped"
+        );
     }
     let tools = setup::ensure()?;
     if ci {
@@ -60,7 +62,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
     if options.filter.is_none() {
         let mut doc = workspace::cargo();
-        doc.args(["doc", "--workspace", "--no-deps", "--document-private-items"]).env("RUSTDOCFLAGS", "-D warnings");
+        doc.args(["doc", "--workspace", "--no-deps", "--document-private-items"])
+            .env("RUSTDOCFLAGS", "-D warnings");
         progress::step("documentation", &mut doc)?;
     }
     summary(&skipped, root, started);
@@ -71,7 +74,9 @@ fn summary(skipped: &str, root: bool, started: Instant) {
     let skipped: BTreeSet<&str> = skipped.lines().filter(|line| !line.is_empty()).collect();
     println!();
     if !root {
-        println!("not root: the BPF and the namespace tests were skipped; `sudo -E cargo xtask test` runs them");
+        println!(
+            "not root: the BPF and the namespace tests were skipped; `sudo -E cargo xtask test` runs them"
+        );
     }
     if skipped.is_empty() {
         println!("nothing was skipped");

@@ -27,7 +27,10 @@ pub(crate) struct Compiler {
 impl Compiler {
     /// The first with sources: the toolchain in use, then rustup's others (nightly first), then the system's.
     pub(crate) fn installed() -> Option<Self> {
-        sysroots().into_iter().filter(|sysroot| has_core_source(sysroot)).find_map(|sysroot| Self::at(&sysroot))
+        sysroots()
+            .into_iter()
+            .filter(|sysroot| has_core_source(sysroot))
+            .find_map(|sysroot| Self::at(&sysroot))
     }
 
     /// Reads the versions of the compiler in `sysroot`, if bpf-linker exists for its LLVM.
@@ -194,9 +197,11 @@ fn sysroots() -> Vec<PathBuf> {
     // Distributions: sources are a package beside the compiler's.
     found.extend(["/usr/local", "/usr"].map(PathBuf::from));
     let mut seen = Vec::new();
-    found.retain(|path| path.join("bin/rustc").exists() && !seen.contains(path) && {
-        seen.push(path.clone());
-        true
+    found.retain(|path| {
+        path.join("bin/rustc").exists() && !seen.contains(path) && {
+            seen.push(path.clone());
+            true
+        }
     });
     found
 }
