@@ -1,1 +1,87 @@
-fn main() {}
+//! The one entry point of the project: what a person types, and what CI runs.
+//!
+//! `cargo xtask run` and `cargo xtask test` provision what is missing, build the BPF objects and then the rest,
+//! so that each is one command on a fresh machine. Everything here is orchestration: it compiles in seconds,
+//! because it is the first thing that a newcomer waits for.
+
+mod build;
+mod dist;
+mod install;
+mod progress;
+mod run;
+mod setup;
+mod test;
+mod toolchain;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Set up, build, run and test voxprobe.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what is missing to compile for BPF, after saying what and why. Does nothing if all is there.
+    Setup(setup::Options),
+    /// Compile the BPF programs into `target/bpf/`.
+    BuildEbpf,
+    /// Compile the BPF programs, then `voxprobe` and `voxlab` around them.
+    Build(build::Options),
+    /// Run the probe; without `--iface`, in the lab. Everything after `--` goes to `voxprobe run`.
+    ///
+    /// Examples: `cargo xtask run`, `cargo xtask run -- --iface eth0 --iface eth1 --interval 5s`
+    Run {
+        /// Arguments for `voxprobe run` (see `voxprobe run --help`).
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+        args: Vec<String>,
+    },
+    /// Place real calls through a gateway made of network namespaces and watch them. Ctrl-C removes all of it.
+    ///
+    /// Arguments go to `voxlab lab`: [--calls N] [--mirror] [--seed S] [--for DURATION] [--log-format json] …
+    #[command(disable_help_flag = true)]
+    Lab {
+        /// Arguments for `voxlab lab`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+        args: Vec<String>,
+    },
+    /// Generate RTP with a BPF program at a given rate or flat out, counting exactly what was sent.
+    ///
+    /// Arguments go to `voxlab traffic`.
+    #[command(disable_help_flag = true)]
+    Traffic {
+        /// Arguments for `voxlab traffic`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+        args: Vec<String>,
+    },
+    /// Everything that CI checks: formatting, lints, all three levels of tests, documentation.
+    Test(test::Options),
+    /// Pack the release binary, its documentation and a systemd unit into `target/dist/`.
+    Dist,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().task {
+        Task::Setup(options) => setup::run(&options),
+        Task::BuildEbpf => setup::ensure().and_then(|tools| build::ebpf(&tools)),
+        Task::Build(options) => setup::ensure().and_then(|tools| build::all(&tools, &options)),
+        Task::Run { args } => run::probe(&args),
+        Task::Lab { args } => run::voxlab("lab", &args),
+        Task::Traffic { args } => run::voxlab("traffic", &args),
+        Task::Test(options) => test::run(&options),
+        Task::Dist => dist::run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nerror: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
