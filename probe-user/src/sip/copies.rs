@@ -238,16 +238,17 @@ impl Transmissions {
         let Some(timer) = Timer::of(message, transport) else { return (Repeat::Echo, 0) };
         let Some(send) = self.sends.get_mut(key) else { return (Repeat::Unscheduled, 0) };
         let near = |expected: i64| (gap_ns - expected).abs() <= expected / 10 + 60 * MILLISECOND;
+        // Asked first: a T1 of 200 ms doubles to 400 ms, which is not far from 500 ms either.
+        if let Some(before) = send.unexplained.filter(|&before| before > LATE_WINDOW_NS && near(2 * before)) {
+            (send.t1, send.index, send.unexplained) = (before, 2, None);
+            return (Repeat::Timer(timer), 1);
+        }
         let next = send.index + 1..=send.index + 1 + MISSED;
         let found = next.into_iter().find(|&to| near(timer.between(send.t1, send.index, to)));
         if let Some(index) = found.or((timer.cap() == T2 && near(T2)).then_some(send.index + 1)) {
             send.index = index;
             send.unexplained = None;
             return (Repeat::Timer(timer), 0);
-        }
-        if let Some(before) = send.unexplained.filter(|&before| before > LATE_WINDOW_NS && near(2 * before)) {
-            (send.t1, send.index, send.unexplained) = (before, 2, None);
-            return (Repeat::Timer(timer), 1);
         }
         send.unexplained = Some(gap_ns);
         (Repeat::Unscheduled, 0)

@@ -317,3 +317,7 @@ impl Signalling {
         Observed::Copy { of, cause }
     }
 }
+
+#[cfg(test)]
+#[path = "stories_tests.rs"]
+mod tests;

@@ -138,6 +138,6 @@ mod tests {
             streams.hold(&flow, &half);
         }
         assert!(streams.streams.len() <= MAX_STREAMS && streams.held <= MAX_HELD_TOTAL);
-        assert_eq!(streams.held, streams.streams.values().map(|s| s.held.len()).sum());
+        assert_eq!(streams.held, streams.streams.values().map(|s| s.held.len()).sum::<usize>());
     }
 }
