@@ -87,7 +87,7 @@ fn calls(out: &mut String, report: &Report) {
             words::printable(words::short_call_id(&call.call_id)),
             clip(&words::printable(&call.from), 22),
             clip(&words::printable(&call.to), 22),
-            clip(&call.state, 10),
+            clip(call.state.word(), 10),
             setup,
             call.messages,
             if call.message_copies > 0 { format!(" (+{} copies)", call.message_copies) } else { String::new() },
