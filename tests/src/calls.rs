@@ -50,7 +50,7 @@ impl CallPlan {
             seed: Random::derived(seed, u64::from(index)).next_u64(),
             phone: u8::try_from(index % u32::from(phones.max(1))).unwrap_or(0),
             v6: index % 4 == 3,
-            law: if index % 2 == 0 { Law::Mu } else { Law::A },
+            law: if index.is_multiple_of(2) { Law::Mu } else { Law::A },
             authenticated: index % 4 == 1,
             transferred: index % 4 == 2,
             packets,
@@ -70,12 +70,17 @@ impl CallPlan {
 
     /// Where the caller listens: as phones do it, in the dynamic range, another port for each call.
     pub fn phone_port(&self) -> u16 {
-        16384 + 2 * (self.index % 2000) as u16
+        16384 + self.port_offset()
     }
 
     /// Where the PBX listens.
     pub fn pbx_port(&self) -> u16 {
-        20000 + 2 * (self.index % 2000) as u16
+        20000 + self.port_offset()
+    }
+
+    /// Even, and not in use again while an earlier call may still be.
+    fn port_offset(&self) -> u16 {
+        u16::try_from(self.index % 1500).map_or(0, |offset| 2 * offset)
     }
 
     /// The audio that the caller sends, or the PBX.

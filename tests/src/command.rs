@@ -106,10 +106,10 @@ fn watch(options: &Options, started: Instant, mut probe: Option<&mut Probe>) -> 
         {
             return Ok(());
         }
-        if let Some(probe) = probe.as_mut() {
-            if let Some(status) = probe.ended()? {
-                bail!("the probe ended by itself: {status}. Its last words are above");
-            }
+        if let Some(probe) = probe.as_mut()
+            && let Some(status) = probe.ended()?
+        {
+            bail!("the probe ended by itself: {status}. Its last words are above");
         }
         thread::sleep(Duration::from_millis(50));
     }
@@ -240,7 +240,7 @@ fn catch_signals() {
 /// Unlike the last one, and short enough to be typed again.
 fn clock_seed() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    now.as_millis() as u64 % 1_000_000
+    (now.as_secs() * 1000 + u64::from(now.subsec_millis())) % 1_000_000
 }
 
 /// `90s`, `2m`, `500ms`, `1h`.

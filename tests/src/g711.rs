@@ -34,6 +34,7 @@ impl Law {
 }
 
 /// `samples` samples at 8 kHz from `first`: a tone that swells and drifts, so that no two packets are equal.
+#[expect(clippy::cast_possible_truncation, reason = "the amplitude stays below 13,500")]
 pub fn speech(law: Law, pitch_hz: f64, first: u32, samples: u32) -> Vec<u8> {
     (first..first + samples)
         .map(|index| {
@@ -46,25 +47,27 @@ pub fn speech(law: Law, pitch_hz: f64, first: u32, samples: u32) -> Vec<u8> {
 }
 
 /// 14-bit magnitude with bias 33, a segment of three bits, a step of four, all inverted.
+#[expect(clippy::cast_possible_truncation, reason = "three bits of segment, four of step")]
 fn mu_law(sample: i16) -> u8 {
     const BIAS: u16 = 33;
     const CLIP: u16 = 8158;
     let sign = if sample < 0 { 0x80 } else { 0 };
     let magnitude = (sample.unsigned_abs() >> 2).min(CLIP) + BIAS;
     // The bias puts the highest bit at 5 to 12.
-    let segment = (15 - magnitude.leading_zeros()).saturating_sub(5);
+    let segment = magnitude.ilog2().saturating_sub(5);
     let step = (magnitude >> (segment + 1)) & 0x0f;
     !(sign | ((segment as u8) << 4) | step as u8)
 }
 
 /// 13-bit magnitude, two linear segments at the bottom, even bits inverted.
+#[expect(clippy::cast_possible_truncation, reason = "three bits of segment, four of step")]
 fn a_law(sample: i16) -> u8 {
     let sign = if sample < 0 { 0 } else { 0x80 };
     let magnitude = if sample < 0 { !sample } else { sample }.unsigned_abs() >> 3;
     let coded = if magnitude < 32 {
         magnitude >> 1
     } else {
-        let segment = (15 - magnitude.leading_zeros()) - 4;
+        let segment = magnitude.ilog2() - 4;
         ((segment as u16) << 4) | ((magnitude >> segment) & 0x0f)
     };
     (sign | coded as u8) ^ 0x55

@@ -24,7 +24,7 @@ const BREATH: Duration = Duration::from_millis(1200);
 #[derive(Debug)]
 pub struct Lab {
     // Dropped in this order: who uses the network goes before it.
-    pbx: Pbx,
+    _pbx: Pbx,
     mirror: Option<Mirror>,
     engine: MediaEngine,
     book: CallBook,
@@ -83,9 +83,9 @@ impl Lab {
         let topology = Topology::create(phones, mirror)?;
         let engine = MediaEngine::start()?;
         let book = CallBook::default();
-        let pbx = Pbx::start(Arc::clone(&topology.pbx), &engine, &book)?;
+        let pbx = Pbx::start(&topology.pbx, &engine, &book)?;
         let mirror = mirror.then(|| Mirror::start(&topology)).transpose()?;
-        Ok(Self { pbx, mirror, engine, book, stop: Arc::default(), topology })
+        Ok(Self { _pbx: pbx, mirror, engine, book, stop: Arc::default(), topology })
     }
 
     /// Ends the calls in progress, in an orderly way, and places no more.

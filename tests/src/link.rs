@@ -16,6 +16,10 @@ const ETHTOOL_STSO: u32 = 0x1f;
 const ETHTOOL_SGSO: u32 = 0x24;
 const SIOCETHTOOL: libc::c_ulong = 0x8946;
 
+/// `libc` has them in the width of other calls.
+const AF_PACKET: u16 = 17;
+const ETH_P_ALL: u16 = 0x0003;
+
 #[repr(C)]
 struct EthtoolValue {
     command: u32,
@@ -61,7 +65,7 @@ pub struct RawSocket {
 impl RawSocket {
     /// Sees every frame of `interface`, in the calling thread's namespace.
     pub fn reader(interface: &str) -> Result<Self> {
-        Self::open(interface, libc::ETH_P_ALL.cast_unsigned() as u16)
+        Self::open(interface, ETH_P_ALL)
     }
 
     /// Sees none, and so never fills its queue.
@@ -85,16 +89,12 @@ impl RawSocket {
 
         // SAFETY: sockaddr_ll is plain data for which all zeroes is valid.
         let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
-        address.sll_family = libc::AF_PACKET as u16;
+        address.sll_family = AF_PACKET;
         address.sll_protocol = protocol.to_be();
         address.sll_ifindex = index.cast_signed();
         // SAFETY: `address` is initialised and as long as it says.
         let result = unsafe {
-            libc::bind(
-                socket.as_raw_fd(),
-                (&raw const address).cast(),
-                mem::size_of::<libc::sockaddr_ll>() as libc::socklen_t,
-            )
+            libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length_of::<libc::sockaddr_ll>())
         };
         if result < 0 {
             return Err(io::Error::last_os_error()).with_context(|| format!("cannot bind to {interface}"));
@@ -115,7 +115,7 @@ impl RawSocket {
                 libc::SOL_SOCKET,
                 libc::SO_RCVTIMEO,
                 (&raw const value).cast(),
-                mem::size_of::<libc::timeval>() as libc::socklen_t,
+                length_of::<libc::timeval>(),
             )
         };
         if result < 0 { Err(io::Error::last_os_error().into()) } else { Ok(()) }
@@ -125,7 +125,7 @@ impl RawSocket {
     pub fn receive_outgoing(&self, frame: &mut [u8]) -> io::Result<Option<usize>> {
         loop {
             let mut address = MaybeUninit::<libc::sockaddr_ll>::zeroed();
-            let mut address_len = mem::size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+            let mut address_len = length_of::<libc::sockaddr_ll>();
             // SAFETY: `frame` and `address` are writable for the lengths given.
             let length = unsafe {
                 libc::recvfrom(
@@ -161,6 +161,11 @@ impl RawSocket {
     }
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "structures of a few bytes")]
+fn length_of<T>() -> libc::socklen_t {
+    mem::size_of::<T>() as libc::socklen_t
+}
+
 fn owned(raw: libc::c_int) -> io::Result<OwnedFd> {
     if raw < 0 {
         return Err(io::Error::last_os_error());
@@ -177,7 +182,7 @@ fn set_option(socket: &OwnedFd, option: libc::c_int, value: libc::c_int) -> io::
             libc::SOL_SOCKET,
             option,
             (&raw const value).cast(),
-            mem::size_of::<libc::c_int>() as libc::socklen_t,
+            length_of::<libc::c_int>(),
         )
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }

@@ -333,6 +333,7 @@ impl Speaker {
         if held && inner && !before_pause { Some(PTIME * 3 / 2 + jitter) } else { Some(jitter) }
     }
 
+    #[expect(clippy::cast_possible_truncation, reason = "sequence numbers wrap")]
     fn send(&mut self, packet: u32) {
         let marker = if packet == 0 { 0x80 } else { 0 };
         let mut bytes = Vec::with_capacity(12 + SAMPLES as usize);
@@ -361,6 +362,7 @@ impl Speaker {
 
     /// A sender report and a CNAME (RFC 3550, 6.4.1 and 6.5.1). Without a report block: the socket is read too
     /// rarely for its arrival times to be worth reporting.
+    #[expect(clippy::cast_possible_truncation, reason = "NTP seconds, RTP time and counts wrap at 32 bits")]
     fn report(&mut self, now: Instant) {
         const SECONDS_1900_TO_1970: u64 = 2_208_988_800;
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

@@ -46,8 +46,7 @@ fn md5(message: &[u8]) -> [u8; 16] {
                 2 => (b ^ c ^ d, (3 * step + 5) % 16),
                 _ => (c ^ (b | !d), (7 * step) % 16),
             };
-            // The standard's table of constants is this function of the step.
-            let constant = ((step as f64 + 1.0).sin().abs() * 4_294_967_296.0) as u32;
+            let constant = constant(step);
             let sum =
                 a.wrapping_add(mixed).wrapping_add(constant).wrapping_add(u32::from_le_bytes(words[word]));
             (a, d, c) = (d, c, b);
@@ -62,6 +61,12 @@ fn md5(message: &[u8]) -> [u8; 16] {
         to.copy_from_slice(&word.to_le_bytes());
     }
     digest
+}
+
+/// The standard's table of constants is this function of the step.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to below 2^32")]
+fn constant(step: usize) -> u32 {
+    ((step as f64 + 1.0).sin().abs() * 4_294_967_296.0) as u32
 }
 
 #[cfg(test)]

@@ -39,14 +39,14 @@ pub struct Pbx {
 
 impl Pbx {
     /// Starts to listen.
-    pub fn start(namespace: Arc<Namespace>, engine: &MediaEngine, book: &CallBook) -> Result<Self> {
+    pub fn start(namespace: &Arc<Namespace>, engine: &MediaEngine, book: &CallBook) -> Result<Self> {
         let mut pbx = Self { stop: Arc::default(), threads: Vec::new() };
         for v6 in [false, true] {
             let own = SocketAddr::new(pbx_address(v6), 5060);
             let socket =
                 namespace.within(|| UdpSocket::bind(own))?.with_context(|| format!("cannot bind {own}"))?;
             let server = Server {
-                namespace: Arc::clone(&namespace),
+                namespace: Arc::clone(namespace),
                 engine: engine.clone(),
                 book: book.clone(),
                 socket,
@@ -125,7 +125,7 @@ impl Server {
             match self.socket.recv_from(&mut buffer) {
                 Ok((length, peer)) => {
                     if let Some(message) = Message::parse(&buffer[..length]) {
-                        self.receive(message, peer);
+                        self.receive(&message, peer);
                     }
                 }
                 // Refused: a phone that has gone; the next message is another's.
@@ -141,7 +141,7 @@ impl Server {
         }
     }
 
-    fn receive(&mut self, message: Message, peer: SocketAddr) {
+    fn receive(&mut self, message: &Message, peer: SocketAddr) {
         let Some(method) = message.method().map(str::to_owned) else { return };
         let Some(call_id) = message.header("Call-ID").map(str::to_owned) else { return };
         let Some(cseq) = message.cseq().map(|(number, _)| number) else { return };
@@ -172,34 +172,34 @@ impl Server {
             "INVITE" => self.invited(&call_id, message),
             "ACK" => self.acknowledged(&call_id, cseq),
             "REFER" => {
-                self.answer(&call_id, &message, 202, "Accepted");
+                self.answer(&call_id, message, 202, "Accepted");
                 self.schedule(&call_id, Duration::from_millis(5), Act::NotifyTrying);
                 self.schedule(&call_id, TRANSFERRED_AFTER, Act::NotifyDone);
             }
             "BYE" => {
-                self.answer(&call_id, &message, 200, "OK");
+                self.answer(&call_id, message, 200, "OK");
                 if let Some(dialog) = self.dialogs.get_mut(&call_id) {
                     dialog.ended = true;
                 }
             }
-            _ => self.answer(&call_id, &message, 501, "Not Implemented"),
+            _ => self.answer(&call_id, message, 501, "Not Implemented"),
         }
     }
 
-    fn invited(&mut self, call_id: &str, invite: Message) {
+    fn invited(&mut self, call_id: &str, invite: &Message) {
         let Some(dialog) = self.dialogs.get_mut(call_id) else { return };
         dialog.invite = invite.clone();
-        if dialog.record.plan.authenticated && !has_credentials(&invite, &dialog.record) {
+        if dialog.record.plan.authenticated && !has_credentials(invite, &dialog.record) {
             let nonce = format!("{:016x}", dialog.random.next_u64());
-            let challenge = Message::response(407, "Proxy Authentication Required", &invite, &dialog.tag)
+            let challenge = Message::response(407, "Proxy Authentication Required", invite, &dialog.tag)
                 .with(
                     "Proxy-Authenticate",
                     format!("Digest realm=\"{REALM}\", nonce=\"{nonce}\", algorithm=MD5"),
                 );
-            self.remember_and_send(call_id, &invite, challenge);
+            self.remember_and_send(call_id, invite, challenge);
             return;
         }
-        self.answer(call_id, &invite, 100, "Trying");
+        self.answer(call_id, invite, 100, "Trying");
         self.schedule(call_id, RING_AFTER, Act::Ring);
         self.schedule(call_id, ANSWER_AFTER, Act::Answer);
     }

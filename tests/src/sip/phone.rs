@@ -122,7 +122,7 @@ impl<'a> Dialog<'a> {
         let (rtp, rtcp) = bind_pair(self.phone.namespace, media)?;
 
         let (offer, answer) = self.invite(media, truth)?;
-        self.to = answer.text("To").to_owned();
+        answer.text("To").clone_into(&mut self.to);
         let (far_media, _) = parse_sdp(&answer.body).context("the 200 has no usable SDP")?;
         self.acknowledge(&offer, &answer)?;
         let talk =
