@@ -56,6 +56,19 @@ impl Config {
         reserved: [0; 3],
     };
 
+    /// The memory image of this structure: what the loader writes over the object's default.
+    pub fn to_ne_bytes(&self) -> [u8; size_of::<Self>()] {
+        let Self { ifindex, sip_ports, tls_ports, rtp_low, rtp_high, media_rule, reserved } = self;
+        let mut image = [0; size_of::<Self>()];
+        let words = ifindex.iter().flat_map(|v| v.to_ne_bytes());
+        let ports = sip_ports.iter().chain(tls_ports).chain([rtp_low, rtp_high]).flat_map(|v| v.to_ne_bytes());
+        let rest = [*media_rule].into_iter().chain(*reserved);
+        for (to, from) in image.iter_mut().zip(words.chain(ports).chain(rest)) {
+            *to = from;
+        }
+        image
+    }
+
     /// Is `port` one that carries SIP in clear?
     #[inline(always)]
     pub fn is_sip(&self, port: u16) -> bool {
@@ -75,6 +88,12 @@ impl Config {
     }
 }
 
+const _: () = {
+    // Four-byte fields first, then two, then one: no padding anywhere, which `to_ne_bytes` relies on.
+    assert!(size_of::<Config>() == 4 * MAX_INTERFACES + 2 * (MAX_SIP_PORTS + MAX_TLS_PORTS + 2) + 4);
+    assert!(size_of::<EndpointKey>() == 20);
+};
+
 /// Key of the endpoint map: an address and UDP port that somebody announced in SDP.
 ///
 /// IPv4 is stored as the IPv4-mapped IPv6 address (RFC 4291, 2.5.5.2). Every byte is significant, as the
@@ -86,4 +105,12 @@ pub struct EndpointKey {
     pub address: [u32; 4],
     /// Port in host byte order; 32 bits so that the key has no padding.
     pub port: u32,
+}
+
+impl EndpointKey {
+    /// The key as the words that the kernel hashes.
+    pub const fn words(&self) -> [u32; 5] {
+        let [a, b, c, d] = self.address;
+        [a, b, c, d, self.port]
+    }
 }

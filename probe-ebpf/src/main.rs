@@ -1,1 +1,48 @@
-fn main(){}
+//! The BPF object of voxprobe: one program for frames that arrive, one for frames that leave.
+//!
+//! ```text
+//!   NIC ──▶ voxprobe_xdp ─────────────▶ stack ──▶ voxprobe_egress ──▶ NIC
+//!              │ always XDP_PASS                      │ always TCX_NEXT
+//!              └──────────── observe ─────────────────┘
+//!                   parse, classify (shared with userspace), count,
+//!                   and for a matched frame one record into this CPU's ring
+//! ```
+//!
+//! Both are taps: no path returns anything but "pass", no byte of a frame is written. Whatever goes wrong
+//! becomes a counter.
+#![no_std]
+#![no_main]
+
+mod kernel;
+
+use aya_ebpf::bindings::xdp_action::XDP_PASS;
+use aya_ebpf::macros::{classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
+
+/// TCX_NEXT, the same number as TC_ACT_UNSPEC: the next program, or the stack, decides.
+const TCX_NEXT: i32 = -1;
+
+/// Frames that arrive. Multi-buffer aware (Linux 5.18), so that interfaces with jumbo MTUs accept it.
+#[xdp(frags)]
+fn voxprobe_xdp(ctx: XdpContext) -> u32 {
+    kernel::observe(&ctx);
+    XDP_PASS
+}
+
+/// Frames that leave (tcx, Linux 6.6), those that this host forwards and those that it sends itself.
+#[classifier]
+fn voxprobe_egress(ctx: TcContext) -> i32 {
+    kernel::observe(&ctx);
+    TCX_NEXT
+}
+
+/// What the kernel checks before it lends GPL-only helpers, those of the ring among them.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+/// Never linked: nothing here can panic. The compiler asks for it all the same.
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}

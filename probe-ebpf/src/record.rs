@@ -124,6 +124,78 @@ pub struct PacketHead {
     pub reserved: [u8; 3],
 }
 
+impl MediaHead4 {
+    /// From the bytes of a ring entry.
+    #[inline]
+    pub fn from_ne_bytes(bytes: &[u8; size_of::<Self>()]) -> Self {
+        Self { common: MediaCommon::at_start(bytes), src: field(bytes, 48), dst: field(bytes, 52) }
+    }
+}
+
+impl MediaHead6 {
+    /// From the bytes of a ring entry.
+    #[inline]
+    pub fn from_ne_bytes(bytes: &[u8; size_of::<Self>()]) -> Self {
+        Self {
+            common: MediaCommon::at_start(bytes),
+            src: field(bytes, 48),
+            dst: field(bytes, 64),
+            inner_vlan: u16::from_ne_bytes(field(bytes, 80)),
+            inner_tagged: u16::from_ne_bytes(field(bytes, 82)),
+            flow_label: u32::from_ne_bytes(field(bytes, 84)),
+        }
+    }
+}
+
+impl MediaCommon {
+    #[inline]
+    fn at_start(bytes: &[u8]) -> Self {
+        let [kind, point] = field(bytes, 8);
+        let [ttl, tos] = field(bytes, 22);
+        Self {
+            time_ns: u64::from_ne_bytes(field(bytes, 0)),
+            kind,
+            point,
+            outer_vlan: u16::from_ne_bytes(field(bytes, 10)),
+            udp_len: u16::from_ne_bytes(field(bytes, 12)),
+            fingerprint: u16::from_ne_bytes(field(bytes, 14)),
+            src_port: u16::from_ne_bytes(field(bytes, 16)),
+            dst_port: u16::from_ne_bytes(field(bytes, 18)),
+            ip_id: u16::from_ne_bytes(field(bytes, 20)),
+            ttl,
+            tos,
+            rtp: field(bytes, 24),
+            macs: field(bytes, 36),
+        }
+    }
+}
+
+impl PacketHead {
+    /// From the first bytes of a ring entry.
+    #[inline]
+    pub fn from_ne_bytes(bytes: &[u8; size_of::<Self>()]) -> Self {
+        let [kind, point] = field(bytes, 8);
+        let [verdict, reserved @ ..]: [u8; 4] = field(bytes, 20);
+        Self {
+            time_ns: u64::from_ne_bytes(field(bytes, 0)),
+            kind,
+            point,
+            outer_vlan: u16::from_ne_bytes(field(bytes, 10)),
+            wire_len: u32::from_ne_bytes(field(bytes, 12)),
+            captured_len: u32::from_ne_bytes(field(bytes, 16)),
+            verdict,
+            reserved,
+        }
+    }
+}
+
+/// `N` bytes at `offset`. Every caller passes constants within the record's size, so the zeros are never
+/// seen; they stand where a panic would.
+#[inline]
+fn field<const N: usize>(bytes: &[u8], offset: usize) -> [u8; N] {
+    bytes.get(offset..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; N])
+}
+
 /// Longest frame that a record can carry; the rest is cut off and `captured_len` says so. Jumbo frames and
 /// every SIP message that fits one fit.
 pub const MAX_PACKET: usize = 16_384;
@@ -175,6 +247,24 @@ pub struct Counters {
     pub matched_bytes: u64,
 }
 
+impl Counters {
+    /// Words of eight bytes in this structure.
+    pub const WORDS: usize = size_of::<Self>() / 8;
+
+    /// No frame seen.
+    pub const ZERO: Self =
+        Self { verdicts: [0; crate::classify::VERDICTS], losses: [0; KERNEL_LOSSES], cut: 0, matched_bytes: 0 };
+
+    /// Adds what one CPU counted, given as the words of the map's value.
+    pub fn add_words(&mut self, words: &[u64; Self::WORDS]) {
+        let Self { verdicts, losses, cut, matched_bytes } = self;
+        let sums = verdicts.iter_mut().chain(losses).chain([cut, matched_bytes]);
+        for (sum, word) in sums.zip(words) {
+            *sum = sum.wrapping_add(*word);
+        }
+    }
+}
+
 /// Entries of the counter map.
 pub const COUNTER_ENTRIES: usize = crate::config::MAX_INTERFACES * 2 + 1;
 
@@ -183,4 +273,11 @@ const _: () = {
     assert!(size_of::<MediaHead4>() == 56);
     assert!(size_of::<MediaHead6>() == 88);
     assert!(size_of::<PacketHead>() == 24);
+    // `from_ne_bytes` reads fields where the compiler puts them.
+    assert!(core::mem::offset_of!(MediaCommon, outer_vlan) == 10);
+    assert!(core::mem::offset_of!(MediaCommon, ip_id) == 20);
+    assert!(core::mem::offset_of!(MediaCommon, rtp) == 24);
+    assert!(core::mem::offset_of!(MediaCommon, macs) == 36);
+    assert!(core::mem::offset_of!(MediaHead6, inner_vlan) == 80);
+    assert!(core::mem::offset_of!(PacketHead, verdict) == 20);
 };

@@ -13,6 +13,7 @@
 pub mod capture;
 pub mod decode;
 pub mod dedup;
+pub mod histogram;
 pub mod packet;
 pub mod pipeline;
 pub mod report;

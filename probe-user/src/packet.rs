@@ -190,6 +190,12 @@ pub struct MediaId(pub u32);
 impl MediaId {
     /// Nobody announced it.
     pub const UNANNOUNCED: Self = Self(0);
+
+    /// Where a bounded table keeps what is known of it: ids that far apart are never in use together, as the
+    /// media table holds half as many lines.
+    pub fn slot(self) -> u32 {
+        self.0 % (2 * probe_ebpf::config::MAX_ENDPOINTS as u32)
+    }
 }
 
 /// One RTP packet as seen at one tap: what a shard consumes.

@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 //! The lab: a gateway between phones and a PBX, in network namespaces of this machine, with real calls through it.
 //!
 //! ```text
@@ -23,3 +24,6 @@ pub mod probe;
 pub mod random;
 pub mod sip;
 pub mod topology;
+=======
+
+>>>>>>> main

@@ -1,0 +1,22 @@
+//! Threads, batches and shards, and the account of every frame.
+//!
+//! ```text
+//!   source ─▶ Receiver: decode, signalling, endpoint table            (one thread)
+//!                │ by hash of the flow
+//!                ├─▶ one shard: the same thread runs it to completion
+//!                └─▶ several: batches over single-producer rings ─▶ shard threads
+//!                                                                       │ StreamTable: owns its streams
+//!                events (intervals, ended streams) ◀────────────────────┘ over one crossbeam channel
+//! ```
+//!
+//! Nothing is shared: a stream belongs to one shard, a batch to whoever holds it. No locks. Whatever is
+//! dropped has a name in [`Loss`], and `matched = analysed + sum(losses)` is checked at the end of every run.
+
+pub mod account;
+pub mod receiver;
+pub mod shard;
+pub mod table;
+
+pub use account::{Account, Loss};
+
+pub use shard::{Event, Shards};

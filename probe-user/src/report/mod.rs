@@ -1,0 +1,8 @@
+//! What voxprobe says: the health log, the JSON contract, findings, and the text for people.
+
+pub mod contract;
+pub mod findings;
+pub mod health;
+pub mod log;
+pub mod text;
+pub mod words;

@@ -1,0 +1,60 @@
+//! Media streams: sequence, jitter, and two ledgers side by side.
+//!
+//! ```text
+//!   RtpPacket ─▶ Stream ─┬─▶ raw: every frame as captured, as tshark 4.0 counts          (raw)
+//!                        ├─▶ sequence: RFC 3550 A.1, extended numbers, restarts          (sequence)
+//!                        ├─▶ dedup::window: first copy, copy, late, conflict
+//!                        └─▶ first copies only ─▶ unique: loss, jitter, gaps             (unique)
+//!                                               └▶ loss runs, bursts and gaps, MOS       (loss, emodel)
+//! ```
+//!
+//! Free of I/O and of clocks: time is what the packets carry.
+
+pub mod codec;
+pub mod emodel;
+pub mod loss;
+pub mod raw;
+pub mod sequence;
+pub mod stream;
+pub mod unique;
+
+pub use stream::{Stream, StreamKey};
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! Packets for tests: PCMU at 20 ms, one tap, perfect unless changed.
+
+    use crate::packet::{
+        Encapsulation, Endpoint, Evidence, Flow, MediaId, Nanos, RtpHeader, RtpPacket, Tap, Vlans,
+    };
+    use probe_ebpf::Fingerprint;
+
+    /// The packet with (extended) sequence number `seq`, arriving at its nominal time.
+    pub(crate) fn packet(seq: u64) -> RtpPacket {
+        RtpPacket {
+            time: Nanos(1_000_000_000_000 + seq * 20_000_000),
+            number: seq + 1,
+            flow: Flow { src: Endpoint::v4([10, 0, 0, 1], 4000), dst: Endpoint::v4([10, 0, 0, 2], 5000) },
+            rtp: RtpHeader {
+                payload_type: 0,
+                marker: false,
+                seq: (seq & 0xffff) as u16,
+                timestamp: (seq as u32).wrapping_mul(160),
+                ssrc: 0x1234_5678,
+            },
+            udp_len: 180,
+            fingerprint: Fingerprint { value: (seq as u16).wrapping_mul(31), hashed: false },
+            evidence: Evidence {
+                tap: Tap { interface: 0, egress: false },
+                dst_mac: [2, 0, 0, 0, 0, 1],
+                src_mac: [2, 0, 0, 0, 0, 2],
+                vlans: Vlans::default(),
+                ttl: 64,
+                tos: 0xb8,
+                ip_id: seq as u16,
+                encapsulation: Encapsulation(0),
+            },
+            media: MediaId::UNANNOUNCED,
+        }
+    }
+}

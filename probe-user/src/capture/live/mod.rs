@@ -1,0 +1,408 @@
+//! Live capture: the BPF programs in the kernel, and what comes out of their rings.
+//!
+//! ```text
+//!   start ─▶ load (object, constants, maps, verifier) ─▶ rings ─▶ attach, interface by interface
+//!                                                          │
+//!      RingReader ◀── records, for the receive thread ─────┤
+//!      KernelEndpoints ──▶ announced media, same thread ───┤
+//!      counters, occupancy, log ◀── for the control plane ─┘
+//! ```
+//!
+//! Nothing is pinned: programs, maps and links live exactly as long as this process holds their descriptors, so
+//! that even SIGKILL leaves an interface as it was. Every step of the attach ladder that was tried, and what
+//! came of it, is a [`Rung`] for the start-up log.
+//!
+//! # Minimum kernel version
+//!
+//! 5.18 (multi-buffer XDP); with `egress` 6.6 (tcx).
+
+mod attach;
+mod diagnose;
+mod interfaces;
+mod load;
+mod log;
+mod ring;
+mod rings;
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use aya::maps::{HashMap, MapData, MapError, PerCpuArray};
+use aya::programs::links::FdLink;
+use aya::{Ebpf, Pod};
+use probe_ebpf::Config;
+use probe_ebpf::classify::Verdict;
+use probe_ebpf::record::{COUNTER_ENTRIES, Counters, KernelLoss};
+use rustix::io::Errno;
+use thiserror::Error;
+
+pub use self::interfaces::{Interface, interfaces};
+pub use self::log::{KernelLog, LogLevel};
+pub use self::rings::{Occupancies, Occupancy, Record, RingReader};
+use crate::packet::Endpoint;
+
+/// How to attach to the receiving side of an interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum XdpMode {
+    /// Native, and generic where the driver cannot.
+    #[default]
+    Auto,
+    /// In the driver, before the kernel allocates anything for the frame. Fails where the driver cannot.
+    Native,
+    /// In the stack, after the allocation: any interface, three to five times the cost.
+    Generic,
+}
+
+/// What to capture, and how.
+#[derive(Clone, Debug)]
+pub struct LiveOptions {
+    /// Names of the interfaces, at most [`MAX_INTERFACES`](probe_ebpf::config::MAX_INTERFACES).
+    pub interfaces: Vec<String>,
+    /// Also capture what leaves through them. On a gateway whose every interface is watched, all forwarded
+    /// packets are then seen twice, which is the point: it shows what the gateway itself does to them.
+    pub egress: bool,
+    /// How to attach.
+    pub xdp: XdpMode,
+    /// What the kernel takes for media and signalling. `ifindex` is filled in here.
+    pub config: Config,
+    /// Bytes of each CPU's ring: a power of two, at least a page. The default of 8 MiB holds 131,072 heads of
+    /// RTP at 64 bytes, that is 25 ms of 10 Gb/s G.711 (5.25 Mpps) on one CPU, or 250 ms of a tenth of it:
+    /// double it for every doubling of the longest pause of the reader. The kernel maps it twice but
+    /// allocates it once: 64 MiB on 8 CPUs.
+    pub ring_bytes: u32,
+    /// What the programs may log. What they may not costs nothing: the verifier removes it.
+    pub log_level: LogLevel,
+}
+
+impl LiveOptions {
+    /// Defaults of the command line, for the given interfaces.
+    pub fn new(interfaces: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self {
+            interfaces: interfaces.into_iter().map(Into::into).collect(),
+            egress: false,
+            xdp: XdpMode::Auto,
+            config: Config::DEFAULT,
+            ring_bytes: 8 << 20,
+            log_level: LogLevel::Warn,
+        }
+    }
+}
+
+/// One line of the start-up log: something that was tried, and what came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rung {
+    /// What: "eth0: native XDP", "rings".
+    pub what: String,
+    /// What came of it.
+    pub outcome: String,
+    /// Did it work? A failed rung is followed by the one that worked instead.
+    pub ok: bool,
+}
+
+impl fmt::Display for Rung {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.outcome)
+    }
+}
+
+/// Why live capture did not start, or stopped working.
+#[derive(Debug, Error)]
+pub enum LiveError {
+    /// No object was embedded.
+    #[error("this binary was built without its BPF programs: build it with `cargo xtask build`")]
+    NotBuilt,
+    /// Nothing to capture on.
+    #[error("no interface was named: pass --iface, for example --iface {example}")]
+    NoInterface {
+        /// One that exists.
+        example: String,
+    },
+    /// More than the configuration holds.
+    #[error("{given} interfaces were named, {most} is the most: start a second probe for the rest")]
+    TooManyInterfaces {
+        /// How many there were.
+        given: usize,
+        /// How many there may be.
+        most: usize,
+    },
+    /// One is named more than once.
+    #[error("interface {name} was named twice: each can be watched once")]
+    InterfaceTwice {
+        /// Which.
+        name: String,
+    },
+    /// One does not exist.
+    #[error("there is no interface {name}; there are: {existing}")]
+    NoSuchInterface {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        existing: String,
+    },
+    /// The interfaces cannot be listed.
+    #[error("cannot list the network interfaces")]
+    Interfaces(#[source] io::Error),
+    /// Bad ring size.
+    #[error("a ring of {bytes} bytes is impossible: a power of two from {page} is needed")]
+    RingSize {
+        /// What was asked for.
+        bytes: u32,
+        /// The smallest possible.
+        page: usize,
+    },
+    /// The kernel lacks a feature.
+    #[error("{feature} needs Linux {needed}, this is {running}: {remedy}")]
+    KernelTooOld {
+        /// What is missing.
+        feature: &'static str,
+        /// Since when it is there.
+        needed: &'static str,
+        /// What runs.
+        running: String,
+        /// What else works.
+        remedy: &'static str,
+    },
+    /// A system call was refused.
+    #[error("{act}: {error}. {diagnosis}")]
+    Refused {
+        /// What was tried, on what.
+        act: String,
+        /// The errno.
+        error: io::Error,
+        /// What stands in the way, and what would help.
+        diagnosis: String,
+    },
+    /// An interface is taken.
+    #[error("cannot attach to {interface}: {holder} holds it. Detach that first (`ip link set dev {interface} xdp off`, or stop its process)")]
+    Busy {
+        /// Which.
+        interface: String,
+        /// By what.
+        holder: String,
+    },
+    /// The object or a map of it is not as expected.
+    #[error("{act}: {reason}")]
+    Object {
+        /// What was tried.
+        act: String,
+        /// The library's words.
+        reason: String,
+    },
+}
+
+/// A running capture. Dropping it detaches from all interfaces.
+pub struct LiveCapture {
+    links: Vec<FdLink>,
+    ladder: Vec<Rung>,
+    interfaces: Vec<String>,
+    egress: bool,
+    rings: Option<RingReader>,
+    endpoints: Option<KernelEndpoints>,
+    log: Option<KernelLog>,
+    counters: PerCpuArray<MapData, CounterWords>,
+    /// Programs and the maps that userspace does not touch.
+    _ebpf: Ebpf,
+}
+
+/// The counters of one tap on one CPU, as words.
+type CounterWords = [u64; Counters::WORDS];
+
+impl LiveCapture {
+    /// Loads the programs and attaches them. On any error nothing is left behind.
+    pub fn start(options: &LiveOptions) -> Result<Self, LiveError> {
+        let taps = attach::taps(&options.interfaces)?;
+        let mut ladder = Vec::new();
+        let mut loaded = load::load(options, &taps, &mut ladder)?;
+        let links = attach::attach(&mut loaded.ebpf, options, &taps, &mut ladder)?;
+        Ok(Self {
+            links,
+            ladder,
+            interfaces: options.interfaces.clone(),
+            egress: options.egress,
+            rings: Some(loaded.rings),
+            endpoints: Some(loaded.endpoints),
+            log: loaded.log,
+            counters: loaded.counters,
+            _ebpf: loaded.ebpf,
+        })
+    }
+
+    /// What was tried at the start, in order.
+    pub fn ladder(&self) -> &[Rung] {
+        &self.ladder
+    }
+
+    /// The rings, for the thread that receives. They can be taken once.
+    pub fn take_rings(&mut self) -> Option<RingReader> {
+        self.rings.take()
+    }
+
+    /// The kernel's table of announced media. It can be taken once.
+    pub fn take_endpoints(&mut self) -> Option<KernelEndpoints> {
+        self.endpoints.take()
+    }
+
+    /// What the programs log. It can be taken once.
+    pub fn take_logger(&mut self) -> Option<KernelLog> {
+        self.log.take()
+    }
+
+    /// Detaches from all interfaces and waits for the programs that were running meanwhile, so that counters
+    /// and rings are final: what is still in the rings can be read, and then the account is exact.
+    pub fn detach(&mut self) {
+        self.links.clear();
+        // The kernel lets a run that has begun finish, which takes microseconds.
+        std::thread::sleep(Duration::from_millis(2));
+    }
+
+    /// What the kernel counted so far.
+    pub fn counters(&self) -> Result<KernelCounters, LiveError> {
+        let mut taps = Vec::new();
+        for (index, interface) in (0..).zip(&self.interfaces) {
+            taps.push(TapCounters {
+                interface: interface.clone(),
+                egress: false,
+                counters: self.sum(index * 2)?,
+            });
+            if self.egress {
+                let counters = self.sum(index * 2 + 1)?;
+                taps.push(TapCounters { interface: interface.clone(), egress: true, counters });
+            }
+        }
+        let last = u32::try_from(COUNTER_ENTRIES).unwrap_or(u32::MAX) - 1;
+        Ok(KernelCounters { taps, unknown: self.sum(last)? })
+    }
+
+    fn sum(&self, entry: u32) -> Result<Counters, LiveError> {
+        let values = self.counters.get(&entry, 0).map_err(|error| LiveError::Object {
+            act: format!("cannot read entry {entry} of the kernel's counters"),
+            reason: chain(&error),
+        })?;
+        let mut sum = Counters::ZERO;
+        for words in values.iter() {
+            sum.add_words(words);
+        }
+        Ok(sum)
+    }
+}
+
+/// What the kernel counted, all CPUs together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelCounters {
+    /// By tap.
+    pub taps: Vec<TapCounters>,
+    /// Frames of interfaces that were not configured: zero, unless one was renumbered.
+    pub unknown: Counters,
+}
+
+/// What the kernel counted at one tap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TapCounters {
+    /// Name of the interface.
+    pub interface: String,
+    /// Leaving the host, or arriving?
+    pub egress: bool,
+    /// The counts.
+    pub counters: Counters,
+}
+
+impl KernelCounters {
+    /// Everything together.
+    pub fn total(&self) -> Counters {
+        let mut total = self.unknown;
+        for tap in &self.taps {
+            let Counters { verdicts, losses, cut, matched_bytes } = &tap.counters;
+            let add = |to: &mut u64, from: &u64| *to = to.wrapping_add(*from);
+            total.verdicts.iter_mut().zip(verdicts).for_each(|(to, from)| add(to, from));
+            total.losses.iter_mut().zip(losses).for_each(|(to, from)| add(to, from));
+            add(&mut total.cut, cut);
+            add(&mut total.matched_bytes, matched_bytes);
+        }
+        total
+    }
+
+    /// Frames with a verdict.
+    pub fn verdict(&self, verdict: Verdict) -> u64 {
+        self.total().verdicts.get(verdict as usize).copied().unwrap_or(0)
+    }
+
+    /// Frames that the kernel meant to hand over: `matched = records read + lost`, exactly, once the capture is
+    /// detached and the rings are drained.
+    pub fn matched(&self) -> u64 {
+        let total = self.total();
+        let matched = Verdict::ALL.iter().zip(total.verdicts).filter(|(verdict, _)| verdict.is_matched());
+        matched.map(|(_, count)| count).sum()
+    }
+
+    /// Matched frames that the kernel lost, by name.
+    pub fn losses(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        KernelLoss::ALL.iter().map(|loss| loss.name()).zip(self.total().losses)
+    }
+
+    /// All of them together.
+    pub fn lost(&self) -> u64 {
+        self.total().losses.iter().sum()
+    }
+}
+
+/// The kernel's table of announced media endpoints.
+pub struct KernelEndpoints {
+    map: HashMap<MapData, EndpointWords, u32>,
+    failed: u64,
+}
+
+type EndpointWords = [u32; 5];
+
+const _: () = {
+    const fn is_pod<T: Pod>() {}
+    is_pod::<EndpointWords>();
+    is_pod::<CounterWords>();
+};
+
+impl KernelEndpoints {
+    /// Media sent to or from `endpoint` counts from now on. False if the kernel's table is full; such media is
+    /// then taken only by the rule for unannounced media.
+    pub fn insert(&mut self, endpoint: Endpoint) -> bool {
+        let inserted = self.map.insert(endpoint.key().words(), 1, 0).is_ok();
+        self.failed += u64::from(!inserted);
+        inserted
+    }
+
+    /// No longer. False if it was not there.
+    pub fn remove(&mut self, endpoint: Endpoint) -> bool {
+        match self.map.remove(&endpoint.key().words()) {
+            Ok(()) => true,
+            Err(MapError::KeyNotFound | MapError::ElementNotFound) => false,
+            Err(MapError::SyscallError(error))
+                if error.io_error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) =>
+            {
+                false
+            }
+            Err(_) => {
+                self.failed += 1;
+                false
+            }
+        }
+    }
+
+    /// Insertions and removals that the kernel refused, for the report.
+    pub fn failed(&self) -> u64 {
+        self.failed
+    }
+}
+
+/// An error and its causes, as one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        cause = error.source();
+    }
+    text
+}

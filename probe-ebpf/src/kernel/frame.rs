@@ -1,0 +1,155 @@
+//! The two kinds of memory a frame can be read from, as byte sources for the shared parser.
+//!
+//! The verifier admits a load only if it saw a comparison that bounds it, on the same register, on every path.
+//! Each load therefore carries its own check; [`Memory::window`] is one check for a whole header.
+
+use probe_ebpf::parse::{Bytes, FORGOTTEN};
+
+/// Bytes copied for a frame whose headers are in several pieces. Ethernet, two tags, IPv4 with all options,
+/// UDP, RTP with all contributors and what the fingerprint hashes: 14 + 8 + 60 + 8 + 72 + 32 = 194.
+pub(crate) const COPIED_HEAD: usize = 256;
+
+/// A byte source whose memory can be pointed into.
+pub(crate) trait Memory: Bytes {
+    /// The address of `N` bytes at `offset`, if they are all there.
+    fn window<const N: usize>(&self, offset: usize) -> Option<Window<N>>;
+    /// Bytes that can be read.
+    fn len(&self) -> usize;
+}
+
+/// `N` readable bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct Window<const N: usize>(*const u8);
+
+impl<const N: usize> Window<N> {
+    /// Reads a `T` at `OFFSET`, in the byte order of the wire.
+    #[inline(always)]
+    pub(crate) fn read<T: Plain, const OFFSET: usize>(self) -> T {
+        const { assert!(OFFSET + size_of::<T>() <= N) };
+        // SAFETY: whoever made the window checked all its N bytes, the assertion above bounds this read, and
+        // any bit pattern is a T.
+        unsafe { self.0.add(OFFSET).cast::<T>().read_unaligned() }
+    }
+}
+
+/// Types of which any bit pattern is a value.
+///
+/// # Safety
+///
+/// No padding, no invalid bit pattern, no pointer.
+pub(crate) unsafe trait Plain: Copy {}
+
+// SAFETY: an unsigned integer has neither padding nor invalid patterns.
+unsafe impl Plain for u8 {}
+// SAFETY: as above.
+unsafe impl Plain for u16 {}
+// SAFETY: as above.
+unsafe impl Plain for u32 {}
+
+/// The directly readable part of a frame: `data` to `data_end` of the context.
+#[derive(Clone, Copy)]
+pub(crate) struct Linear {
+    pub(crate) start: *const u8,
+    pub(crate) end: *const u8,
+    /// Any number that the verifier does not know.
+    pub(crate) unknown: usize,
+}
+
+impl Memory for Linear {
+    #[inline(always)]
+    fn window<const N: usize>(&self, offset: usize) -> Option<Window<N>> {
+        // As pointers: on integers the compiler would rearrange the sum, and the verifier admits no arithmetic
+        // with the end of a packet.
+        let at = self.start.wrapping_add(offset);
+        if at.wrapping_add(N) > self.end {
+            return None;
+        }
+        Some(Window(at))
+    }
+
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.end.addr() - self.start.addr()
+    }
+}
+
+/// The first bytes of a frame, copied to scratch memory.
+#[derive(Clone, Copy)]
+pub(crate) struct Copied {
+    pub(crate) bytes: *const [u8; COPIED_HEAD],
+    pub(crate) len: usize,
+    /// Any number that the verifier does not know.
+    pub(crate) unknown: usize,
+}
+
+/// See [`Bytes::forget`]. Mixing an unknown number in and out again leaves the value and erases what the
+/// verifier knew; the mask gives it a bound again.
+#[inline(always)]
+fn forget(offset: usize, unknown: usize) -> usize {
+    let mixed = core::hint::black_box(offset ^ unknown);
+    (mixed ^ unknown) & (FORGOTTEN - 1)
+}
+
+impl Memory for Copied {
+    #[inline(always)]
+    fn window<const N: usize>(&self, offset: usize) -> Option<Window<N>> {
+        if offset + N > self.len {
+            return None;
+        }
+        // For the verifier, which knows nothing about `len`; opaque, so that it is made on this register.
+        let offset = core::hint::black_box(offset);
+        if offset > COPIED_HEAD - N {
+            return None;
+        }
+        Some(Window(self.bytes.cast::<u8>().wrapping_add(offset)))
+    }
+
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.len
+    }
+}
+
+impl Bytes for Linear {
+    #[inline(always)]
+    fn be8(&self, offset: usize) -> Option<u8> {
+        self.window::<1>(offset).map(|w| w.read::<u8, 0>())
+    }
+
+    #[inline(always)]
+    fn be16(&self, offset: usize) -> Option<u16> {
+        self.window::<2>(offset).map(|w| u16::from_be(w.read::<u16, 0>()))
+    }
+
+    #[inline(always)]
+    fn be32(&self, offset: usize) -> Option<u32> {
+        self.window::<4>(offset).map(|w| u32::from_be(w.read::<u32, 0>()))
+    }
+
+    #[inline(always)]
+    fn forget(&self, offset: usize) -> usize {
+        forget(offset, self.unknown)
+    }
+}
+
+impl Bytes for Copied {
+    #[inline(always)]
+    fn be8(&self, offset: usize) -> Option<u8> {
+        self.window::<1>(offset).map(|w| w.read::<u8, 0>())
+    }
+
+    #[inline(always)]
+    fn be16(&self, offset: usize) -> Option<u16> {
+        self.window::<2>(offset).map(|w| u16::from_be(w.read::<u16, 0>()))
+    }
+
+    #[inline(always)]
+    fn be32(&self, offset: usize) -> Option<u32> {
+        self.window::<4>(offset).map(|w| u32::from_be(w.read::<u32, 0>()))
+    }
+
+    #[inline(always)]
+    fn forget(&self, offset: usize) -> usize {
+        forget(offset, self.unknown)
+    }
+}

@@ -1,0 +1,131 @@
+//! Maps and constants: everything that the programs share with userspace by name.
+
+use aya_ebpf::btf_maps::{ArrayOfMaps, HashMap, PerCpuArray, RingBuf};
+use aya_ebpf::helpers::bpf_get_smp_processor_id;
+use aya_ebpf::macros::btf_map;
+use aya_ebpf::Global;
+use probe_ebpf::config::{MAX_CPUS, MAX_ENDPOINTS};
+use probe_ebpf::record::{COUNTER_ENTRIES, Counters, MAX_PACKET, MediaHead4, PacketHead, point};
+use probe_ebpf::{Config, EndpointKey, Endpoints};
+
+use super::frame::COPIED_HEAD;
+
+/// The run's configuration, written by the loader before the verifier sees the program.
+#[unsafe(no_mangle)]
+static CONFIG: Global<Config> = Global::new(Config::DEFAULT);
+
+/// Announced media endpoints. Filled by userspace, only read here.
+#[btf_map]
+static ENDPOINTS: HashMap<EndpointKey, u32, MAX_ENDPOINTS> = HashMap::new();
+
+/// What became of every frame, by tap; each CPU has its own, so a plain addition is exact.
+#[btf_map]
+static COUNTERS: PerCpuArray<Counters, COUNTER_ENTRIES> = PerCpuArray::new();
+
+/// One ring per CPU, made by userspace: two CPUs never wait for each other's reservation. The size here is
+/// only the template's.
+#[btf_map]
+static RINGS: ArrayOfMaps<Ring, MAX_CPUS> = ArrayOfMaps::new();
+
+/// Where a whole frame is put together before it goes into the ring.
+#[btf_map]
+static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+
+/// Where the head of a frame in pieces is put together.
+#[btf_map]
+static HEAD: PerCpuArray<[u8; COPIED_HEAD], 1> = PerCpuArray::new();
+
+/// A CPU's ring.
+pub(crate) type Ring = RingBuf<MediaHead4, 4096>;
+
+/// A packet record before it is output. 16,408 bytes; a value of a per-CPU array may have 32 KiB.
+#[repr(C)]
+pub(crate) struct Scratch {
+    pub(crate) head: PacketHead,
+    pub(crate) bytes: [u8; MAX_PACKET],
+}
+
+/// The configuration, in place. A copy of it would go to the stack and hide its values from the verifier,
+/// which otherwise removes the branches that they rule out.
+#[inline(always)]
+pub(crate) fn config() -> &'static Config {
+    // The compiler must not fold the default into the code, so it must not see where the pointer is from.
+    let config = core::hint::black_box((&raw const CONFIG).cast::<Config>());
+    // SAFETY: a Global is its value and nothing else, and the map behind it is frozen before the load.
+    unsafe { &*config }
+}
+
+/// The endpoint map as the classifier asks for it.
+pub(crate) struct Announced;
+
+impl Endpoints for Announced {
+    #[inline(always)]
+    fn is_announced(&self, key: &EndpointKey) -> bool {
+        // SAFETY: only the presence of the value is looked at, so an element recycled meanwhile does no harm.
+        unsafe { ENDPOINTS.get(key) }.is_some()
+    }
+}
+
+/// Which tap a frame came through.
+#[derive(Clone, Copy)]
+pub(crate) struct Tap {
+    /// Index in [`Config::ifindex`], or `None` if the interface is not there.
+    pub(crate) interface: Option<u8>,
+    /// Leaving the host?
+    pub(crate) egress: bool,
+}
+
+impl Tap {
+    /// Finds the tap of an interface. The list ends at its first zero.
+    #[inline(always)]
+    pub(crate) fn find(ifindex: u32, egress: bool) -> Self {
+        let mut index = 0;
+        for &configured in &config().ifindex {
+            if configured == 0 {
+                break;
+            }
+            if configured == ifindex {
+                return Self { interface: Some(index), egress };
+            }
+            index += 1;
+        }
+        Self { interface: None, egress }
+    }
+
+    /// The [`point`] byte of this tap's records, without the bits about tags.
+    #[inline(always)]
+    pub(crate) fn point(self) -> u8 {
+        let egress = if self.egress { point::EGRESS } else { 0 };
+        self.interface.unwrap_or(point::UNKNOWN) | egress
+    }
+
+    /// This CPU's counters of this tap.
+    #[inline(always)]
+    pub(crate) fn counters(self) -> Option<*mut Counters> {
+        let index = match self.interface {
+            Some(interface) => u32::from(interface) * 2 + u32::from(self.egress),
+            None => COUNTER_ENTRIES as u32 - 1,
+        };
+        COUNTERS.get_ptr_mut(index)
+    }
+}
+
+/// This CPU's ring, if it has one.
+#[inline(always)]
+pub(crate) fn ring() -> Option<&'static Ring> {
+    // SAFETY: the helper has no precondition.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    RINGS.get(cpu)
+}
+
+/// This CPU's memory for a whole frame. Programs run with bottom halves off, so nobody else uses it.
+#[inline(always)]
+pub(crate) fn scratch() -> Option<*mut Scratch> {
+    SCRATCH.get_ptr_mut(0)
+}
+
+/// This CPU's memory for a frame's head.
+#[inline(always)]
+pub(crate) fn head() -> Option<*mut [u8; COPIED_HEAD]> {
+    HEAD.get_ptr_mut(0)
+}

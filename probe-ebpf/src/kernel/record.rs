@@ -1,0 +1,212 @@
+//! Filling records, in place, in this CPU's ring.
+//!
+//! Every field is in hand before the reservation: between reserve and submit nothing can fail, so there is one
+//! way out. Submits never wake the reader (`BPF_RB_NO_WAKEUP`), which polls: a wakeup per record costs twenty
+//! times the record.
+
+use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::helpers::generated::bpf_ringbuf_output;
+use probe_ebpf::parse::Layers;
+use probe_ebpf::record::{
+    Counters, KernelLoss, MAX_PACKET, MediaCommon, MediaHead4, MediaHead6, PacketHead, kind, point,
+};
+use probe_ebpf::{Verdict, fingerprint};
+
+use super::frame::Memory;
+use super::maps::{self, Tap};
+use super::source::Source;
+
+/// Hands over the head of an RTP packet.
+#[inline(always)]
+pub(crate) fn media<S: Source, M: Memory>(
+    source: &S,
+    frame: &M,
+    tap: Tap,
+    layers: &Layers,
+) -> Result<(), KernelLoss> {
+    let tags = Tags::of(source, layers);
+    let fingerprint = fingerprint::of_rtp(frame, layers).ok_or(KernelLoss::CopyFailed)?;
+    let flags = if fingerprint.hashed { kind::HASHED } else { 0 };
+    let ethernet = frame.window::<14>(0).ok_or(KernelLoss::CopyFailed)?;
+    let udp = frame.window::<20>(layers.transport).ok_or(KernelLoss::CopyFailed)?;
+    let ring = maps::ring().ok_or(KernelLoss::NoRing)?;
+    let common = MediaCommon {
+        time_ns: now_ns(),
+        kind: flags,
+        point: tap.point() | tags.point,
+        outer_vlan: tags.outer,
+        udp_len: u16::from_be(udp.read::<u16, 4>()),
+        fingerprint: fingerprint.value,
+        src_port: layers.src_port,
+        dst_port: layers.dst_port,
+        ip_id: 0,
+        ttl: 0,
+        tos: 0,
+        rtp: octets(udp.read::<u32, 8>(), udp.read::<u32, 12>(), udp.read::<u32, 16>()),
+        macs: octets(ethernet.read::<u32, 0>(), ethernet.read::<u32, 4>(), ethernet.read::<u32, 8>()),
+    };
+    if layers.v6 {
+        let ip = frame.window::<40>(layers.ip).ok_or(KernelLoss::CopyFailed)?;
+        let first = u32::from_be(ip.read::<u32, 0>());
+        let mut entry = ring.reserve_untyped::<MediaHead6>(0).ok_or(KernelLoss::RingFull)?;
+        entry.write(MediaHead6 {
+            common: MediaCommon {
+                kind: common.kind | kind::MEDIA6,
+                ttl: ip.read::<u8, 7>(),
+                tos: (first >> 20) as u8,
+                ..common
+            },
+            src: address(
+                ip.read::<u32, 8>(),
+                ip.read::<u32, 12>(),
+                ip.read::<u32, 16>(),
+                ip.read::<u32, 20>(),
+            ),
+            dst: address(
+                ip.read::<u32, 24>(),
+                ip.read::<u32, 28>(),
+                ip.read::<u32, 32>(),
+                ip.read::<u32, 36>(),
+            ),
+            inner_vlan: tags.inner.unwrap_or(0),
+            inner_tagged: u16::from(tags.inner.is_some()),
+            flow_label: first & 0x000f_ffff,
+        });
+        entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+        return Ok(());
+    }
+    let ip = frame.window::<20>(layers.ip).ok_or(KernelLoss::CopyFailed)?;
+    let fragment = u16::from_be(ip.read::<u16, 6>());
+    let common = MediaCommon {
+        kind: common.kind | if fragment & 0x4000 != 0 { kind::DONT_FRAGMENT } else { 0 },
+        ip_id: u16::from_be(ip.read::<u16, 4>()),
+        ttl: ip.read::<u8, 8>(),
+        tos: ip.read::<u8, 1>(),
+        ..common
+    };
+    let (src, dst) = (ip.read::<u32, 12>(), ip.read::<u32, 16>());
+    if let Some(inner) = tags.inner {
+        let mut entry = ring.reserve_untyped::<MediaHead6>(0).ok_or(KernelLoss::RingFull)?;
+        entry.write(MediaHead6 {
+            common: MediaCommon { kind: common.kind | kind::MEDIA4_TWO_TAGS, ..common },
+            src: address(src, 0, 0, 0),
+            dst: address(dst, 0, 0, 0),
+            inner_vlan: inner,
+            inner_tagged: 1,
+            flow_label: 0,
+        });
+        entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+    } else {
+        let mut entry = ring.reserve_untyped::<MediaHead4>(0).ok_or(KernelLoss::RingFull)?;
+        entry.write(MediaHead4 {
+            common: MediaCommon { kind: common.kind | kind::MEDIA4, ..common },
+            src: src.to_ne_bytes(),
+            dst: dst.to_ne_bytes(),
+        });
+        entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+    }
+    Ok(())
+}
+
+/// Hands over a whole frame, or its first [`MAX_PACKET`] bytes.
+#[inline(always)]
+pub(crate) fn packet<S: Source>(
+    source: &S,
+    tap: Tap,
+    verdict: Verdict,
+    wire_len: u32,
+    counters: *mut Counters,
+) -> Result<(), KernelLoss> {
+    let ring = maps::ring().ok_or(KernelLoss::NoRing)?;
+    let scratch = maps::scratch().ok_or(KernelLoss::CopyFailed)?;
+    // Opaque, so that the comparison below is made on the very register that is passed on: the compiler knows
+    // the bound already, the verifier has to see it.
+    let captured_len = core::hint::black_box(wire_len.min(MAX_PACKET as u32));
+    if captured_len == 0 || captured_len > MAX_PACKET as u32 {
+        return Err(KernelLoss::CopyFailed);
+    }
+    if captured_len < wire_len {
+        // SAFETY: a value of this CPU's own.
+        unsafe { (*counters).cut += 1 };
+    }
+    let (offloaded, outer_vlan) = match source.offloaded_tag() {
+        Some(tag) => (point::TAGGED | point::TAG_OFFLOADED, tag),
+        None => (0, 0),
+    };
+    let point = tap.point() | offloaded;
+    // SAFETY: this CPU's scratch memory, which nobody else uses while a program runs.
+    let head = unsafe { &mut (*scratch).head };
+    head.time_ns = now_ns();
+    head.kind = kind::PACKET;
+    head.point = point;
+    head.outer_vlan = outer_vlan;
+    head.wire_len = wire_len;
+    head.captured_len = captured_len;
+    // `reserved` is zero since the map was made, and nobody writes it.
+    head.verdict = verdict as u8;
+    // SAFETY: MAX_PACKET bytes follow the head, and `captured_len` was compared with that and zero.
+    if !unsafe { source.copy_to((&raw mut (*scratch).bytes).cast(), captured_len) } {
+        return Err(KernelLoss::CopyFailed);
+    }
+    let len = size_of::<PacketHead>() as u64 + u64::from(captured_len);
+    // SAFETY: `ring` is a ring buffer map and `len` bytes of `scratch` have been written.
+    let output = unsafe {
+        bpf_ringbuf_output(
+            core::ptr::from_ref(ring).cast_mut().cast(),
+            scratch.cast(),
+            len,
+            u64::from(BPF_RB_NO_WAKEUP),
+        )
+    };
+    if output == 0 { Ok(()) } else { Err(KernelLoss::RingFull) }
+}
+
+/// The VLAN tags of a frame, those in its bytes and the one beside them, outermost first.
+#[derive(Clone, Copy)]
+struct Tags {
+    /// Bits for the record's `point`.
+    point: u8,
+    outer: u16,
+    inner: Option<u16>,
+}
+
+impl Tags {
+    /// A third tag, possible only where one is offloaded, is not recorded.
+    #[inline(always)]
+    fn of<S: Source>(source: &S, layers: &Layers) -> Self {
+        let in_frame = layers.vlan_tags;
+        if let Some(tag) = source.offloaded_tag() {
+            let inner = (in_frame > 0).then_some(layers.outer_vlan);
+            return Self { point: point::TAGGED | point::TAG_OFFLOADED, outer: tag, inner };
+        }
+        Self {
+            point: if in_frame > 0 { point::TAGGED } else { 0 },
+            outer: layers.outer_vlan,
+            inner: (in_frame > 1).then_some(layers.inner_vlan),
+        }
+    }
+}
+
+/// CLOCK_MONOTONIC.
+#[inline(always)]
+fn now_ns() -> u64 {
+    // SAFETY: the helper has no precondition.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// Three words as read from the wire, as bytes again.
+#[inline(always)]
+fn octets(a: u32, b: u32, c: u32) -> [u8; 12] {
+    let ([a0, a1, a2, a3], [b0, b1, b2, b3], [c0, c1, c2, c3]) =
+        (a.to_ne_bytes(), b.to_ne_bytes(), c.to_ne_bytes());
+    [a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3]
+}
+
+/// Four words as read from the wire, as bytes again.
+#[inline(always)]
+fn address(a: u32, b: u32, c: u32, d: u32) -> [u8; 16] {
+    let ([a0, a1, a2, a3], [b0, b1, b2, b3]) = (a.to_ne_bytes(), b.to_ne_bytes());
+    let ([c0, c1, c2, c3], [d0, d1, d2, d3]) = (c.to_ne_bytes(), d.to_ne_bytes());
+    [a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3]
+}

@@ -1,0 +1,222 @@
+//! From the embedded object to loaded programs, maps and rings.
+
+use std::io;
+use std::os::fd::AsFd as _;
+
+use aya::maps::{ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray};
+use aya::programs::{ProgramError, SchedClassifier, Xdp};
+use aya::util::online_cpus;
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use probe_ebpf::config::{Config, MAX_CPUS, MAX_INTERFACES};
+
+use super::attach::Tap;
+use super::ring::Ring;
+use super::{
+    CounterWords, EndpointWords, KernelEndpoints, KernelLog, LiveError, LiveOptions, RingReader, Rung, chain,
+    diagnose,
+};
+
+/// Name of the program for frames that arrive.
+pub(crate) const INGRESS: &str = "voxprobe_xdp";
+/// Name of the program for frames that leave.
+pub(crate) const EGRESS: &str = "voxprobe_egress";
+
+/// BPF_MAP_TYPE_RINGBUF of linux/bpf.h.
+const MAP_TYPE_RINGBUF: u32 = 27;
+
+/// The object, if the build had one. See build.rs.
+#[cfg(voxprobe_bpf_object)]
+static OBJECT: Option<&[u8]> = Some(aya::include_bytes_aligned!(env!("VOXPROBE_BPF_OBJECT")));
+#[cfg(not(voxprobe_bpf_object))]
+static OBJECT: Option<&[u8]> = None;
+
+/// What loading yields.
+pub(crate) struct Loaded {
+    pub(crate) ebpf: Ebpf,
+    pub(crate) rings: RingReader,
+    pub(crate) endpoints: KernelEndpoints,
+    pub(crate) counters: PerCpuArray<MapData, CounterWords>,
+    pub(crate) log: Option<KernelLog>,
+}
+
+/// Loads everything, attaches nothing.
+pub(crate) fn load(
+    options: &LiveOptions,
+    taps: &[Tap],
+    ladder: &mut Vec<Rung>,
+) -> Result<Loaded, LiveError> {
+    let object = OBJECT.ok_or(LiveError::NotBuilt)?;
+    check_kernel(options.egress)?;
+    let page = rustix::param::page_size();
+    if !options.ring_bytes.is_power_of_two() || (options.ring_bytes as usize) < page {
+        return Err(LiveError::RingSize { bytes: options.ring_bytes, page });
+    }
+    let mut ifindex = [0; MAX_INTERFACES];
+    for (slot, tap) in ifindex.iter_mut().zip(taps) {
+        *slot = tap.index;
+    }
+    let config = Config { ifindex, ..options.config }.to_ne_bytes();
+    let level = options.log_level as u8;
+    let mut ebpf = EbpfLoader::new()
+        // The programs have no CO-RE relocation; reading the kernel's types would take 50 ms for nothing.
+        .btf(None)
+        .override_global("CONFIG", &config[..], true)
+        .override_global(aya_log::LEVEL, &level, false)
+        .load(object)
+        .map_err(|error| refused("cannot create the BPF maps", error))?;
+
+    let xdp: &mut Xdp = program(&mut ebpf, INGRESS)?;
+    verify(INGRESS, xdp.load(), || xdp.info(), ladder)?;
+    if options.egress {
+        let classifier: &mut SchedClassifier = program(&mut ebpf, EGRESS)?;
+        verify(EGRESS, classifier.load(), || classifier.info(), ladder)?;
+    }
+    let rings = rings(&mut ebpf, options.ring_bytes, ladder)?;
+    let endpoints: HashMap<MapData, EndpointWords, u32> = take(&mut ebpf, "ENDPOINTS")?;
+    let counters = take(&mut ebpf, "COUNTERS")?;
+    let log = KernelLog::take_from(&mut ebpf);
+    Ok(Loaded { ebpf, rings, endpoints: KernelEndpoints { map: endpoints, failed: 0 }, counters, log })
+}
+
+/// Refuses what would fail later with EINVAL and no word why.
+fn check_kernel(egress: bool) -> Result<(), LiveError> {
+    let Some(version) = diagnose::kernel_version() else { return Ok(()) };
+    let running = format!("{}.{}", version.0, version.1);
+    if version < (5, 18) {
+        return Err(LiveError::KernelTooOld {
+            feature: "multi-buffer XDP",
+            needed: "5.18",
+            running,
+            remedy: "analyse a capture file instead (`voxprobe analyze`)",
+        });
+    }
+    if egress && version < (6, 6) {
+        return Err(LiveError::KernelTooOld {
+            feature: "capture of what leaves the host (tcx)",
+            needed: "6.6",
+            running,
+            remedy: "leave --egress out, and watch the other interface of the gateway instead",
+        });
+    }
+    Ok(())
+}
+
+/// Makes one ring for each CPU that is online. A CPU that comes later has none; its frames are counted as lost
+/// under that name.
+fn rings(ebpf: &mut Ebpf, bytes: u32, ladder: &mut Vec<Rung>) -> Result<RingReader, LiveError> {
+    let mut outer: ArrayOfMaps<MapData, MapData> = take(ebpf, "RINGS")?;
+    let cpus = online_cpus().map_err(|(file, error)| LiveError::Refused {
+        act: format!("cannot read {file}"),
+        error,
+        diagnosis: "it tells which CPUs need a ring: /sys must be mounted".into(),
+    })?;
+    let mut rings = Vec::new();
+    for &cpu in cpus.iter().filter(|&&cpu| (cpu as usize) < MAX_CPUS) {
+        let act = || format!("cannot make a ring of {bytes} bytes for CPU {cpu}");
+        let template = aya_obj::Map::new_from_params(MAP_TYPE_RINGBUF, 0, 0, bytes, 0);
+        let map =
+            MapData::create(template, "VOXPROBE_RING", None).map_err(|error| refused(&act(), error.into()))?;
+        outer.set(cpu, &map, 0).map_err(|error| refused(&act(), error.into()))?;
+        let ring = Ring::map(map.fd().as_fd(), bytes).map_err(|error| {
+            let diagnosis = diagnose::refusal(&error);
+            LiveError::Refused { act: act(), error, diagnosis }
+        })?;
+        rings.push(ring);
+    }
+    ladder.push(Rung {
+        what: "rings".into(),
+        outcome: format!(
+            "{} CPUs x {bytes} bytes, {} RTP heads each, {} KiB in all",
+            rings.len(),
+            bytes / 64,
+            rings.len() as u64 * u64::from(bytes) / 1024
+        ),
+        ok: true,
+    });
+    Ok(RingReader::new(rings))
+}
+
+/// Reports what the verifier said of a program.
+fn verify(
+    name: &str,
+    loaded: Result<(), ProgramError>,
+    info: impl FnOnce() -> Result<aya::programs::ProgramInfo, ProgramError>,
+    ladder: &mut Vec<Rung>,
+) -> Result<(), LiveError> {
+    loaded.map_err(|error| refused(&format!("cannot load the program {name}"), error.into()))?;
+    let outcome = info().map_or_else(
+        |error| format!("loaded; no details: {}", chain(&error)),
+        |info| {
+            format!(
+                "program {}, {} instructions verified, {} bytes of machine code",
+                info.id(),
+                info.verified_instruction_count().unwrap_or(0),
+                info.size_jitted()
+            )
+        },
+    );
+    ladder.push(Rung { what: name.into(), outcome, ok: true });
+    Ok(())
+}
+
+/// A program of the object by its name.
+pub(crate) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, LiveError>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+{
+    ebpf.program_mut(name)
+        .ok_or_else(|| missing("program", name))?
+        .try_into()
+        .map_err(|error: ProgramError| LiveError::Object {
+            act: format!("the BPF object's program {name}"),
+            reason: chain(&error),
+        })
+}
+
+/// A map of the object by its name.
+fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<M, LiveError> {
+    let map = ebpf.take_map(name).ok_or_else(|| missing("map", name))?;
+    M::try_from(map).map_err(|error| LiveError::Object {
+        act: format!("the BPF object's map {name}"),
+        reason: chain(&error),
+    })
+}
+
+fn missing(kind: &str, name: &str) -> LiveError {
+    LiveError::Object {
+        act: format!("the BPF object has no {kind} {name}"),
+        reason: "it was built from other sources: run `cargo xtask build`".into(),
+    }
+}
+
+/// Turns the library's error into the act, the errno and a diagnosis.
+pub(crate) fn refused(act: &str, error: EbpfError) -> LiveError {
+    match errno(&error) {
+        Some(io_error) => {
+            let diagnosis = verdict_of_verifier(&error).unwrap_or_else(|| diagnose::refusal(&io_error));
+            LiveError::Refused { act: act.to_owned(), error: io_error, diagnosis }
+        }
+        None => LiveError::Object { act: act.to_owned(), reason: chain(&error) },
+    }
+}
+
+/// If the verifier refused a program, which it also does with EACCES: the end of what it said.
+fn verdict_of_verifier(error: &EbpfError) -> Option<String> {
+    let EbpfError::ProgramError(ProgramError::LoadError { verifier_log, .. }) = error else { return None };
+    let log = verifier_log.to_string();
+    let mut lines = log.lines().rev().filter(|line| !line.is_empty() && !line.starts_with("processed "));
+    let verdict = lines.next()?;
+    Some(format!("The kernel's verifier: {verdict}. Please report this with `uname -r`"))
+}
+
+/// The errno at the bottom of an error, if there is one.
+fn errno(error: &(dyn std::error::Error + 'static)) -> Option<io::Error> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(code) = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+            return Some(io::Error::from_raw_os_error(code));
+        }
+        cause = error.source();
+    }
+    None
+}

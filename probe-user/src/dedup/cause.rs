@@ -1,0 +1,200 @@
+//! From the difference between two copies to the reason why there are two.
+
+use serde::{Serialize, Serializer};
+
+use crate::packet::Evidence;
+
+/// Why a packet was seen again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Cause {
+    /// Every byte equal: one point mirrored twice, or captured on two interfaces that share it.
+    SamePoint,
+    /// Only a MAC differs: two ports of one switch.
+    L2Mirror,
+    /// A VLAN tag is there in one and not, or another, in the other: trunk and access.
+    Vlan,
+    /// The TTL differs: before and after a router.
+    Routed,
+    /// The IP header was written anew, not forwarded: IP ID differs, TTL equal.
+    ReEmitted,
+    /// One came inside an encapsulation: the capture's own transport was captured.
+    Encapsulated,
+}
+
+impl Cause {
+    /// The label of reports and logs.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::SamePoint => "same-point",
+            Self::L2Mirror => "l2-mirror",
+            Self::Vlan => "vlan",
+            Self::Routed => "routed",
+            Self::ReEmitted => "re-emitted",
+            Self::Encapsulated => "encapsulated",
+        }
+    }
+
+    /// What it means, for a person without much experience.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::SamePoint => "the same frame was handed to the capture more than once",
+            Self::L2Mirror => "two ports of one switch are mirrored, so each frame shows once per port",
+            Self::Vlan => {
+                "the capture sees both sides of a VLAN trunk, with and without (or with another) tag"
+            }
+            Self::Routed => "the capture sees the packet before and after a router",
+            Self::ReEmitted => {
+                "a device between two capture points writes the IP header anew and sends it on"
+            }
+            Self::Encapsulated => "a copy travels inside a tunnel, usually the capture's own transport",
+        }
+    }
+
+    /// What to do about it.
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::SamePoint => "mirror one direction only, and capture on one interface, not on \"any\"",
+            Self::L2Mirror => "mirror one of the two ports",
+            Self::Vlan => "capture the untagged side only, or filter one VLAN",
+            Self::Routed => "choose one side of the router for the capture",
+            Self::ReEmitted => {
+                "capture on one of the two taps only; the device between them explains the difference"
+            }
+            Self::Encapsulated => "exclude the tunnel from the capture",
+        }
+    }
+}
+
+impl Serialize for Cause {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.label())
+    }
+}
+
+/// The set of evidence fields in which two copies differ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Differs(u16);
+
+impl Differs {
+    const FIELDS: [&'static str; 9] =
+        ["dst_mac", "src_mac", "vlan", "ttl", "tos", "ip_id", "encapsulation", "interface", "direction"];
+    const DST_MAC: u16 = 1 << 0;
+    const SRC_MAC: u16 = 1 << 1;
+    const VLAN: u16 = 1 << 2;
+    const TTL: u16 = 1 << 3;
+    const TOS: u16 = 1 << 4;
+    const IP_ID: u16 = 1 << 5;
+    const ENCAPSULATION: u16 = 1 << 6;
+    const INTERFACE: u16 = 1 << 7;
+    const DIRECTION: u16 = 1 << 8;
+
+    /// Names of the fields, in a fixed order.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        Self::FIELDS
+            .into_iter()
+            .enumerate()
+            .filter(move |(bit, _)| self.0 & (1 << bit) != 0)
+            .map(|(_, name)| name)
+    }
+
+    fn has(self, field: u16) -> bool {
+        self.0 & field != 0
+    }
+
+    fn between(a: &Evidence, b: &Evidence) -> Self {
+        let mut set = 0;
+        let mut mark = |differs: bool, field: u16| set |= if differs { field } else { 0 };
+        mark(a.dst_mac != b.dst_mac, Self::DST_MAC);
+        mark(a.src_mac != b.src_mac, Self::SRC_MAC);
+        mark(a.vlans != b.vlans, Self::VLAN);
+        mark(a.ttl != b.ttl, Self::TTL);
+        mark(a.tos != b.tos, Self::TOS);
+        mark(a.ip_id != b.ip_id, Self::IP_ID);
+        mark(a.encapsulation != b.encapsulation, Self::ENCAPSULATION);
+        mark(a.tap.interface != b.tap.interface, Self::INTERFACE);
+        mark(a.tap.egress != b.tap.egress, Self::DIRECTION);
+        Self(set)
+    }
+}
+
+impl Serialize for Differs {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.names())
+    }
+}
+
+/// Why there are two, and in what they differ.
+///
+/// Differences compose: a frame that was routed has other MACs and often another VLAN, one that was
+/// re-emitted has other MACs. The label is that of the strongest: what a lesser device cannot do names the
+/// device. A switch does not touch the TTL or the IP ID, and a router keeps the IP ID.
+pub fn explain(original: &Evidence, copy: &Evidence) -> (Cause, Differs) {
+    let differs = Differs::between(original, copy);
+    let cause = if differs.has(Differs::ENCAPSULATION) {
+        Cause::Encapsulated
+    } else if differs.has(Differs::TTL) {
+        Cause::Routed
+    } else if differs.has(Differs::IP_ID) {
+        Cause::ReEmitted
+    } else if differs.has(Differs::VLAN) {
+        Cause::Vlan
+    } else if differs.has(Differs::DST_MAC | Differs::SRC_MAC) {
+        Cause::L2Mirror
+    } else {
+        Cause::SamePoint
+    };
+    (cause, differs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::{Encapsulation, Tap, Vlans};
+
+    fn seen() -> Evidence {
+        Evidence {
+            tap: Tap { interface: 0, egress: false },
+            dst_mac: [2, 0, 0, 0, 0, 1],
+            src_mac: [2, 0, 0, 0, 0, 2],
+            vlans: Vlans::default(),
+            ttl: 64,
+            tos: 0xb8,
+            ip_id: 0x1234,
+            encapsulation: Encapsulation(0),
+        }
+    }
+
+    #[test]
+    fn every_row_of_the_taxonomy_gets_its_label() {
+        let tagged = Vlans::from_tci(Some(7), None);
+        let table: [(Evidence, Cause, &[&str]); 8] = [
+            (seen(), Cause::SamePoint, &[]),
+            (Evidence { dst_mac: [9; 6], ..seen() }, Cause::L2Mirror, &["dst_mac"]),
+            (Evidence { vlans: tagged, ..seen() }, Cause::Vlan, &["vlan"]),
+            (Evidence { ttl: 63, src_mac: [8; 6], ..seen() }, Cause::Routed, &["src_mac", "ttl"]),
+            (
+                Evidence { ttl: 63, src_mac: [8; 6], vlans: tagged, ..seen() },
+                Cause::Routed,
+                &["src_mac", "vlan", "ttl"],
+            ),
+            (Evidence { ip_id: 0, dst_mac: [9; 6], ..seen() }, Cause::ReEmitted, &["dst_mac", "ip_id"]),
+            (Evidence { encapsulation: Encapsulation(3), ..seen() }, Cause::Encapsulated, &["encapsulation"]),
+            (
+                Evidence { tap: Tap { interface: 1, egress: true }, ..seen() },
+                Cause::SamePoint,
+                &["interface", "direction"],
+            ),
+        ];
+        for (copy, cause, fields) in table {
+            let (got, differs) = explain(&seen(), &copy);
+            assert_eq!((got, differs.names().collect::<Vec<_>>().as_slice()), (cause, fields));
+        }
+    }
+
+    #[test]
+    fn priority_bits_of_a_tag_are_no_difference() {
+        let low = Evidence { vlans: Vlans::from_tci(Some(0x0007), None), ..seen() };
+        let high = Evidence { vlans: Vlans::from_tci(Some(0xa007), None), ..seen() };
+        assert_eq!(explain(&low, &high).0, Cause::SamePoint);
+    }
+}

@@ -1,0 +1,215 @@
+//! A distribution of microseconds that is small enough to keep one for every stream.
+//!
+//! Log-linear buckets as HdrHistogram has them: exact below 16 us, then eight buckets an octave up to 67 s,
+//! so a bucket is never wider than an eighth of its value. 192 counters of 32 bits are 768 bytes; an
+//! `hdrhistogram::Histogram` of the same range and two digits would be 18 KiB. Merging adds counters, hence is
+//! exact, associative and commutative. Reports convert to `hdrhistogram` for export.
+
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::{Serializer as _, V2DeflateSerializeError, V2DeflateSerializer};
+
+/// Buckets below the first octave: one per microsecond.
+const LINEAR: usize = 16;
+/// Buckets an octave.
+const PER_OCTAVE: usize = 8;
+/// Bits of the largest value held apart: 2^26 us is 67 s.
+const MAX_BITS: usize = 26;
+const BUCKETS: usize = LINEAR + (MAX_BITS - 4) * PER_OCTAVE;
+const MAX_VALUE_US: u64 = (1 << MAX_BITS) - 1;
+
+/// Counts of values in microseconds. Values above 67 s count as 67 s, but [`MicrosHistogram::max_ns`] is exact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MicrosHistogram {
+    buckets: [u32; BUCKETS],
+    count: u64,
+    min_ns: u64,
+    max_ns: u64,
+}
+
+impl Default for MicrosHistogram {
+    fn default() -> Self {
+        Self { buckets: [0; BUCKETS], count: 0, min_ns: u64::MAX, max_ns: 0 }
+    }
+}
+
+impl MicrosHistogram {
+    /// Counts one value.
+    pub fn record_ns(&mut self, value_ns: u64) {
+        if let Some(bucket) = self.buckets.get_mut(index(value_ns / 1000)) {
+            *bucket = bucket.saturating_add(1);
+        }
+        self.count += 1;
+        self.min_ns = self.min_ns.min(value_ns);
+        self.max_ns = self.max_ns.max(value_ns);
+    }
+
+    /// Adds all of `other`.
+    pub fn merge(&mut self, other: &Self) {
+        for (mine, theirs) in self.buckets.iter_mut().zip(&other.buckets) {
+            *mine = mine.saturating_add(*theirs);
+        }
+        self.count += other.count;
+        self.min_ns = self.min_ns.min(other.min_ns);
+        self.max_ns = self.max_ns.max(other.max_ns);
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Values counted.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Smallest value, exact; `None` if there is none.
+    pub fn min_ns(&self) -> Option<u64> {
+        (self.count > 0).then_some(self.min_ns)
+    }
+
+    /// Largest value, exact; `None` if there is none.
+    pub fn max_ns(&self) -> Option<u64> {
+        (self.count > 0).then_some(self.max_ns)
+    }
+
+    /// The value that `percent` of all values do not exceed, in microseconds: the middle of its bucket, but
+    /// never outside of what was seen. `None` if nothing was.
+    pub fn percentile_us(&self, percent: f64) -> Option<f64> {
+        if self.count == 0 {
+            return None;
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rank: 1..=count")]
+        let rank = ((percent / 100.0 * self.count as f64).ceil() as u64).clamp(1, self.count);
+        let mut seen = 0;
+        let (mut low, mut width) = (MAX_VALUE_US, 1);
+        for (bucket, count) in self.buckets.iter().enumerate() {
+            seen += u64::from(*count);
+            if seen >= rank {
+                (low, width) = range(bucket);
+                break;
+            }
+        }
+        let middle = low as f64 + (width - 1) as f64 / 2.0;
+        Some(middle.clamp(self.min_ns as f64 / 1000.0, self.max_ns as f64 / 1000.0))
+    }
+
+    /// As an `hdrhistogram`, for merging and export beyond this program.
+    ///
+    /// # Panics
+    /// Never: the bounds are constants that the library accepts.
+    pub fn to_hdr(&self) -> Histogram<u64> {
+        let mut hdr = Histogram::new_with_bounds(1, MAX_VALUE_US, 2).expect("constant bounds are valid");
+        for (bucket, count) in self.buckets.iter().enumerate().filter(|(_, count)| **count > 0) {
+            let (low, width) = range(bucket);
+            hdr.saturating_record_n(low + (width - 1) / 2, u64::from(*count));
+        }
+        hdr
+    }
+
+    /// HdrHistogram's own interchange form: V2, compressed, in base64, in microseconds.
+    pub fn to_v2_base64(&self) -> Result<String, V2DeflateSerializeError> {
+        use base64::Engine as _;
+        let mut bytes = Vec::new();
+        V2DeflateSerializer::new().serialize(&self.to_hdr(), &mut bytes)?;
+        Ok(base64::engine::general_purpose::STANDARD.encode(bytes))
+    }
+}
+
+/// The bucket of a value.
+fn index(value_us: u64) -> usize {
+    let value = value_us.min(MAX_VALUE_US);
+    #[expect(clippy::cast_possible_truncation, reason = "below 2^26")]
+    let small = value as usize;
+    if small < LINEAR {
+        return small;
+    }
+    let octave = small.ilog2() as usize;
+    LINEAR + (octave - 4) * PER_OCTAVE + ((small >> (octave - 3)) & (PER_OCTAVE - 1))
+}
+
+/// Lowest value of a bucket, and how many values it holds.
+fn range(bucket: usize) -> (u64, u64) {
+    if bucket < LINEAR {
+        return (bucket as u64, 1);
+    }
+    let octave = 4 + (bucket - LINEAR) / PER_OCTAVE;
+    let step = 1_u64 << (octave - 3);
+    ((1 << octave) + ((bucket - LINEAR) % PER_OCTAVE) as u64 * step, step)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn of(values_us: &[u64]) -> MicrosHistogram {
+        let mut histogram = MicrosHistogram::default();
+        values_us.iter().for_each(|v| histogram.record_ns(v * 1000));
+        histogram
+    }
+
+    #[test]
+    fn buckets_tile_the_range_without_gap_or_overlap() {
+        let mut next = 0;
+        for bucket in 0..BUCKETS {
+            let (low, width) = range(bucket);
+            assert_eq!(low, next);
+            assert_eq!((index(low), index(low + width - 1)), (bucket, bucket));
+            next = low + width;
+        }
+        assert_eq!(next, MAX_VALUE_US + 1);
+    }
+
+    #[test]
+    fn a_stream_histogram_fits_in_a_kilobyte() {
+        assert!(size_of::<MicrosHistogram>() <= 1024);
+    }
+
+    #[test]
+    fn values_beyond_the_range_keep_their_maximum() {
+        let histogram = of(&[100_000_000]);
+        assert_eq!(histogram.max_ns(), Some(100_000_000_000));
+        assert_eq!(histogram.percentile_us(50.0), Some(100_000_000.0));
+    }
+
+    #[test]
+    fn export_decodes_with_the_reference_library() {
+        use base64::Engine as _;
+        let text = of(&[3, 3, 900, 70_000]).to_v2_base64().unwrap();
+        let bytes = base64::engine::general_purpose::STANDARD.decode(text).unwrap();
+        let decoded: Histogram<u64> =
+            hdrhistogram::serialization::Deserializer::new().deserialize(&mut bytes.as_slice()).unwrap();
+        assert_eq!((decoded.len(), decoded.value_at_percentile(50.0)), (4, 3));
+    }
+
+    proptest! {
+        #[test]
+        fn percentiles_are_within_a_sixteenth(mut values in prop::collection::vec(0_u64..60_000_000, 1..200)) {
+            let histogram = of(&values);
+            values.sort_unstable();
+            for percent in [50.0, 90.0, 99.0, 99.9] {
+                let rank = ((percent / 100.0 * values.len() as f64).ceil() as usize).max(1);
+                let exact = values[rank - 1] as f64;
+                let got = histogram.percentile_us(percent).unwrap();
+                prop_assert!((got - exact).abs() <= exact / 16.0 + 0.5, "{percent}: {got} for {exact}");
+            }
+        }
+
+        #[test]
+        fn merge_is_associative_and_commutative(
+            a in prop::collection::vec(0_u64..90_000_000, 0..50),
+            b in prop::collection::vec(0_u64..90_000_000, 0..50),
+            c in prop::collection::vec(0_u64..90_000_000, 0..50),
+        ) {
+            let (a, b, c) = (of(&a), of(&b), of(&c));
+            let mut left = a.clone();
+            left.merge(&b);
+            left.merge(&c);
+            let mut right = c;
+            right.merge(&b);
+            right.merge(&a);
+            prop_assert_eq!(left, right);
+        }
+    }
+}

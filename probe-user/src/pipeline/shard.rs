@@ -1,0 +1,332 @@
+//! Shards: who owns which stream, and how packets get there.
+
+use std::hash::BuildHasher as _;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+use rustc_hash::FxBuildHasher;
+
+use super::account::{Account, Loss};
+use super::table::{End, Limits, StreamTable};
+use crate::packet::{MediaId, Nanos, RtpPacket};
+use crate::rtp::StreamKey;
+use crate::rtp::codec::Announcement;
+use crate::rtp::stream::{IntervalSummary, StreamParts, Totals};
+
+/// Packets handed over at once: a hand-off costs a cache line or two, whatever it carries.
+const BATCH: usize = 128;
+/// Batches that may wait for a shard: 64 of 128 packets of 120 bytes are 1 MiB, and 8 ms at 1 Mpps.
+const QUEUE: usize = 64;
+/// How long an idle shard sleeps before it looks again, should a wake-up be missed.
+const NAP: Duration = Duration::from_millis(5);
+
+/// What shards tell the control plane. Rare: per stream and interval, never per packet.
+#[derive(Debug)]
+pub enum Event {
+    /// A stream's interval.
+    Interval(Box<IntervalLine>),
+    /// A stream's end.
+    Ended(Box<StreamParts>, End),
+    /// All of a shard's intervals were sent.
+    IntervalDone(ShardStatus),
+    /// A shard is empty and gone.
+    Finished(ShardStatus),
+}
+
+/// A shard's own figures.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ShardStatus {
+    /// Packets analysed since the start.
+    pub analysed: u64,
+    /// Streams now.
+    pub streams: usize,
+    /// Streams that had to make room since the start.
+    pub evicted: u64,
+    /// Events that nobody took in time: lines that the log lacks.
+    pub events_dropped: u64,
+}
+
+/// One stream in one interval, for a health line.
+#[derive(Clone, Debug)]
+pub struct IntervalLine {
+    /// Whose.
+    pub key: StreamKey,
+    /// Place in the order of appearance.
+    pub number: u64,
+    /// Codec name, if known.
+    pub codec: Option<String>,
+    /// What the signalling said.
+    pub announcement: Arc<Announcement>,
+    /// The interval.
+    pub summary: IntervalSummary,
+    /// Since the stream began.
+    pub lifetime: Totals,
+    /// Lost percent since the stream began, as tshark would say.
+    pub raw_lost_percent: f64,
+    /// Burst ratio since the stream began.
+    pub burst_ratio: f64,
+    /// Copies since the stream began, by cause.
+    pub causes: Vec<crate::dedup::stats::CauseReport>,
+}
+
+/// What a shard's thread is told.
+enum Message {
+    Epoch(Nanos),
+    Announce(MediaId, Arc<Announcement>),
+    Packets(Vec<RtpPacket>),
+    CloseIntervals(Nanos),
+    Finish,
+}
+
+/// What to do with packets for which a shard has no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overflow {
+    /// Count them as [`Loss::ShardQueueFull`]: the frames of a live source do not wait.
+    Lose,
+    /// Wait: a file does.
+    Wait,
+}
+
+/// The receive thread's side of all shards.
+pub struct Shards {
+    lanes: Lanes,
+    overflow: Overflow,
+    lost: Account,
+}
+
+enum Lanes {
+    /// One shard, run by the receive thread itself: no hand-off at all.
+    Inline(Box<Shard>),
+    Threads(Vec<Lane>),
+}
+
+struct Lane {
+    batch: Vec<RtpPacket>,
+    to: rtrb::Producer<Message>,
+    /// Emptied batches come back, so that the steady state allocates nothing.
+    back: rtrb::Consumer<Vec<RtpPacket>>,
+    thread: JoinHandle<()>,
+}
+
+impl Shards {
+    /// `count` shards that share `limits.streams` and report to `events`.
+    ///
+    /// # Errors
+    /// If the system refuses a thread.
+    pub fn start(
+        count: usize,
+        limits: Limits,
+        overflow: Overflow,
+        events: &Sender<Event>,
+    ) -> Result<Self, std::io::Error> {
+        let count = count.max(1);
+        let limits = Limits { streams: (limits.streams / count).max(1), ..limits };
+        let lanes = if count == 1 {
+            Lanes::Inline(Box::new(Shard::new(limits, events.clone())))
+        } else {
+            let lane = |index| Lane::start(index, Shard::new(limits, events.clone()));
+            Lanes::Threads((0..count).map(lane).collect::<Result<_, _>>()?)
+        };
+        Ok(Self { lanes, overflow, lost: Account::default() })
+    }
+
+    /// Hands over one packet.
+    pub fn packet(&mut self, packet: &RtpPacket) {
+        match &mut self.lanes {
+            Lanes::Inline(shard) => shard.packet(packet),
+            Lanes::Threads(lanes) => {
+                let at = lane_of(packet, lanes.len());
+                if let Some(lane) = lanes.get_mut(at) {
+                    lane.batch.push(*packet);
+                    if lane.batch.len() == BATCH {
+                        lane.flush(self.overflow, &mut self.lost);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Hands over what waits for a batch to fill. Called when the source has nothing more for now.
+    pub fn flush(&mut self) {
+        if let Lanes::Threads(lanes) = &mut self.lanes {
+            lanes.iter_mut().for_each(|lane| lane.flush(self.overflow, &mut self.lost));
+        }
+    }
+
+    /// Sets the time from which raw ledgers count; before the first packet.
+    pub fn set_epoch(&mut self, epoch: Nanos) {
+        self.tell(|shard| shard.table.set_epoch(epoch), || Message::Epoch(epoch));
+    }
+
+    /// What a media id stands for; before the first packet that carries it.
+    pub fn announce(&mut self, media: MediaId, announcement: &Arc<Announcement>) {
+        self.tell(
+            |shard| shard.table.announce(media, Arc::clone(announcement)),
+            || Message::Announce(media, Arc::clone(announcement)),
+        );
+    }
+
+    /// Closes the interval of every stream and ends the silent ones.
+    pub fn close_intervals(&mut self, now: Nanos) {
+        self.tell(|shard| shard.close_intervals(now), || Message::CloseIntervals(now));
+    }
+
+    /// Ends all streams and threads. Returns the account of what shards could not take.
+    pub fn finish(mut self) -> Account {
+        self.tell(Shard::finish, || Message::Finish);
+        if let Lanes::Threads(lanes) = self.lanes {
+            for lane in lanes {
+                // A panic of a shard has been printed by its thread; the account shows what is missing.
+                let _ = lane.thread.join();
+            }
+        }
+        self.lost
+    }
+
+    /// Does `inline` on the one shard, or sends `message` to each, after the packets that came before.
+    fn tell(&mut self, inline: impl FnOnce(&mut Shard), message: impl Fn() -> Message) {
+        match &mut self.lanes {
+            Lanes::Inline(shard) => inline(shard),
+            Lanes::Threads(lanes) => {
+                for lane in lanes {
+                    lane.flush(self.overflow, &mut self.lost);
+                    lane.send_or_wait(message());
+                }
+            }
+        }
+    }
+}
+
+/// The shard of a packet: all of a flow, hence all copies of its packets, on one.
+fn lane_of(packet: &RtpPacket, lanes: usize) -> usize {
+    let hash = FxBuildHasher.hash_one(packet.flow);
+    // The upper half: Fx mixes upwards.
+    #[expect(clippy::cast_possible_truncation, reason = "below the number of lanes")]
+    let lane = ((hash >> 32) * lanes as u64 >> 32) as usize;
+    lane
+}
+
+impl Lane {
+    fn start(index: usize, mut shard: Shard) -> Result<Self, std::io::Error> {
+        let (to, mut from) = rtrb::RingBuffer::new(QUEUE);
+        let (mut give_back, back) = rtrb::RingBuffer::new(QUEUE);
+        let thread = thread::Builder::new().name(format!("vox-shard-{index}")).spawn(move || {
+            loop {
+                match from.pop() {
+                    Ok(Message::Packets(mut batch)) => {
+                        batch.iter().for_each(|packet| shard.packet(packet));
+                        batch.clear();
+                        // No room to give it back: it is freed, and the receiver makes another.
+                        let _ = give_back.push(batch);
+                    }
+                    Ok(Message::Epoch(epoch)) => shard.table.set_epoch(epoch),
+                    Ok(Message::Announce(media, announcement)) => shard.table.announce(media, announcement),
+                    Ok(Message::CloseIntervals(now)) => shard.close_intervals(now),
+                    Ok(Message::Finish) => break shard.finish(),
+                    Err(rtrb::PopError::Empty) if from.is_abandoned() => break shard.finish(),
+                    Err(rtrb::PopError::Empty) => thread::park_timeout(NAP),
+                }
+            }
+        })?;
+        Ok(Self { batch: Vec::with_capacity(BATCH), to, back, thread })
+    }
+
+    fn flush(&mut self, overflow: Overflow, lost: &mut Account) {
+        if self.batch.is_empty() {
+            return;
+        }
+        if overflow == Overflow::Lose && self.to.is_full() {
+            lost.lose(Loss::ShardQueueFull, self.batch.len() as u64);
+            self.batch.clear();
+            return;
+        }
+        let empty = self.back.pop().unwrap_or_else(|_| Vec::with_capacity(BATCH));
+        let batch = std::mem::replace(&mut self.batch, empty);
+        self.send_or_wait(Message::Packets(batch));
+    }
+
+    /// Waits for room if there is none: control messages are few, and must not be lost.
+    fn send_or_wait(&mut self, mut message: Message) {
+        while let Err(rtrb::PushError::Full(returned)) = self.to.push(message) {
+            if self.to.is_abandoned() {
+                return;
+            }
+            message = returned;
+            self.thread.thread().unpark();
+            thread::yield_now();
+        }
+        self.thread.thread().unpark();
+    }
+}
+
+/// One shard: a table and its way to the control plane.
+struct Shard {
+    table: StreamTable,
+    events: Sender<Event>,
+    analysed: u64,
+    events_dropped: u64,
+}
+
+impl Shard {
+    fn new(limits: Limits, events: Sender<Event>) -> Self {
+        Self { table: StreamTable::new(limits), events, analysed: 0, events_dropped: 0 }
+    }
+
+    fn packet(&mut self, packet: &RtpPacket) {
+        self.analysed += 1;
+        if let Some(evicted) = self.table.observe(packet) {
+            self.emit(Event::Ended(Box::new(evicted), End::Evicted));
+        }
+    }
+
+    fn close_intervals(&mut self, now: Nanos) {
+        let Self { table, events, events_dropped, .. } = self;
+        let mut emit = |event| *events_dropped += u64::from(events.try_send(event).is_err());
+        table.sweep(now, |ended| emit(Event::Ended(Box::new(ended), End::Silent)));
+        table.close_intervals(|stream, summary| {
+            emit(Event::Interval(Box::new(IntervalLine::of(stream, summary))));
+        });
+        let status = self.status();
+        self.emit(Event::IntervalDone(status));
+    }
+
+    /// The last words are not dropped: whoever listens waits for them.
+    fn finish(&mut self) {
+        let Self { table, events, .. } = self;
+        table.finish(|parts| {
+            let _ = events.send(Event::Ended(Box::new(parts), End::Finished));
+        });
+        let _ = self.events.send(Event::Finished(self.status()));
+    }
+
+    fn status(&self) -> ShardStatus {
+        ShardStatus {
+            analysed: self.analysed,
+            streams: self.table.len(),
+            evicted: self.table.evicted(),
+            events_dropped: self.events_dropped,
+        }
+    }
+
+    fn emit(&mut self, event: Event) {
+        self.events_dropped += u64::from(self.events.try_send(event).is_err());
+    }
+}
+
+impl IntervalLine {
+    fn of(stream: &crate::rtp::Stream, summary: IntervalSummary) -> Self {
+        Self {
+            key: *stream.key(),
+            number: stream.number(),
+            codec: stream.codec().map(ToOwned::to_owned),
+            announcement: Arc::clone(stream.announcement()),
+            summary,
+            lifetime: stream.totals(),
+            raw_lost_percent: stream.raw_report().lost_percent,
+            burst_ratio: stream.burst_ratio(),
+            causes: stream.causes(),
+        }
+    }
+}

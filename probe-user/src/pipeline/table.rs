@@ -1,0 +1,169 @@
+//! The streams of one shard, bounded.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rustc_hash::FxBuildHasher;
+
+use crate::packet::{MediaId, Nanos, RtpPacket};
+use crate::rtp::StreamKey;
+use crate::rtp::codec::Announcement;
+use crate::rtp::stream::{IntervalSummary, Stream, StreamParts};
+
+/// Entries looked at to find one to evict; a fixed price on the data path.
+const EVICTION_PROBES: usize = 32;
+
+/// How much a shard may hold, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Streams of this shard. One takes about 3 KiB: 65,536 are 200 MiB.
+    pub streams: usize,
+    /// A stream silent for so long has ended; `None` in files, where only the end ends it.
+    pub idle: Option<std::time::Duration>,
+}
+
+/// Why a stream is no longer in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Nothing came for [`Limits::idle`].
+    Silent,
+    /// The table was full and another needed the place.
+    Evicted,
+    /// The capture ended.
+    Finished,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct StreamTable {
+    limits: Limits,
+    epoch: Option<Nanos>,
+    index: HashMap<StreamKey, usize, FxBuildHasher>,
+    streams: Vec<Stream>,
+    /// By the media id's slot, so that ids which will not come again are replaced, not collected.
+    announcements: HashMap<u32, (MediaId, Arc<Announcement>), FxBuildHasher>,
+    unannounced: Arc<Announcement>,
+    probe: usize,
+    evicted: u64,
+}
+
+impl StreamTable {
+    /// An empty table.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            epoch: None,
+            index: HashMap::default(),
+            streams: Vec::new(),
+            announcements: HashMap::default(),
+            unannounced: Arc::default(),
+            probe: 0,
+            evicted: 0,
+        }
+    }
+
+    /// The time of the capture's first frame, from which the raw ledger counts.
+    pub fn set_epoch(&mut self, epoch: Nanos) {
+        self.epoch = Some(epoch);
+    }
+
+    /// What a media id stands for; comes before the first packet that carries it.
+    pub fn announce(&mut self, media: MediaId, announcement: Arc<Announcement>) {
+        self.announcements.insert(media.slot(), (media, announcement));
+    }
+
+    fn announcement(&self, media: MediaId) -> Arc<Announcement> {
+        let known = self.announcements.get(&media.slot()).filter(|(id, _)| *id == media);
+        Arc::clone(known.map_or(&self.unannounced, |(_, announcement)| announcement))
+    }
+
+    /// Counts one packet. A stream that had to leave for it is returned.
+    pub fn observe(&mut self, packet: &RtpPacket) -> Option<StreamParts> {
+        let epoch = *self.epoch.get_or_insert(packet.time);
+        let key = StreamKey::from(packet);
+        let Some(&at) = self.index.get(&key) else { return self.begin(key, packet, epoch) };
+        let fresh = self.streams.get(at).is_some_and(|stream| {
+            packet.media != stream.media() && packet.media != MediaId::UNANNOUNCED
+        });
+        let announcement = fresh.then(|| self.announcement(packet.media));
+        if let Some(stream) = self.streams.get_mut(at) {
+            if let Some(announcement) = announcement {
+                stream.announce(packet.media, announcement);
+            }
+            stream.observe(packet, epoch);
+        }
+        None
+    }
+
+    #[cold]
+    fn begin(&mut self, key: StreamKey, packet: &RtpPacket, epoch: Nanos) -> Option<StreamParts> {
+        let evicted = if self.streams.len() >= self.limits.streams { self.evict() } else { None };
+        self.index.insert(key, self.streams.len());
+        self.streams.push(Stream::new(packet, packet.number, epoch, self.announcement(packet.media)));
+        evicted
+    }
+
+    /// Makes room: of a few entries, one that never proved to be RTP, else the one silent for longest.
+    #[cold]
+    fn evict(&mut self) -> Option<StreamParts> {
+        let count = self.streams.len();
+        let candidate = (0..EVICTION_PROBES.min(count))
+            .map(|step| (self.probe + step) % count)
+            .min_by_key(|&at| self.streams.get(at).map(|stream| (stream.is_valid(), stream.last_seen())))?;
+        self.probe = (self.probe + EVICTION_PROBES) % count;
+        self.evicted += 1;
+        Some(self.remove(candidate))
+    }
+
+    fn remove(&mut self, at: usize) -> StreamParts {
+        let stream = self.streams.swap_remove(at);
+        self.index.remove(stream.key());
+        if let Some(moved) = self.streams.get(at) {
+            self.index.insert(*moved.key(), at);
+        }
+        stream.into_parts()
+    }
+
+    /// Ends what has been silent for too long.
+    pub fn sweep(&mut self, now: Nanos, mut ended: impl FnMut(StreamParts)) {
+        let Some(idle) = self.limits.idle else { return };
+        let idle_ns = i64::try_from(idle.as_nanos()).unwrap_or(i64::MAX);
+        let mut at = 0;
+        while let Some(stream) = self.streams.get(at) {
+            if now.since(stream.last_seen()) > idle_ns {
+                ended(self.remove(at));
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    /// Closes the interval of every stream that is more than a byte pattern.
+    pub fn close_intervals(&mut self, mut closed: impl FnMut(&Stream, IntervalSummary)) {
+        for stream in self.streams.iter_mut().filter(|stream| stream.is_valid()) {
+            let summary = stream.close_interval();
+            closed(stream, summary);
+        }
+    }
+
+    /// Empties the table.
+    pub fn finish(&mut self, ended: impl FnMut(StreamParts)) {
+        self.index.clear();
+        self.streams.drain(..).map(Stream::into_parts).for_each(ended);
+    }
+
+    /// Streams now.
+    pub fn len(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// None?
+    pub fn is_empty(&self) -> bool {
+        self.streams.is_empty()
+    }
+
+    /// Streams that had to make room.
+    pub fn evicted(&self) -> u64 {
+        self.evicted
+    }
+}

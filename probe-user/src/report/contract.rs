@@ -1,0 +1,264 @@
+//! The JSON document of `analyze --json` and of `run --report`. Additions are free, renames are not.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::dedup::stats::CauseReport;
+use crate::histogram::MicrosHistogram;
+use crate::packet::Endpoint;
+use crate::rtp::emodel::{self, Mos};
+use crate::rtp::loss::BurstReport;
+use crate::rtp::stream::StreamParts;
+use crate::rtp::unique::{Interruption, LedgerReport};
+use crate::sip::SignallingReport;
+
+/// The whole document.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// What made it.
+    pub generator: Generator,
+    /// What was captured, and what was lost.
+    pub capture: CaptureReport,
+    /// Media streams, in order of appearance.
+    pub streams: Vec<StreamReport>,
+    /// Signalling: calls and message counts.
+    #[serde(flatten)]
+    pub signalling: SignallingReport,
+    /// What it all means.
+    pub findings: Vec<Finding>,
+}
+
+/// Name and version of the program.
+#[derive(Clone, Debug, Serialize)]
+pub struct Generator {
+    /// `voxprobe`.
+    pub name: &'static str,
+    /// Its version.
+    pub version: &'static str,
+}
+
+impl Default for Generator {
+    fn default() -> Self {
+        Self { name: "voxprobe", version: env!("CARGO_PKG_VERSION") }
+    }
+}
+
+/// The capture as a whole.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct CaptureReport {
+    /// Files or interfaces.
+    pub sources: Vec<String>,
+    /// Frames read from the files; live, frames that the programs saw.
+    pub packets: u64,
+    /// Their bytes on the wire; live, those of matched frames only.
+    pub bytes: u64,
+    /// First to last frame.
+    pub duration_s: f64,
+    /// Frames that the filter matched: SIP, RTP, RTCP, fragments of UDP.
+    pub matched: u64,
+    /// Those that reached the analysis. `matched = analysed + sum(losses)`.
+    pub analysed: u64,
+    /// Matched frames that were lost, by name.
+    pub losses: BTreeMap<&'static str, u64>,
+    /// All frames by verdict.
+    pub verdicts: BTreeMap<&'static str, u64>,
+    /// What else should be known of the input: cut short, unreadable link types, evictions.
+    pub notes: Vec<String>,
+}
+
+/// One stream.
+#[derive(Clone, Debug, Serialize)]
+pub struct StreamReport {
+    /// Sender.
+    pub src: Endpoint,
+    /// Receiver.
+    pub dst: Endpoint,
+    /// `0x%08x`.
+    pub ssrc: String,
+    /// Payload types seen, ascending.
+    pub payload_types: Vec<u8>,
+    /// Codec, if known.
+    pub codec: Option<String>,
+    /// Its clock rate in Hz, if known.
+    pub clock_rate: Option<u32>,
+    /// The call it belongs to.
+    pub call_id: Option<Arc<str>>,
+    /// Why there is no call, where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub call_absent_because: Option<&'static str>,
+    /// "none", or the path of encapsulations.
+    pub encapsulation: String,
+    /// Is the payload encrypted, as far as SDP says?
+    pub encrypted: bool,
+    /// Seconds from the start of the capture to the first frame.
+    pub start_s: f64,
+    /// As captured: every frame, as tshark 4.0 counts.
+    pub raw: LedgerReport,
+    /// With copies removed.
+    pub unique: LedgerReport,
+    /// What of `unique` was out of order.
+    pub reordered: u64,
+    /// Times the numbering began anew.
+    pub restarts: u32,
+    /// Same sequence number, other content.
+    pub conflicts: u64,
+    /// Packets outside of what could be judged: numbers not believed, or too old.
+    pub unplaced: u64,
+    /// |D| of RFC 3550, in microseconds: HdrHistogram V2, compressed, base64.
+    pub jitter_histogram: Option<String>,
+    /// The same as percentiles.
+    pub jitter_percentiles_us: Option<Percentiles>,
+    /// Why there is no jitter, where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jitter_absent_because: Option<String>,
+    /// RFC 3611 bursts and gaps.
+    pub bursts: BurstReport,
+    /// Listening quality.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mos: Option<Mos>,
+    /// Why there is none, where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mos_absent_because: Option<String>,
+    /// Copies.
+    pub duplicates: DuplicateReport,
+    /// Pauses and timestamp jumps; the first few.
+    pub interruptions: Vec<Interruption>,
+    /// How many there were.
+    pub interruption_count: u64,
+}
+
+/// Percentiles of a distribution in microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Percentiles {
+    /// Median.
+    pub p50: f64,
+    /// 90 % are not above.
+    pub p90: f64,
+    /// 99 % are not above.
+    pub p99: f64,
+    /// 99.9 % are not above.
+    pub p999: f64,
+    /// Largest, exact.
+    pub max: f64,
+}
+
+impl Percentiles {
+    /// Of a histogram; `None` if it is empty.
+    pub fn of(histogram: &MicrosHistogram) -> Option<Self> {
+        let max_ns = histogram.max_ns()?;
+        Some(Self {
+            p50: histogram.percentile_us(50.0)?,
+            p90: histogram.percentile_us(90.0)?,
+            p99: histogram.percentile_us(99.0)?,
+            p999: histogram.percentile_us(99.9)?,
+            max: max_ns as f64 / 1000.0,
+        })
+    }
+}
+
+/// The copies of one stream.
+#[derive(Clone, Debug, Serialize)]
+pub struct DuplicateReport {
+    /// Frames a packet: 1 is as it should be.
+    pub copies_per_packet: f64,
+    /// Frames beyond the first of each packet.
+    pub total: u64,
+    /// Of those, the ones whose original was no longer remembered, so that no cause can be given.
+    pub unexplained: u64,
+    /// How a payload was recognised: by its UDP checksum, or by a hash of its first bytes.
+    pub proof: &'static str,
+    /// By cause and difference, most frequent first.
+    pub causes: Vec<CauseReport>,
+}
+
+/// Something that the operator should know.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Finding {
+    /// Stable identifier.
+    pub id: &'static str,
+    /// How bad.
+    pub severity: Severity,
+    /// One line.
+    pub title: String,
+    /// What was seen.
+    pub detail: String,
+    /// What to do.
+    pub advice: String,
+    /// Frame numbers of examples.
+    pub evidence: Vec<u64>,
+}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Good to know.
+    Info,
+    /// Distorts what is seen.
+    Warn,
+    /// Hurts calls.
+    Bad,
+}
+
+impl StreamReport {
+    /// From a stream taken apart. `start_s` is that of its first frame; `path` names its encapsulation.
+    pub fn new(parts: StreamParts, start_s: f64, path: String) -> Self {
+        let percentiles = Percentiles::of(&parts.jitter);
+        let packet_ms = if parts.unique.delta_ms.mean > 0.0 { parts.unique.delta_ms.mean } else { 20.0 };
+        let quality = emodel::listening_quality(
+            parts.codec.as_deref(),
+            parts.unique.lost_percent,
+            parts.loss.burst_ratio(),
+        );
+        let (mos, mos_absent_because) = match quality {
+            Ok(mos) => (Some(mos), None),
+            Err(reason) => (None, Some(reason)),
+        };
+        let copies = parts.copies.total() + parts.old_copies;
+        let packets = parts.unique.packets.max(1);
+        Self {
+            src: parts.key.flow.src,
+            dst: parts.key.flow.dst,
+            ssrc: format!("0x{:08x}", parts.key.ssrc),
+            call_id: parts.announcement.call_id.clone(),
+            call_absent_because: parts
+                .announcement
+                .call_id
+                .is_none()
+                .then_some("no SDP that was seen announces its addresses"),
+            encapsulation: path,
+            encrypted: parts.announcement.encrypted,
+            start_s,
+            reordered: parts.reordered,
+            restarts: parts.restarts,
+            conflicts: parts.conflicts,
+            unplaced: parts.strays + parts.too_old,
+            // Serialising into memory fails only on a histogram too large for its format.
+            jitter_histogram: percentiles.and_then(|_| parts.jitter.to_v2_base64().ok()),
+            jitter_percentiles_us: percentiles,
+            jitter_absent_because: percentiles.is_none().then(|| match parts.clock_rate {
+                None => "clock rate unknown: no SDP, and a dynamic payload type".to_owned(),
+                Some(_) => "no two packets in a row that could be compared".to_owned(),
+            }),
+            bursts: parts.loss.bursts(packet_ms),
+            mos,
+            mos_absent_because,
+            duplicates: DuplicateReport {
+                copies_per_packet: (packets + copies) as f64 / packets as f64,
+                total: copies,
+                unexplained: parts.old_copies,
+                proof: if parts.hashed_fingerprints { "payload bytes" } else { "UDP checksum" },
+                causes: parts.copies.causes(),
+            },
+            interruptions: parts.interruptions,
+            interruption_count: parts.interruption_count,
+            payload_types: parts.payload_types,
+            codec: parts.codec,
+            clock_rate: parts.clock_rate,
+            raw: parts.raw,
+            unique: parts.unique,
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! From figures to sentences: what was found, what it means, what to do.
+//!
+//! Written for somebody who, as the author of the story put it, "does not have a ton of experience with VoIP".
+//! Every finding names the frames that prove it.
+
+use super::contract::{Finding, Report, Severity, StreamReport};
+use super::words;
+use crate::dedup::stats::{CauseReport, CopyStats};
+use crate::pipeline::Loss;
+
+/// Copies a packet, beyond the first, from which "every frame" is said.
+const MOST: f64 = 0.5;
+/// Loss that is heard, in percent.
+const AUDIBLE_LOSS: f64 = 1.0;
+/// Examples named in one finding.
+const EXAMPLES: usize = 6;
+
+/// All findings of a report, worst first; what explains others comes before what it explains.
+pub fn find(report: &Report) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    findings.extend(lost_by_the_probe(report));
+    findings.extend(frames_copied(report));
+    findings.extend(copies_not_retransmissions(report));
+    findings.extend(packets_lost(report));
+    findings.extend(retransmissions(report));
+    findings.extend(interrupted(report));
+    findings.extend(authentication(report));
+    findings.extend(nothing_there(report));
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    findings
+}
+
+/// Adds up copies of streams and of SIP. The counts are of the same kind: frames beyond a first.
+fn copied(streams: &[StreamReport], sip: (u64, u64), sip_causes: &[CauseReport]) -> (u64, u64, Vec<CauseReport>) {
+    let packets = streams.iter().map(|stream| stream.unique.packets).sum::<u64>() + sip.0;
+    let copies = streams.iter().map(|stream| stream.duplicates.total).sum::<u64>() + sip.1;
+    let all = streams.iter().flat_map(|stream| &stream.duplicates.causes).chain(sip_causes);
+    (packets, copies, CopyStats::sum_up(all))
+}
+
+fn frames_copied(report: &Report) -> Option<Finding> {
+    let sip = &report.signalling.sip;
+    let (packets, copies, causes) = copied(&report.streams, (sip.messages, sip.copies), &sip.causes);
+    if copies == 0 || packets == 0 {
+        return None;
+    }
+    let ratio = copies as f64 / packets as f64;
+    let examples = causes.iter().flat_map(|cause| &cause.examples).flat_map(|(a, b)| [*a, *b]).take(EXAMPLES).collect();
+    let kinds: Vec<_> =
+        causes.iter().map(|cause| format!("{} copies {}", words::thousands(cause.count), words::cause(cause))).collect();
+    let meaning = causes.first().map(|cause| format!(" That means: {}.", cause.cause.meaning())).unwrap_or_default();
+    let advice = causes.first().map(|cause| cause.cause.advice().to_owned()).unwrap_or_default();
+    let (id, title, severity) = if ratio >= MOST {
+        let title = format!("each frame was captured {}", words::times(1.0 + ratio));
+        ("every-frame-copied", title, Severity::Warn)
+    } else {
+        let title = format!("{} of {} packets were captured more than once", words::thousands(copies), words::thousands(packets));
+        ("some-frames-copied", title, Severity::Info)
+    };
+    Some(Finding {
+        id,
+        severity,
+        title,
+        detail: format!(
+            "{}.{meaning} This is the capture, not the network: no congestion, no retransmission. \
+             Loss and jitter below are computed after the copies were removed.",
+            kinds.join("; ")
+        ),
+        advice,
+        evidence: examples,
+    })
+}
+
+fn copies_not_retransmissions(report: &Report) -> Option<Finding> {
+    let sip = &report.signalling.sip;
+    if sip.copies == 0 {
+        return None;
+    }
+    Some(Finding {
+        id: "copies-not-retransmissions",
+        severity: Severity::Info,
+        title: format!("{} repeated SIP frames are copies, not retransmissions", words::thousands(sip.copies)),
+        detail: format!(
+            "{} SIP messages were sent; {} of them repeat an earlier one by a timer. A retransmission comes 500 ms \
+             or more after the message it repeats (RFC 3261, timers A, E and G), a copy within microseconds.",
+            words::thousands(sip.messages),
+            words::thousands(sip.retransmissions),
+        ),
+        advice: String::new(),
+        evidence: sip.causes.iter().flat_map(|cause| &cause.examples).flat_map(|(a, b)| [*a, *b]).take(EXAMPLES).collect(),
+    })
+}
+
+fn packets_lost(report: &Report) -> Option<Finding> {
+    let lossy: Vec<_> = report.streams.iter().filter(|stream| stream.unique.lost_percent >= AUDIBLE_LOSS).collect();
+    let worst = lossy.iter().max_by(|a, b| a.unique.lost_percent.total_cmp(&b.unique.lost_percent))?;
+    Some(Finding {
+        id: "packets-lost",
+        severity: Severity::Bad,
+        title: format!("{} lost packets that a listener hears", words::count(lossy.len() as u64, "stream")),
+        detail: format!(
+            "Worst: {} → {}, {} of {} packets ({:.1} %), copies removed.",
+            worst.src,
+            worst.dst,
+            words::thousands(worst.unique.lost.unsigned_abs()),
+            words::thousands(worst.unique.expected),
+            worst.unique.lost_percent,
+        ),
+        advice: "compare with a capture nearer to the sender: where the loss begins is where to look".to_owned(),
+        evidence: vec![worst.unique.delta_ms.max_packet],
+    })
+}
+
+fn retransmissions(report: &Report) -> Option<Finding> {
+    let sip = &report.signalling.sip;
+    let calls = report.signalling.calls.iter().filter(|call| call.retransmissions > 0).count();
+    (sip.retransmissions > 0).then(|| Finding {
+        id: "real-retransmissions",
+        severity: Severity::Warn,
+        title: format!("{} SIP messages were really sent again", words::thousands(sip.retransmissions)),
+        detail: format!(
+            "In {}. The sender's timer ran out before an answer came (RFC 3261, 17).",
+            words::count(calls as u64, "call")
+        ),
+        advice: "look for loss or a slow answer on the way to whoever should have answered".to_owned(),
+        evidence: Vec::new(),
+    })
+}
+
+fn interrupted(report: &Report) -> Option<Finding> {
+    let longest = report
+        .streams
+        .iter()
+        .flat_map(|stream| stream.interruptions.iter().map(move |gap| (stream, gap)))
+        .max_by(|(_, a), (_, b)| a.silence_s.total_cmp(&b.silence_s))?;
+    let (stream, gap) = longest;
+    let count: u64 = report.streams.iter().map(|stream| stream.interruption_count).sum();
+    let why = if gap.missing == 0 {
+        "No sequence number is missing across it: the sender paused, as at hold or transfer, and nothing was lost."
+    } else {
+        "Sequence numbers are missing across it: the packets were sent and did not arrive here."
+    };
+    Some(Finding {
+        id: "stream-interrupted",
+        severity: if gap.missing == 0 { Severity::Info } else { Severity::Warn },
+        title: format!("{}, the longest of {:.2} s", words::count(count, "interruption"), gap.silence_s),
+        detail: format!("{} → {}. {why}", stream.src, stream.dst),
+        advice: String::new(),
+        evidence: vec![gap.packet],
+    })
+}
+
+fn authentication(report: &Report) -> Option<Finding> {
+    let challenges = report.signalling.sip.auth_challenges;
+    (challenges > 0).then(|| Finding {
+        id: "authentication-retry",
+        severity: Severity::Info,
+        title: format!("{} are ordinary", words::count(challenges, "authentication challenge")),
+        detail: "A 401 or 407 asks the caller for credentials; the same request follows with them and a new CSeq. \
+                 It is neither an error nor a retransmission."
+            .to_owned(),
+        advice: String::new(),
+        evidence: Vec::new(),
+    })
+}
+
+fn lost_by_the_probe(report: &Report) -> Option<Finding> {
+    let lost: u64 = report.capture.losses.values().sum();
+    let worst = Loss::ALL.into_iter().max_by_key(|loss| report.capture.losses.get(loss.name()))?;
+    (lost > 0).then(|| Finding {
+        id: "loss-made-by-the-capture",
+        severity: Severity::Bad,
+        title: format!("the probe itself lost {} frames", words::thousands(lost)),
+        detail: format!(
+            "Of {} matched; most of them under \"{}\". Holes in the streams at that time may be its own.",
+            words::thousands(report.capture.matched),
+            worst.name(),
+        ),
+        advice: worst.advice().to_owned(),
+        evidence: Vec::new(),
+    })
+}
+
+fn nothing_there(report: &Report) -> Option<Finding> {
+    let quiet = report.streams.is_empty() && report.signalling.sip.messages == 0;
+    quiet.then(|| Finding {
+        id: "nothing-found",
+        severity: Severity::Info,
+        title: "no SIP and no RTP in here".to_owned(),
+        detail: format!("{} frames were read.", words::thousands(report.capture.packets)),
+        advice: "check the SIP ports (--sip-ports); RTP without SIP on unusual ports needs --rtp any".to_owned(),
+        evidence: Vec::new(),
+    })
+}

@@ -1,0 +1,412 @@
+//! The stream health log: one entry per stream and interval, and whatever else an operator should see go by.
+//!
+//! An [`Entry`] has two forms, a line of text and a JSON object, made from the same values. Text is aligned and
+//! begins with a time and a word: `ok`, `dup`, `loss`, `jit`, `gap`, `end`, `call`, `find`, `lost`, `sum`.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use anstyle::{AnsiColor, Style};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde::Serialize;
+
+use super::contract::{Finding, Percentiles, Severity, StreamReport};
+use super::words;
+use crate::dedup::stats::CauseReport;
+use crate::packet::Endpoint;
+use crate::pipeline::shard::IntervalLine;
+use crate::rtp::emodel;
+use crate::rtp::unique::Interruption;
+
+/// Loss from which a line is no longer `ok`, in percent. G.711 with concealment loses a tenth of a MOS at 1 %.
+const LOSS_PERCENT: f64 = 1.0;
+/// Jitter (p99) from which a line is no longer `ok`: what a usual 40 ms de-jitter buffer holds.
+const JITTER_US: f64 = 40_000.0;
+
+/// One entry of the log.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Entry {
+    /// A step of the start.
+    Start {
+        /// What was done, and what came of it.
+        message: String,
+    },
+    /// A stream in one interval.
+    Stream(Box<StreamEntry>),
+    /// A stream's whole life.
+    StreamEnd(Box<EndEntry>),
+    /// A call began, was answered, or ended.
+    Call(CallEntry),
+    /// Something to know.
+    Finding(Finding),
+    /// The probe lost frames since the last entry.
+    Loss(LossEntry),
+    /// The interval as a whole.
+    Summary(SummaryEntry),
+}
+
+/// A stream in one interval.
+#[derive(Clone, Debug, Serialize)]
+pub struct StreamEntry {
+    /// `ok`, `dup`, `loss`, `jit`, `gap`.
+    pub status: Status,
+    /// Sender.
+    pub src: Endpoint,
+    /// Receiver.
+    pub dst: Endpoint,
+    /// `0x%08x`.
+    pub ssrc: String,
+    /// Codec, if known.
+    pub codec: Option<String>,
+    /// The call.
+    pub call_id: Option<Arc<str>>,
+    /// Frames in this interval, copies included.
+    pub frames: u64,
+    /// First copies in this interval.
+    pub packets: u64,
+    /// Lost in this interval, copies removed.
+    pub lost: u64,
+    /// The same in percent.
+    pub lost_percent: f64,
+    /// As captured, since the stream began: what tshark would say.
+    pub raw_lost_percent: f64,
+    /// Jitter of this interval.
+    pub jitter_percentiles_us: Option<Percentiles>,
+    /// Listening quality of this interval.
+    pub mos: Option<f64>,
+    /// Why there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mos_absent_because: Option<String>,
+    /// Frames a packet in this interval.
+    pub copies_per_packet: f64,
+    /// Copies since the stream began, by cause.
+    pub causes: Vec<CauseReport>,
+    /// The longest interruption that ended in this interval.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interruption: Option<Interruption>,
+}
+
+/// The word a stream's line begins with; the worst that applies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Nothing to see.
+    Ok,
+    /// Frames are copied; the stream itself is fine.
+    Dup,
+    /// Interrupted, without loss: the sender paused.
+    Gap,
+    /// Jitter beyond a usual de-jitter buffer.
+    Jit,
+    /// Packets are lost.
+    Loss,
+}
+
+impl Status {
+    /// The word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Dup => "dup",
+            Self::Gap => "gap",
+            Self::Jit => "jit",
+            Self::Loss => "loss",
+        }
+    }
+
+    const fn colour(self) -> AnsiColor {
+        match self {
+            Self::Ok => AnsiColor::Green,
+            Self::Dup => AnsiColor::Cyan,
+            Self::Gap | Self::Jit => AnsiColor::Yellow,
+            Self::Loss => AnsiColor::Red,
+        }
+    }
+}
+
+/// A stream's whole life.
+#[derive(Clone, Debug, Serialize)]
+pub struct EndEntry {
+    /// Why it ended: `silent`, `evicted`, `finished`.
+    pub ended: &'static str,
+    /// Everything about it.
+    #[serde(flatten)]
+    pub report: StreamReport,
+}
+
+/// A call's news.
+#[derive(Clone, Debug, Serialize)]
+pub struct CallEntry {
+    /// The call.
+    pub call_id: Arc<str>,
+    /// What happened, in words.
+    pub event: String,
+    /// Caller.
+    pub from: String,
+    /// Callee.
+    pub to: String,
+}
+
+/// Frames that the probe lost.
+#[derive(Clone, Debug, Serialize)]
+pub struct LossEntry {
+    /// Since the last entry, by name; only those that grew.
+    pub losses: BTreeMap<&'static str, u64>,
+    /// What helps.
+    pub advice: &'static str,
+}
+
+/// The interval as a whole.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct SummaryEntry {
+    /// Calls in progress.
+    pub calls: u64,
+    /// Streams heard in this interval.
+    pub streams: u64,
+    /// Of them, by status.
+    pub by_status: BTreeMap<&'static str, u64>,
+    /// Frames matched since the start.
+    pub matched: u64,
+    /// Frames analysed since the start.
+    pub analysed: u64,
+    /// Frames lost since the start, by name.
+    pub losses: BTreeMap<&'static str, u64>,
+    /// Frames in the rings at this moment.
+    pub in_flight: u64,
+    /// Stream lines left out of the text log in this interval.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub lines_left_out: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl StreamEntry {
+    /// From what a shard sends at the end of an interval.
+    pub fn new(line: IntervalLine) -> Self {
+        let totals = line.summary.totals;
+        let lost = totals.expected.saturating_sub(totals.packets);
+        let lost_percent = if totals.expected == 0 { 0.0 } else { lost as f64 * 100.0 / totals.expected as f64 };
+        let jitter = Percentiles::of(&line.summary.jitter);
+        let quality = emodel::listening_quality(line.codec.as_deref(), lost_percent, line.burst_ratio);
+        let copies_per_packet = if totals.packets == 0 { 1.0 } else { (totals.packets + totals.copies) as f64 / totals.packets as f64 };
+        let status = if lost_percent >= LOSS_PERCENT {
+            Status::Loss
+        } else if jitter.is_some_and(|jitter| jitter.p99 >= JITTER_US) {
+            Status::Jit
+        } else if line.summary.interruption.is_some() {
+            Status::Gap
+        } else if copies_per_packet > 1.05 {
+            Status::Dup
+        } else {
+            Status::Ok
+        };
+        Self {
+            status,
+            src: line.key.flow.src,
+            dst: line.key.flow.dst,
+            ssrc: format!("0x{:08x}", line.key.ssrc),
+            codec: line.codec,
+            call_id: line.announcement.call_id.clone(),
+            frames: totals.frames,
+            packets: totals.packets,
+            lost,
+            lost_percent,
+            raw_lost_percent: line.raw_lost_percent,
+            jitter_percentiles_us: jitter,
+            mos: quality.as_ref().ok().map(|mos| mos.value),
+            mos_absent_because: quality.err(),
+            copies_per_packet,
+            causes: line.causes,
+            interruption: line.summary.interruption,
+        }
+    }
+}
+
+/// Writes entries in one of the two forms.
+#[derive(Debug)]
+pub struct Format {
+    json: bool,
+    colour: bool,
+    /// Widths grow with what was seen, so that columns stay aligned without being wide from the start.
+    endpoint_width: usize,
+    codec_width: usize,
+}
+
+impl Format {
+    /// JSON lines, or text with or without colour.
+    pub fn new(json: bool, colour: bool) -> Self {
+        Self { json, colour, endpoint_width: 21, codec_width: 4 }
+    }
+
+    /// One line, without its end.
+    pub fn line(&mut self, time: Timestamp, entry: &Entry) -> String {
+        if self.json {
+            return json_line(time, entry);
+        }
+        let (word, colour, text) = match entry {
+            Entry::Start { message } => ("start", AnsiColor::Blue, message.clone()),
+            Entry::Stream(stream) => (stream.status.word(), stream.status.colour(), self.stream(stream)),
+            Entry::StreamEnd(end) => ("end", AnsiColor::BrightBlack, self.stream_end(end)),
+            Entry::Call(call) => ("call", AnsiColor::Magenta, call_text(call)),
+            Entry::Finding(finding) => ("find", severity_colour(finding.severity), finding_text(finding)),
+            Entry::Loss(loss) => ("lost", AnsiColor::Red, loss_text(loss)),
+            Entry::Summary(summary) => ("sum", AnsiColor::White, summary_text(summary)),
+        };
+        let clock = time.to_zoned(TimeZone::system()).strftime("%H:%M:%S").to_string();
+        if !self.colour {
+            return format!("{clock}  {word:<5} {text}");
+        }
+        let style = Style::new().bold().fg_color(Some(colour.into()));
+        format!("{clock}  {style}{word:<5}{style:#} {text}")
+    }
+
+    fn stream(&mut self, stream: &StreamEntry) -> String {
+        let mut text = self.who(stream.src, stream.dst, stream.codec.as_deref());
+        let _ = write!(text, "{:>6} pkt  lost {:>4.1} %", stream.packets, stream.lost_percent);
+        if stream.copies_per_packet > 1.05 {
+            let _ = write!(
+                text,
+                " (as captured {:.1} %: every frame {}{})",
+                stream.raw_lost_percent,
+                words::times(stream.copies_per_packet),
+                stream.causes.first().map(|cause| format!(", {}", words::cause(cause))).unwrap_or_default(),
+            );
+        }
+        push_jitter(&mut text, stream.jitter_percentiles_us.as_ref());
+        match (&stream.mos, &stream.mos_absent_because) {
+            (Some(mos), _) => {
+                let _ = write!(text, "  MOS {mos:.1}");
+            }
+            (None, Some(reason)) => {
+                let _ = write!(text, "  MOS - ({reason})");
+            }
+            (None, None) => {}
+        }
+        if let Some(gap) = &stream.interruption {
+            let _ = write!(text, "  {}", interruption_text(gap));
+        }
+        push_call(&mut text, stream.call_id.as_deref());
+        text
+    }
+
+    fn stream_end(&mut self, end: &EndEntry) -> String {
+        let report = &end.report;
+        let mut text = self.who(report.src, report.dst, report.codec.as_deref());
+        let _ = write!(
+            text,
+            "{:>6} pkt in {:.1} s, lost {} ({:.1} %)",
+            report.unique.packets, report.unique.duration_s, report.unique.lost, report.unique.lost_percent,
+        );
+        if report.duplicates.copies_per_packet > 1.05 {
+            let _ = write!(text, ", every frame {}", words::times(report.duplicates.copies_per_packet));
+        }
+        push_jitter(&mut text, report.jitter_percentiles_us.as_ref());
+        if let Some(mos) = &report.mos {
+            let _ = write!(text, "  MOS {:.1}", mos.value);
+        }
+        let _ = write!(text, "  {}", end.ended);
+        push_call(&mut text, report.call_id.as_deref());
+        text
+    }
+
+    fn who(&mut self, src: Endpoint, dst: Endpoint, codec: Option<&str>) -> String {
+        let (src, dst, codec) = (src.to_string(), dst.to_string(), words::printable(codec.unwrap_or("?")));
+        self.endpoint_width = self.endpoint_width.max(src.len()).max(dst.len()).min(47);
+        self.codec_width = self.codec_width.max(codec.len()).min(16);
+        let (width, codec_width) = (self.endpoint_width, self.codec_width);
+        format!("{src:>width$} → {dst:<width$}  {codec:<codec_width$}")
+    }
+}
+
+fn push_jitter(text: &mut String, jitter: Option<&Percentiles>) {
+    match jitter {
+        Some(jitter) => {
+            let _ = write!(text, "  jitter p50 {} p99 {} ms", words::ms(jitter.p50), words::ms(jitter.p99));
+        }
+        None => text.push_str("  jitter - (clock rate unknown)"),
+    }
+}
+
+fn push_call(text: &mut String, call_id: Option<&str>) {
+    match call_id {
+        Some(call_id) => {
+            let _ = write!(text, "  call {}", words::printable(words::short_call_id(call_id)));
+        }
+        None => text.push_str("  call - (no SDP seen)"),
+    }
+}
+
+fn interruption_text(gap: &Interruption) -> String {
+    let what = match (gap.missing, gap.timestamp_s) {
+        (0, Some(moved)) if (moved - gap.silence_s).abs() < 0.5 => "the sender was silent, nothing lost".to_owned(),
+        (0, Some(moved)) => format!("the sender paused, its timestamp moved {moved:.2} s, nothing lost"),
+        (0, None) => "the sender paused, nothing lost".to_owned(),
+        (lost, _) => format!("{} missing", words::count(lost, "packet")),
+    };
+    format!("{:.2} s without packets: {what}", gap.silence_s)
+}
+
+fn call_text(call: &CallEntry) -> String {
+    format!(
+        "{} → {}  {}  call {}",
+        words::printable(&call.from),
+        words::printable(&call.to),
+        words::printable(&call.event),
+        words::printable(words::short_call_id(&call.call_id)),
+    )
+}
+
+fn finding_text(finding: &Finding) -> String {
+    format!("{}: {} {}", finding.title, finding.detail, finding.advice)
+}
+
+fn loss_text(loss: &LossEntry) -> String {
+    let what: Vec<_> = loss.losses.iter().map(|(name, frames)| format!("{} {name}", words::thousands(*frames))).collect();
+    format!("the probe itself lost frames: {}; {}", what.join(", "), loss.advice)
+}
+
+fn summary_text(summary: &SummaryEntry) -> String {
+    let statuses: Vec<_> = summary.by_status.iter().map(|(word, count)| format!("{count} {word}")).collect();
+    let lost: u64 = summary.losses.values().sum();
+    let mut text = format!(
+        "{}, {}{}, {} frames matched = {} analysed + {} lost",
+        words::count(summary.calls, "call"),
+        words::count(summary.streams, "stream"),
+        if statuses.is_empty() { String::new() } else { format!(" ({})", statuses.join(", ")) },
+        words::thousands(summary.matched),
+        words::thousands(summary.analysed),
+        words::thousands(lost),
+    );
+    if summary.in_flight > 0 {
+        let _ = write!(text, " + {} in the rings", words::thousands(summary.in_flight));
+    }
+    if summary.lines_left_out > 0 {
+        let _ = write!(text, "; {} more stream lines left out (--lines)", words::thousands(summary.lines_left_out));
+    }
+    text
+}
+
+const fn severity_colour(severity: Severity) -> AnsiColor {
+    match severity {
+        Severity::Info => AnsiColor::Blue,
+        Severity::Warn => AnsiColor::Yellow,
+        Severity::Bad => AnsiColor::Red,
+    }
+}
+
+fn json_line(time: Timestamp, entry: &Entry) -> String {
+    #[derive(Serialize)]
+    struct Line<'a> {
+        time: String,
+        #[serde(flatten)]
+        entry: &'a Entry,
+    }
+    let line = Line { time: format!("{time:.6}"), entry };
+    serde_json::to_string(&line).unwrap_or_else(|error| format!("{{\"type\":\"error\",\"message\":\"{error}\"}}"))
+}

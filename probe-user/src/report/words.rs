@@ -1,0 +1,125 @@
+//! Numbers and names as people read them.
+
+use crate::dedup::stats::CauseReport;
+
+/// `2004` as `2,004`.
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// Microseconds as milliseconds with the digits that matter: `0.04`, `3.8`, `120`.
+pub fn ms(microseconds: f64) -> String {
+    let ms = microseconds / 1000.0;
+    if ms < 0.1 {
+        format!("{ms:.2}")
+    } else if ms < 100.0 {
+        format!("{ms:.1}")
+    } else {
+        format!("{ms:.0}")
+    }
+}
+
+/// A delay in the unit in which it is short: `38 us`, `1.4 ms`, `2.1 s`.
+pub fn delay(microseconds: f64) -> String {
+    if microseconds < 1000.0 {
+        format!("{microseconds:.0} us")
+    } else if microseconds < 1_000_000.0 {
+        format!("{:.1} ms", microseconds / 1000.0)
+    } else {
+        format!("{:.1} s", microseconds / 1e6)
+    }
+}
+
+/// Bytes in binary units.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 4] = ["B", "KiB", "MiB", "GiB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let digits = usize::from(value < 10.0 && unit > 0);
+    format!("{value:.digits$} {}", UNITS.get(unit).unwrap_or(&""))
+}
+
+/// A count with its noun: `1 call`, `2 calls`.
+pub fn count(number: u64, noun: &str) -> String {
+    format!("{} {noun}{}", thousands(number), if number == 1 { "" } else { "s" })
+}
+
+/// How often each packet was seen: `twice`, `3 times`, `1.4 times on average`.
+pub fn times(copies_per_packet: f64) -> String {
+    let rounded = copies_per_packet.round();
+    if (copies_per_packet - rounded).abs() > 0.05 {
+        return format!("{copies_per_packet:.2} times on average");
+    }
+    match rounded {
+        1.0 => "once".to_owned(),
+        2.0 => "twice".to_owned(),
+        n => format!("{n:.0} times"),
+    }
+}
+
+/// A cause in a few words: `re-emitted: destination MAC and IP ID differ, +38 us`.
+pub fn cause(report: &CauseReport) -> String {
+    let fields: Vec<&str> = report.differs.names().map(field).collect();
+    let label = report.cause.label();
+    let late = delay(report.delay_us.p50);
+    match fields.as_slice() {
+        [] => format!("{label}: every byte equal, +{late}"),
+        [one] => format!("{label}: {one} differs, +{late}"),
+        [most @ .., last] => format!("{label}: {} and {last} differ, +{late}", most.join(", ")),
+    }
+}
+
+fn field(name: &'static str) -> &'static str {
+    match name {
+        "dst_mac" => "destination MAC",
+        "src_mac" => "source MAC",
+        "vlan" => "VLAN",
+        "ttl" => "TTL",
+        "tos" => "DSCP",
+        "ip_id" => "IP ID",
+        other => other,
+    }
+}
+
+/// The first characters of a Call-ID: enough to find it, short enough for a line.
+pub fn short_call_id(call_id: &str) -> &str {
+    let end = call_id.char_indices().nth(8).map_or(call_id.len(), |(at, _)| at);
+    call_id.get(..end).unwrap_or(call_id)
+}
+
+/// Text from the network, safe for a terminal: control characters shown, not sent.
+pub fn printable(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!([0, 999, 1000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!([40.0, 3_800.0, 877_890.0].map(ms), ["0.04", "3.8", "878"]);
+        assert_eq!([38.0, 1_400.0, 2_100_000.0].map(delay), ["38 us", "1.4 ms", "2.1 s"]);
+        assert_eq!([1.0, 1.994, 4.0, 1.4].map(times), ["once", "twice", "4 times", "1.40 times on average"]);
+        assert_eq!([512, 8 << 20].map(bytes), ["512 B", "8.0 MiB"]);
+        assert_eq!((count(1, "call"), count(2, "call")), ("1 call".to_owned(), "2 calls".to_owned()));
+    }
+
+    #[test]
+    fn a_terminal_escape_in_a_call_id_is_shown_not_obeyed() {
+        assert_eq!(printable("a\u{1b}[2Jb"), "a\\u{1b}[2Jb");
+    }
+}

@@ -1,0 +1,104 @@
+//! Payload types: names and clock rates, by our rule and by Wireshark's.
+
+use std::sync::Arc;
+
+/// What is known about one payload type of one stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Payload {
+    /// Payload type.
+    pub number: u8,
+    /// Encoding name as announced, or of the static table.
+    pub name: Arc<str>,
+    /// Clock rate in Hz.
+    pub clock_rate: u32,
+}
+
+/// What the signalling said about a stream, as far as a stream needs it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Announcement {
+    /// The dialog it belongs to.
+    pub call_id: Option<Arc<str>>,
+    /// Payload types of the SDP that announced the stream's destination (or, failing that, its source).
+    pub payloads: Vec<Payload>,
+    /// Is the media encrypted (SAVP, a=crypto)?
+    pub encrypted: bool,
+}
+
+impl Announcement {
+    /// The announced payload type `number`.
+    pub fn payload(&self, number: u8) -> Option<&Payload> {
+        self.payloads.iter().find(|payload| payload.number == number)
+    }
+}
+
+/// The static table of RFC 3551, tables 4 and 5.
+const STATIC: [(u8, &str, u32); 23] = [
+    (0, "PCMU", 8000),
+    (3, "GSM", 8000),
+    (4, "G723", 8000),
+    (5, "DVI4", 8000),
+    (6, "DVI4", 16_000),
+    (7, "LPC", 8000),
+    (8, "PCMA", 8000),
+    (9, "G722", 8000),
+    (10, "L16", 44_100),
+    (11, "L16", 44_100),
+    (12, "QCELP", 8000),
+    (13, "CN", 8000),
+    (14, "MPA", 90_000),
+    (15, "G728", 8000),
+    (16, "DVI4", 11_025),
+    (17, "DVI4", 22_050),
+    (18, "G729", 8000),
+    (25, "CelB", 90_000),
+    (26, "JPEG", 90_000),
+    (28, "nv", 90_000),
+    (31, "H261", 90_000),
+    (32, "MPV", 90_000),
+    (34, "H263", 90_000),
+];
+
+/// Name and clock rate of a static payload type.
+pub fn static_payload(number: u8) -> Option<(&'static str, u32)> {
+    STATIC.iter().find(|(n, ..)| *n == number).map(|(_, name, rate)| (*name, *rate))
+}
+
+/// Comfort noise (RFC 3389, and the 19 of older equipment).
+pub fn is_comfort_noise(number: u8) -> bool {
+    matches!(number, 13 | 19)
+}
+
+/// Events of RFC 4733: their timestamps stand still, so they carry no jitter.
+pub fn is_event(name: &str) -> bool {
+    name.get(..15).is_some_and(|start| start.eq_ignore_ascii_case("telephone-event"))
+}
+
+/// Our clock rate: what SDP says, else the static table.
+pub fn clock_rate(number: u8, announcement: &Announcement) -> Option<u32> {
+    announcement
+        .payload(number)
+        .map(|payload| payload.clock_rate)
+        .filter(|&rate| rate > 0)
+        .or_else(|| static_payload(number).map(|(_, rate)| rate))
+}
+
+/// The clock rate that tshark 4.0 uses: the static table for payload types below 96 whatever SDP says, for
+/// the others the announced rate, and none for events. `None` leaves jitter and skew out.
+pub fn wireshark_clock_rate(number: u8, announcement: &Announcement) -> Option<u32> {
+    if number < 96 {
+        return match number {
+            0..=5 | 7..=9 | 12 | 13 | 15 | 18 | 19 => Some(8000),
+            6 => Some(16_000),
+            10 | 11 => Some(44_100),
+            16 => Some(11_025),
+            17 => Some(22_050),
+            14 | 25 | 26 | 28 | 31..=34 => Some(90_000),
+            _ => None,
+        };
+    }
+    let payload = announcement.payload(number)?;
+    if is_event(&payload.name) {
+        return None;
+    }
+    (payload.clock_rate > 0).then_some(payload.clock_rate)
+}

@@ -1,0 +1,180 @@
+//! Loss in sequence order: run lengths, and bursts and gaps as RFC 3611, 4.7.2 and appendix A.2 define them.
+
+use serde::Serialize;
+
+/// Packets received in a row that end a burst (RFC 3611, 4.7.2: Gmin, recommended value).
+const GMIN: u32 = 16;
+/// Run lengths told apart; the last counts all longer ones.
+const RUNS: usize = 10;
+
+/// The loss pattern of one stream.
+#[derive(Clone, Debug)]
+pub struct LossPattern {
+    received: u64,
+    lost: u64,
+    /// Received since the last loss.
+    since_loss: u32,
+    /// Losses in the current burst candidate.
+    in_burst: u32,
+    c11: u64,
+    c13: u64,
+    c14: u64,
+    c22: u64,
+    c23: u64,
+    c33: u64,
+    run: u32,
+    runs: [u32; RUNS],
+}
+
+impl Default for LossPattern {
+    fn default() -> Self {
+        // The first loss of a stream is isolated, not the end of a burst: hence a candidate of one that
+        // nobody lost, and a history that is long enough.
+        Self {
+            received: 0,
+            lost: 0,
+            since_loss: GMIN,
+            in_burst: 1,
+            c11: 0,
+            c13: 0,
+            c14: 0,
+            c22: 0,
+            c23: 0,
+            c33: 0,
+            run: 0,
+            runs: [0; RUNS],
+        }
+    }
+}
+
+impl LossPattern {
+    /// The next packet in sequence: did it come?
+    pub fn settle(&mut self, came: bool) {
+        if came {
+            self.received += 1;
+            self.since_loss = self.since_loss.saturating_add(1);
+            self.end_run();
+            return;
+        }
+        self.run += 1;
+        self.lost += 1;
+        if self.since_loss >= GMIN {
+            if self.in_burst == 1 {
+                self.c14 += 1;
+            } else {
+                self.c13 += 1;
+            }
+            self.in_burst = 1;
+            self.c11 += u64::from(self.since_loss);
+        } else {
+            self.in_burst += 1;
+            if self.since_loss == 0 {
+                self.c33 += 1;
+            } else {
+                self.c23 += 1;
+                self.c22 += u64::from(self.since_loss - 1);
+            }
+        }
+        self.since_loss = 0;
+    }
+
+    fn end_run(&mut self) {
+        if self.run > 0 {
+            let at = (self.run as usize).min(RUNS) - 1;
+            if let Some(count) = self.runs.get_mut(at) {
+                *count += 1;
+            }
+            self.run = 0;
+        }
+    }
+
+    /// How many runs of one, two, … ten or more consecutive losses there were.
+    pub fn runs(&self) -> [u32; RUNS] {
+        let mut closed = self.clone();
+        closed.end_run();
+        closed.runs
+    }
+
+    /// Mean observed burst length over that of random loss (G.107, BurstR): 1 is random, more is bursty.
+    pub fn burst_ratio(&self) -> f64 {
+        let runs: u64 = self.runs().iter().map(|&count| u64::from(count)).sum();
+        let total = self.received + self.lost;
+        if runs == 0 || total == 0 {
+            return 1.0;
+        }
+        ((self.lost as f64 / runs as f64) * (1.0 - self.lost as f64 / total as f64)).max(1.0)
+    }
+
+    /// Bursts and gaps, for packets of `packet_ms` each. Densities are fractions of packets lost.
+    pub fn bursts(&self, packet_ms: f64) -> BurstReport {
+        let (c31, c32) = (self.c13, self.c23);
+        let total = self.c11 + self.c14 + self.c13 + self.c22 + self.c23 + c31 + c32 + self.c33;
+        let p32 = if c32 == 0 { 0.0 } else { c32 as f64 / (c31 + c32 + self.c33) as f64 };
+        let p23 =
+            if self.c22 + self.c23 < 1 { 1.0 } else { 1.0 - self.c22 as f64 / (self.c22 + self.c23) as f64 };
+        let gap_losses = self.c11 + self.c14;
+        let (mut gap_ms, mut burst_ms) = (0.0, 0.0);
+        if self.c13 > 0 {
+            gap_ms = (self.c11 + self.c14 + self.c13) as f64 * packet_ms / self.c13 as f64;
+            burst_ms = total as f64 * packet_ms / self.c13 as f64 - gap_ms;
+        }
+        BurstReport {
+            gmin: GMIN,
+            burst_density: if self.c23 + self.c33 == 0 { 0.0 } else { p23 / (p23 + p32) },
+            gap_density: if gap_losses == 0 { 0.0 } else { self.c14 as f64 / gap_losses as f64 },
+            burst_duration_ms: burst_ms,
+            gap_duration_ms: gap_ms,
+            loss_runs: self.runs(),
+        }
+    }
+}
+
+/// RFC 3611's burst and gap metrics in plain units.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct BurstReport {
+    /// Packets received in a row that end a burst.
+    pub gmin: u32,
+    /// Fraction lost inside bursts.
+    pub burst_density: f64,
+    /// Fraction lost in the gaps between them.
+    pub gap_density: f64,
+    /// Mean length of a burst.
+    pub burst_duration_ms: f64,
+    /// Mean length of a gap.
+    pub gap_duration_ms: f64,
+    /// Runs of 1, 2, … 9, and 10 or more consecutive losses.
+    pub loss_runs: [u32; RUNS],
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(pattern: &str) -> LossPattern {
+        let mut loss = LossPattern::default();
+        pattern.chars().for_each(|c| loss.settle(c == '.'));
+        loss
+    }
+
+    #[test]
+    fn an_isolated_loss_is_no_burst() {
+        let report = of(&format!("{}x{}", ".".repeat(40), ".".repeat(40))).bursts(20.0);
+        assert_eq!((report.burst_density, report.burst_duration_ms), (0.0, 0.0));
+        assert!(report.gap_density > 0.0);
+    }
+
+    #[test]
+    fn run_lengths_are_counted_also_at_the_end() {
+        let loss = of(&format!("..x..xx..{}..xxx", "x".repeat(14)));
+        assert_eq!(loss.runs(), [1, 1, 1, 0, 0, 0, 0, 0, 0, 1]);
+    }
+
+    #[test]
+    fn consecutive_loss_is_burstier_than_random() {
+        let scattered = of(&"...................x".repeat(20));
+        let clustered = of(&format!("{}{}", ".".repeat(380), "xx..xx..xx..xx..xx..xxxxxxxxxx"));
+        assert!((scattered.burst_ratio() - 1.0).abs() < 1e-9);
+        assert!(clustered.burst_ratio() > 2.0);
+        assert!(clustered.bursts(20.0).burst_density > 0.5);
+    }
+}

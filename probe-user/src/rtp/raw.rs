@@ -1,0 +1,280 @@
+//! The ledger of frames as captured: what tshark 4.0 computes, to the digit.
+//!
+//! The rules, their oddities included, are those of `../shared/reference/wireshark_rtp.md`, section 3 ("era A",
+//! tshark 4.0.17), numbered as there in the comments. Copies and late packets count, the clock is
+//! a whole number of ticks a millisecond, and the means are not arithmetic means. That is the point: an
+//! operator can put the two side by side. What is true stands in [`super::unique`].
+
+use super::codec::is_comfort_noise;
+use super::unique::LedgerReport;
+use crate::packet::{Nanos, RtpPacket};
+
+/// See the module. Times are milliseconds since the first frame of the capture.
+#[derive(Clone, Debug)]
+pub struct RawLedger {
+    first_seq: u16,
+    last_seq_seen: u16,
+    last_seq: u16,
+    first_timestamp: u32,
+    start_ms: f64,
+    last_ms: f64,
+    last_nominal_ms: f64,
+    payload_type: u8,
+    jitter_ms: f64,
+    delta_ms: f64,
+    skew_ms: f64,
+    max_delta_ms: f64,
+    max_delta_packet: u64,
+    min_delta_ms: f64,
+    mean_delta_ms: f64,
+    max_jitter_ms: f64,
+    min_jitter_ms: f64,
+    mean_jitter_ms: f64,
+    max_skew_ms: f64,
+    sum_t: f64,
+    sum_ts: f64,
+    sum_tt: f64,
+    sum_tts: f64,
+    clock_rate: u32,
+    cycles: u32,
+    under: bool,
+    packets: u64,
+    sequence_errors: u64,
+}
+
+impl RawLedger {
+    /// Begins with a stream's first frame. `epoch` is the time of the capture's first.
+    pub fn new(packet: &RtpPacket, epoch: Nanos) -> Self {
+        let t = relative_ms(packet.time, epoch);
+        let seq = packet.rtp.seq;
+        Self {
+            first_seq: seq,
+            last_seq_seen: seq,
+            last_seq: seq,
+            first_timestamp: packet.rtp.timestamp,
+            start_ms: t,
+            last_ms: t,
+            last_nominal_ms: 0.0,
+            payload_type: packet.rtp.payload_type,
+            jitter_ms: 0.0,
+            delta_ms: 0.0,
+            skew_ms: 0.0,
+            max_delta_ms: 0.0,
+            max_delta_packet: 0,
+            min_delta_ms: -1.0,
+            mean_delta_ms: 0.0,
+            max_jitter_ms: 0.0,
+            min_jitter_ms: -1.0,
+            mean_jitter_ms: 0.0,
+            max_skew_ms: 0.0,
+            sum_t: 0.0,
+            sum_ts: 0.0,
+            sum_tt: 0.0,
+            sum_tts: 0.0,
+            clock_rate: 0,
+            cycles: 0,
+            under: false,
+            packets: 1,
+            sequence_errors: 0,
+        }
+    }
+
+    /// Counts one more frame, whose payload type has the clock rate that tshark would use.
+    pub fn observe(&mut self, packet: &RtpPacket, epoch: Nanos, clock_rate: Option<u32>) {
+        let rtp = &packet.rtp;
+        let t = relative_ms(packet.time, epoch);
+        let in_time = self.is_in_time(rtp.timestamp); // 1
+        self.count_cycles(rtp.seq, in_time); // 2
+        self.check_sequence(rtp.seq, in_time); // 3
+        let comfort_noise = is_comfort_noise(rtp.payload_type); // 4
+        let after_comfort_noise = is_comfort_noise(self.payload_type);
+        self.payload_type = rtp.payload_type;
+        if in_time {
+            self.measure(rtp.timestamp, t, clock_rate); // 5
+        }
+        if in_time && !rtp.marker && !comfort_noise && !after_comfort_noise {
+            self.weigh(packet.number, clock_rate.is_some()); // 7
+        }
+        if in_time {
+            self.last_ms = t; // 8
+        }
+        self.last_seq_seen = rtp.seq;
+        self.packets += 1;
+    }
+
+    fn is_in_time(&self, timestamp: u32) -> bool {
+        let first = self.first_timestamp;
+        let ahead =
+            if timestamp >= first { timestamp - first } else { (u32::MAX - first).wrapping_add(timestamp) };
+        ahead < 0x8000_0000
+    }
+
+    fn count_cycles(&mut self, seq: u16, in_time: bool) {
+        if !in_time {
+            return;
+        }
+        let begins = seq < self.first_seq || (seq == 0 && self.last_seq_seen == u16::MAX);
+        if begins && !self.under {
+            self.cycles += 1;
+            self.under = true;
+        } else if seq > self.first_seq && self.under {
+            self.under = false;
+        }
+    }
+
+    fn check_sequence(&mut self, seq: u16, in_time: bool) {
+        let (seq_wide, last) = (i32::from(seq), i32::from(self.last_seq));
+        if in_time && (last + 1 == seq_wide || (last == 65_535 && seq == 0)) {
+            self.last_seq = seq;
+        } else if in_time && (last + 1 < seq_wide || last - seq_wide > 0xff00) {
+            self.last_seq = seq;
+            self.sequence_errors += 1;
+        } else if last + 1 > seq_wide {
+            self.sequence_errors += 1;
+        }
+    }
+
+    fn measure(&mut self, timestamp: u32, t: f64, clock_rate: Option<u32>) {
+        let Some(rate) = clock_rate else {
+            self.delta_ms = t - self.last_ms;
+            return;
+        };
+        let arrival = t - self.start_ms;
+        let ticks = timestamp.wrapping_sub(self.first_timestamp);
+        let nominal = f64::from(ticks) / f64::from(rate / 1000);
+        let expected = self.last_ms + (nominal - self.last_nominal_ms);
+        let difference = (t - expected).abs();
+        self.jitter_ms = (15.0 * self.jitter_ms + difference) / 16.0;
+        self.delta_ms = t - self.last_ms;
+        self.last_nominal_ms = nominal;
+        self.skew_ms = nominal - arrival;
+        if self.skew_ms.abs() > self.max_skew_ms.abs() {
+            self.max_skew_ms = self.skew_ms;
+        }
+        self.sum_t += arrival;
+        self.sum_ts += nominal;
+        self.sum_tt += arrival * arrival;
+        self.sum_tts += arrival * nominal;
+        self.clock_rate = rate;
+    }
+
+    fn weigh(&mut self, number: u64, has_clock: bool) {
+        let n = self.packets as f64;
+        if self.delta_ms > self.max_delta_ms {
+            self.max_delta_ms = self.delta_ms;
+            self.max_delta_packet = number;
+        }
+        self.min_delta_ms = least(self.min_delta_ms, self.delta_ms);
+        self.mean_delta_ms = (self.mean_delta_ms * (n - 1.0) + self.delta_ms) / n;
+        if has_clock {
+            self.max_jitter_ms = self.max_jitter_ms.max(self.jitter_ms);
+            self.min_jitter_ms = least(self.min_jitter_ms, self.jitter_ms);
+            self.mean_jitter_ms = (self.mean_jitter_ms * (n - 1.0) + self.jitter_ms) / n;
+        }
+    }
+
+    /// Frames counted.
+    pub fn packets(&self) -> u64 {
+        self.packets
+    }
+
+    /// The ledger in the words of the contract.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_possible_wrap,
+        reason = "tshark computes in 32 bits and lets them wrap; so must this"
+    )]
+    pub fn report(&self) -> LedgerReport {
+        let expected = (i32::from(self.last_seq_seen))
+            .wrapping_add((self.cycles as i32).wrapping_mul(65_536))
+            .wrapping_sub(i32::from(self.first_seq))
+            .wrapping_add(1) as u32;
+        let lost = expected.wrapping_sub(self.packets as u32) as i32;
+        let lost_percent =
+            if expected == 0 { 0.0 } else { f64::from(lost.wrapping_mul(100)) / f64::from(expected) };
+        let duration_ms = self.last_ms - self.start_ms;
+        let n = self.packets as f64;
+        let slope = (self.sum_tt > 0.0).then(|| {
+            (n * self.sum_tts - self.sum_t * self.sum_ts) / (n * self.sum_tt - self.sum_t * self.sum_t)
+        });
+        LedgerReport {
+            packets: self.packets,
+            expected: u64::from(expected),
+            lost: i64::from(lost),
+            lost_percent,
+            sequence_errors: self.sequence_errors,
+            delta_ms: super::unique::Delta {
+                min: self.min_delta_ms,
+                mean: self.mean_delta_ms,
+                max: self.max_delta_ms,
+                max_packet: self.max_delta_packet,
+            },
+            jitter_ms: super::unique::Spread {
+                min: self.min_jitter_ms,
+                mean: self.mean_jitter_ms,
+                max: self.max_jitter_ms,
+            },
+            skew_ms: super::unique::Skew { max: self.max_skew_ms },
+            clock_drift_ms: slope.map(|x| duration_ms * (x - 1.0)),
+            clock_drift_percent: slope.map(|x| 100.0 * (x - 1.0)),
+            clock_hz: slope.map(|x| x * f64::from((f64::from(self.clock_rate) * x) as u32)),
+            duration_s: duration_ms / 1000.0,
+        }
+    }
+}
+
+/// Milliseconds as tshark has them: whole seconds and the rest are converted apart.
+fn relative_ms(time: Nanos, epoch: Nanos) -> f64 {
+    let ns = time.since(epoch);
+    (ns / 1_000_000_000) as f64 * 1000.0 + (ns % 1_000_000_000) as f64 / 1_000_000.0
+}
+
+/// The lesser, where -1 stands for "none yet".
+#[expect(clippy::float_cmp, reason = "-1 is stored, never computed")]
+fn least(so_far: f64, value: f64) -> f64 {
+    if so_far == -1.0 { value } else { so_far.min(value) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rtp::testing::packet;
+
+    /// k copies of every frame read as -100(k-1) % loss: the signature of the story.
+    #[test]
+    fn every_frame_twice_reads_as_minus_one_hundred_percent() {
+        let epoch = packet(0).time;
+        let mut ledger = RawLedger::new(&packet(0), epoch);
+        let mut copy = packet(0);
+        copy.time.0 += 38_000;
+        ledger.observe(&copy, epoch, Some(8000));
+        for seq in 1..656 {
+            let mut copy = packet(seq);
+            ledger.observe(&copy, epoch, Some(8000));
+            copy.time.0 += 38_000;
+            ledger.observe(&copy, epoch, Some(8000));
+        }
+        let report = ledger.report();
+        assert_eq!((report.packets, report.expected, report.lost), (1312, 656, -656));
+        assert_eq!(report.sequence_errors, 656);
+        assert!((report.lost_percent + 100.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_late_packet_costs_two_errors() {
+        let epoch = packet(0).time;
+        let mut ledger = RawLedger::new(&packet(0), epoch);
+        for seq in [1, 3, 2, 4] {
+            ledger.observe(&packet(seq), epoch, Some(8000));
+        }
+        assert_eq!((ledger.report().sequence_errors, ledger.report().lost), (2, 0));
+    }
+
+    #[test]
+    fn a_minimum_that_was_never_set_prints_as_minus_one() {
+        let report = RawLedger::new(&packet(0), packet(0).time).report();
+        assert_eq!((report.delta_ms.min, report.jitter_ms.min), (-1.0, -1.0));
+        assert_eq!(report.clock_drift_ms, None);
+    }
+}

@@ -1,0 +1,508 @@
+//! One media stream: a sender's packets of one SSRC from one address to another.
+
+use std::sync::Arc;
+
+use super::codec::{self, Announcement, static_payload};
+use super::loss::LossPattern;
+use super::raw::RawLedger;
+use super::sequence::{Sequence, Step};
+use super::unique::{Interruption, Placed, UniqueLedger};
+use crate::dedup::CopyStats;
+use crate::dedup::window::{DupWindow, Seen};
+use crate::histogram::MicrosHistogram;
+use crate::packet::{Flow, MediaId, Nanos, RtpPacket};
+
+/// What makes two packets the same stream. Not the VLAN, the MACs, the tunnel or the tap: those are evidence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamKey {
+    /// Innermost addresses and ports.
+    pub flow: Flow,
+    /// Synchronisation source.
+    pub ssrc: u32,
+}
+
+impl From<&RtpPacket> for StreamKey {
+    fn from(packet: &RtpPacket) -> Self {
+        Self { flow: packet.flow, ssrc: packet.rtp.ssrc }
+    }
+}
+
+/// Counters that only grow; an interval is the difference of two.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Frames as captured.
+    pub frames: u64,
+    /// First copies.
+    pub packets: u64,
+    /// What the sender sent, by its numbers.
+    pub expected: u64,
+    /// Proven copies.
+    pub copies: u64,
+}
+
+/// See the module. About 2.5 KiB, most of it the window and the two histograms.
+#[derive(Clone, Debug)]
+pub struct Stream {
+    key: StreamKey,
+    number: u64,
+    media: MediaId,
+    announcement: Arc<Announcement>,
+    first_seen: Nanos,
+    last_seen: Nanos,
+    payload_types: Vec<u8>,
+    main_payload_type: u8,
+    encapsulation: crate::packet::Encapsulation,
+    sequence: Sequence,
+    window: DupWindow,
+    raw: RawLedger,
+    unique: UniqueLedger,
+    loss: LossPattern,
+    copies: CopyStats,
+    old_copies: u64,
+    conflicts: u64,
+    too_old: u64,
+    strays: u64,
+    stray: Option<Box<RtpPacket>>,
+    hashed_fingerprints: bool,
+    jitter: MicrosHistogram,
+    interval: Interval,
+}
+
+/// What has happened since the last health line.
+#[derive(Clone, Debug, Default)]
+struct Interval {
+    began_with: Totals,
+    jitter: MicrosHistogram,
+    interruption: Option<Interruption>,
+}
+
+/// One interval of a stream, closed.
+#[derive(Clone, Debug)]
+pub struct IntervalSummary {
+    /// Growth of the totals in it.
+    pub totals: Totals,
+    /// Jitter samples of it.
+    pub jitter: MicrosHistogram,
+    /// The longest interruption that ended in it.
+    pub interruption: Option<Interruption>,
+}
+
+impl Stream {
+    /// A stream that begins with `packet`. `number` is its place in the order of appearance.
+    pub fn new(packet: &RtpPacket, number: u64, epoch: Nanos, announcement: Arc<Announcement>) -> Self {
+        let sequence = Sequence::new(packet.rtp.seq);
+        let first = sequence.first();
+        let placed = Placed { seq: first, clock_rate: timed_clock(packet, &announcement), restarted: false };
+        Self {
+            key: packet.into(),
+            number,
+            media: packet.media,
+            first_seen: packet.time,
+            last_seen: packet.time,
+            payload_types: vec![packet.rtp.payload_type],
+            main_payload_type: packet.rtp.payload_type,
+            encapsulation: packet.evidence.encapsulation,
+            sequence,
+            window: DupWindow::new(first, packet),
+            raw: RawLedger::new(packet, epoch),
+            unique: UniqueLedger::new(packet, placed),
+            loss: LossPattern::default(),
+            copies: CopyStats::default(),
+            old_copies: 0,
+            conflicts: 0,
+            too_old: 0,
+            strays: 0,
+            stray: None,
+            hashed_fingerprints: packet.fingerprint.hashed,
+            jitter: MicrosHistogram::default(),
+            interval: Interval::default(),
+            announcement,
+        }
+    }
+
+    /// Counts one more frame of this stream.
+    pub fn observe(&mut self, packet: &RtpPacket, epoch: Nanos) {
+        self.last_seen = self.last_seen.max(packet.time);
+        self.hashed_fingerprints |= packet.fingerprint.hashed;
+        if !self.payload_types.contains(&packet.rtp.payload_type) {
+            self.note_payload_type(packet);
+        }
+        let wireshark_rate = codec::wireshark_clock_rate(packet.rtp.payload_type, &self.announcement);
+        self.raw.observe(packet, epoch, wireshark_rate);
+        match self.sequence.observe(packet.rtp.seq) {
+            Step::Number(seq) => self.place(seq, packet),
+            Step::Stray => self.set_aside(packet),
+            Step::Restart { stray, number } => self.restart(stray, number, packet),
+        }
+    }
+
+    fn place(&mut self, seq: u64, packet: &RtpPacket) {
+        let loss = &mut self.loss;
+        match self.window.observe(seq, packet, |came| loss.settle(came)) {
+            Seen::First => self.count_first(seq, packet, false),
+            Seen::Copy(original) => {
+                let delay_ns = packet.time.since(original.time);
+                self.copies.observe(
+                    &original.evidence,
+                    &packet.evidence,
+                    delay_ns,
+                    original.number,
+                    packet.number,
+                );
+            }
+            Seen::OldCopy => self.old_copies += 1,
+            Seen::Conflict => self.conflicts += 1,
+            Seen::TooOld => self.too_old += 1,
+        }
+    }
+
+    fn count_first(&mut self, seq: u64, packet: &RtpPacket, restarted: bool) {
+        let placed = Placed { seq, clock_rate: timed_clock(packet, &self.announcement), restarted };
+        let found = self.unique.observe(packet, placed, &mut self.interval.jitter);
+        if let Some(found) = found
+            && self.interval.interruption.is_none_or(|longest| longest.silence_s < found.silence_s)
+        {
+            self.interval.interruption = Some(found);
+        }
+    }
+
+    /// A packet whose number nobody believes yet. Its copies are copies all the same.
+    fn set_aside(&mut self, packet: &RtpPacket) {
+        if let Some(stray) = self.stray.as_deref()
+            && stray.rtp == packet.rtp
+        {
+            let delay_ns = packet.time.since(stray.time);
+            self.copies.observe(&stray.evidence, &packet.evidence, delay_ns, stray.number, packet.number);
+            return;
+        }
+        self.strays += 1;
+        self.stray = Some(Box::new(*packet));
+    }
+
+    fn restart(&mut self, stray_seq: u64, seq: u64, packet: &RtpPacket) {
+        let loss = &mut self.loss;
+        if let Some(stray) = self.stray.take() {
+            self.strays -= 1;
+            self.window.restart(stray_seq, &stray, |came| loss.settle(came));
+            self.count_first(stray_seq, &stray, true);
+        } else {
+            self.window.restart(stray_seq, packet, |came| loss.settle(came));
+        }
+        self.place(seq, packet);
+    }
+
+    #[cold]
+    fn note_payload_type(&mut self, packet: &RtpPacket) {
+        let number = packet.rtp.payload_type;
+        if self.payload_types.len() < 128 {
+            self.payload_types.push(number);
+            self.payload_types.sort_unstable();
+        }
+        // The codec of a stream is that of its speech, not of the noise or the digits between.
+        let is_speech = |number| {
+            !codec::is_comfort_noise(number)
+                && !self.announcement.payload(number).is_some_and(|payload| codec::is_event(&payload.name))
+        };
+        if !is_speech(self.main_payload_type) && is_speech(number) {
+            self.main_payload_type = number;
+        }
+    }
+
+    /// The signalling has said something about this stream since it began.
+    pub fn announce(&mut self, media: MediaId, announcement: Arc<Announcement>) {
+        self.media = media;
+        self.announcement = announcement;
+    }
+
+    /// Closes the running interval and begins the next.
+    pub fn close_interval(&mut self) -> IntervalSummary {
+        let totals = self.totals();
+        let before = std::mem::replace(&mut self.interval.began_with, totals);
+        self.jitter.merge(&self.interval.jitter);
+        let jitter = std::mem::take(&mut self.interval.jitter);
+        IntervalSummary {
+            totals: Totals {
+                frames: totals.frames - before.frames,
+                packets: totals.packets - before.packets,
+                expected: totals.expected.saturating_sub(before.expected),
+                copies: totals.copies - before.copies,
+            },
+            jitter,
+            interruption: self.interval.interruption.take(),
+        }
+    }
+
+    /// Everything so far.
+    pub fn totals(&self) -> Totals {
+        Totals {
+            frames: self.raw.packets(),
+            packets: self.unique.packets(),
+            expected: self.sequence.expected(),
+            copies: self.copies.total() + self.old_copies,
+        }
+    }
+
+    /// Is this more than a lucky byte pattern: announced, or two consecutive numbers (RFC 3550, A.1)?
+    pub fn is_valid(&self) -> bool {
+        self.media != MediaId::UNANNOUNCED || self.sequence.is_valid()
+    }
+
+    /// Identity.
+    pub fn key(&self) -> &StreamKey {
+        &self.key
+    }
+
+    /// Place in the order of appearance.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// What the signalling said.
+    pub fn media(&self) -> MediaId {
+        self.media
+    }
+
+    /// The same in full.
+    pub fn announcement(&self) -> &Arc<Announcement> {
+        &self.announcement
+    }
+
+    /// The raw ledger so far.
+    pub fn raw_report(&self) -> super::unique::LedgerReport {
+        self.raw.report()
+    }
+
+    /// How bursty the loss has been (G.107, BurstR).
+    pub fn burst_ratio(&self) -> f64 {
+        self.loss.burst_ratio()
+    }
+
+    /// Copies so far, by cause.
+    pub fn causes(&self) -> Vec<crate::dedup::stats::CauseReport> {
+        self.copies.causes()
+    }
+
+    /// Time of the last frame.
+    pub fn last_seen(&self) -> Nanos {
+        self.last_seen
+    }
+
+    /// Name of the codec, if anybody said or the payload type is static.
+    pub fn codec(&self) -> Option<&str> {
+        let number = self.main_payload_type;
+        self.announcement
+            .payload(number)
+            .map(|payload| payload.name.as_ref())
+            .or_else(|| static_payload(number).map(|(name, _)| name))
+    }
+
+    /// Clock rate of the codec.
+    pub fn clock_rate(&self) -> Option<u32> {
+        codec::clock_rate(self.main_payload_type, &self.announcement)
+    }
+
+    /// The parts that a report is made of. Closes what is still open, hence by value of a clone or at the end.
+    pub fn into_parts(mut self) -> StreamParts {
+        self.close_interval();
+        let loss = &mut self.loss;
+        self.window.drain(|came| loss.settle(came));
+        StreamParts {
+            valid: self.is_valid(),
+            codec: self.codec().map(ToOwned::to_owned),
+            clock_rate: self.clock_rate(),
+            raw: self.raw.report(),
+            unique: self.unique.report(self.sequence.expected(), self.clock_rate()),
+            reordered: self.unique.reordered(),
+            interruptions: self.unique.interruptions().0.to_vec(),
+            interruption_count: self.unique.interruptions().1,
+            restarts: self.sequence.restarts(),
+            key: self.key,
+            number: self.number,
+            media: self.media,
+            announcement: self.announcement,
+            first_seen: self.first_seen,
+            last_seen: self.last_seen,
+            payload_types: self.payload_types,
+            encapsulation: self.encapsulation,
+            loss: self.loss,
+            copies: self.copies,
+            old_copies: self.old_copies,
+            conflicts: self.conflicts,
+            too_old: self.too_old,
+            strays: self.strays,
+            hashed_fingerprints: self.hashed_fingerprints,
+            jitter: self.jitter,
+        }
+    }
+}
+
+/// A stream taken apart for its report.
+#[derive(Clone, Debug)]
+pub struct StreamParts {
+    /// Identity.
+    pub key: StreamKey,
+    /// Place in the order of appearance.
+    pub number: u64,
+    /// What the signalling said, as an index.
+    pub media: MediaId,
+    /// What the signalling said.
+    pub announcement: Arc<Announcement>,
+    /// Announced, or past RFC 3550's probation; the others are byte patterns.
+    pub valid: bool,
+    /// Name of the codec.
+    pub codec: Option<String>,
+    /// Its clock rate in Hz.
+    pub clock_rate: Option<u32>,
+    /// Time of the first frame.
+    pub first_seen: Nanos,
+    /// Time of the last.
+    pub last_seen: Nanos,
+    /// Payload types seen, ascending.
+    pub payload_types: Vec<u8>,
+    /// Encapsulation of the first frame.
+    pub encapsulation: crate::packet::Encapsulation,
+    /// As captured.
+    pub raw: super::unique::LedgerReport,
+    /// Copies removed.
+    pub unique: super::unique::LedgerReport,
+    /// Packets after a later one.
+    pub reordered: u64,
+    /// Where arrivals and timestamps parted company; the first few.
+    pub interruptions: Vec<Interruption>,
+    /// How often they did.
+    pub interruption_count: u64,
+    /// Times the numbering began anew.
+    pub restarts: u32,
+    /// Loss in sequence order.
+    pub loss: LossPattern,
+    /// Proven copies by cause.
+    pub copies: CopyStats,
+    /// Copies too long after their originals to be explained.
+    pub old_copies: u64,
+    /// Same number, other content.
+    pub conflicts: u64,
+    /// Too old to be told from a copy.
+    pub too_old: u64,
+    /// Numbers that nobody believed.
+    pub strays: u64,
+    /// Were payload bytes hashed because the UDP checksum was of no use?
+    pub hashed_fingerprints: bool,
+    /// Jitter samples |D| of the whole life.
+    pub jitter: MicrosHistogram,
+}
+
+/// The clock of a packet whose timestamp advances with time; events (RFC 4733) stand still.
+fn timed_clock(packet: &RtpPacket, announcement: &Announcement) -> Option<u32> {
+    let number = packet.rtp.payload_type;
+    if announcement.payload(number).is_some_and(|payload| codec::is_event(&payload.name)) {
+        return None;
+    }
+    codec::clock_rate(number, announcement)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rtp::testing::packet;
+    use proptest::prelude::*;
+
+    fn run(packets: &[RtpPacket]) -> StreamParts {
+        let epoch = packets[0].time;
+        let mut stream = Stream::new(&packets[0], 0, epoch, Arc::default());
+        packets[1..].iter().for_each(|packet| stream.observe(packet, epoch));
+        stream.into_parts()
+    }
+
+    #[test]
+    fn mirrored_stream_is_lossless_and_explained() {
+        let mut packets = Vec::new();
+        for seq in 0..500 {
+            let mut copy = packet(seq);
+            packets.push(copy);
+            copy.time.0 += 38_000;
+            copy.number += 10_000;
+            copy.evidence.dst_mac = [9; 6];
+            copy.evidence.ip_id = 0xffff;
+            packets.push(copy);
+        }
+        let parts = run(&packets);
+        assert_eq!((parts.unique.lost, parts.unique.packets, parts.raw.lost), (0, 500, -500));
+        let causes = parts.copies.causes();
+        assert_eq!(
+            (causes[0].cause.label(), causes[0].count, causes[0].delay_us.p50),
+            ("re-emitted", 500, 38.0)
+        );
+    }
+
+    #[test]
+    fn a_restart_keeps_both_runs_and_invents_no_loss() {
+        let packets: Vec<_> = (0..50).chain(30_000..30_050).map(packet).collect();
+        let parts = run(&packets);
+        assert_eq!((parts.unique.expected, parts.unique.lost, parts.restarts, parts.strays), (100, 0, 1, 0));
+    }
+
+    #[test]
+    fn a_pause_is_an_interruption_and_not_jitter() {
+        let mut packets: Vec<_> = (0..100).map(packet).collect();
+        packets[50..].iter_mut().for_each(|packet| packet.time.0 += 1_790_000_000);
+        let parts = run(&packets);
+        assert_eq!(parts.interruptions.len(), 1);
+        assert!((parts.interruptions[0].silence_s - 1.81).abs() < 1e-9);
+        assert_eq!((parts.interruptions[0].missing, parts.unique.lost), (0, 0));
+        assert!(parts.unique.jitter_ms.max < 0.001 && parts.raw.jitter_ms.max > 100.0);
+    }
+
+    fn jittered() -> impl Strategy<Value = Vec<RtpPacket>> {
+        prop::collection::vec((0_u64..4_000_000, prop::bool::weighted(0.05)), 2..400).prop_map(|list| {
+            let mut packets: Vec<_> = list
+                .iter()
+                .enumerate()
+                .filter(|(seq, (_, dropped))| *seq == 0 || !dropped)
+                .map(|(seq, (late_ns, _))| {
+                    let mut packet = packet(seq as u64 + 65_400);
+                    packet.time.0 += late_ns;
+                    packet
+                })
+                .collect();
+            packets.sort_by_key(|packet| packet.time);
+            packets
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn k_copies_of_every_frame_change_nothing_in_the_unique_ledger(packets in jittered(), k in 1_u64..4) {
+            let alone = run(&packets);
+            let mut copied = Vec::new();
+            for original in &packets {
+                copied.push(*original);
+                for copy in 1..=k {
+                    let mut frame = *original;
+                    frame.time.0 += copy * 30_000;
+                    frame.evidence.dst_mac[5] = 100 + copy as u8;
+                    copied.push(frame);
+                }
+            }
+            let together = run(&copied);
+            prop_assert_eq!(&together.unique, &alone.unique);
+            prop_assert_eq!(together.jitter, alone.jitter);
+            prop_assert_eq!(together.copies.total(), k * packets.len() as u64);
+        }
+
+        #[test]
+        fn jitter_matches_rfc3550_in_floating_point(packets in jittered()) {
+            let mut reference = 0.0_f64;
+            let mut greatest = 0.0_f64;
+            for pair in packets.windows(2) {
+                let arrival = (pair[1].time.0 as f64 - pair[0].time.0 as f64) / 1e6;
+                let nominal = f64::from(pair[1].rtp.timestamp.wrapping_sub(pair[0].rtp.timestamp) as i32) / 8.0;
+                if arrival < 400.0 {
+                    reference += ((arrival - nominal).abs() - reference) / 16.0;
+                    greatest = greatest.max(reference);
+                }
+            }
+            let got = run(&packets).unique.jitter_ms.max;
+            prop_assert!((got - greatest).abs() < 1e-6, "{} for {}", got, greatest);
+        }
+    }
+}

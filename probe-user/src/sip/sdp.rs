@@ -1,0 +1,398 @@
+//! What a body says about media: where somebody wants to receive it, and in which formats.
+//!
+//! The grammar is `sdp-types`'. It refuses a whole description for one bad line, which is right for an
+//! endpoint and wrong for a monitor: a bandwidth with a stray blank would hide a call's media. So only the
+//! lines that say something about media (`c=`, `m=`, `a=`) are given to it; if they are refused together, they are
+//! tried one by one, and those that cannot be read are dropped and counted.
+//!
+//! A media line describes what its *author receives*: its address and port are a destination, its payload types are
+//! those of packets that go there.
+
+use std::net::IpAddr;
+
+use sdp_types::{Media, RtpMap, Session};
+
+use super::message::{parameter, trim};
+use crate::packet::Endpoint;
+
+/// Media lines read of one description; real ones have at most a dozen.
+const MAX_LINES: usize = 32;
+/// Parts of a multipart body searched for a description.
+const MAX_PARTS: usize = 16;
+
+/// A description, as far as it concerns RTP.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Description {
+    /// Its media lines over RTP, the refused ones (port 0) included.
+    pub lines: Vec<MediaLine>,
+    /// Media lines that are not RTP: T.38, MSRP, BFCP, WebRTC data.
+    pub not_rtp: usize,
+    /// Lines of the body that could not be read.
+    pub dropped: usize,
+}
+
+/// One `m=` line and its attributes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MediaLine {
+    /// `audio`, `video`, …
+    pub kind: MediaKind,
+    /// Where RTP is wanted; `None` if the line is refused (port 0), or without a usable address.
+    pub endpoint: Option<Endpoint>,
+    /// Where RTCP is wanted; `None` with `rtcp-mux`, where it is the same.
+    pub rtcp: Option<Endpoint>,
+    /// Payload types in order of preference.
+    pub formats: Vec<Format>,
+    /// Milliseconds of media in a packet, as wished.
+    pub ptime_ms: Option<u16>,
+    /// Who sends.
+    pub direction: Direction,
+    /// Encrypted: SAVP profiles, `a=crypto`, or DTLS. Headers stay readable, payload does not.
+    pub srtp: bool,
+}
+
+/// What kind of media.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MediaKind {
+    /// Sound.
+    Audio,
+    /// Pictures that move.
+    Video,
+    /// Real-time text (RFC 4103) and whatever else goes over RTP.
+    Other,
+}
+
+/// Who sends, from the author's point of view.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// Both.
+    #[default]
+    SendRecv,
+    /// The author only: usually hold with music.
+    SendOnly,
+    /// The other side only.
+    RecvOnly,
+    /// Nobody: hold.
+    Inactive,
+}
+
+/// One payload type of a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Format {
+    /// Payload type.
+    pub payload_type: u8,
+    /// Its `a=rtpmap`, if there is one; static types (RFC 3551) need none.
+    pub codec: Option<Codec>,
+    /// Its `a=fmtp`, as written.
+    pub fmtp: Option<Box<str>>,
+}
+
+/// `a=rtpmap`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Codec {
+    /// Encoding name, as written.
+    pub name: Box<str>,
+    /// Clock rate of the timestamps in Hz.
+    pub clock_rate: u32,
+    /// Channels; 1 where nothing is said.
+    pub channels: u8,
+}
+
+/// The description in a message's body, if it has one: `application/sdp`, or that part of a multipart.
+/// A body without Content-Type counts as one if it begins like one.
+pub fn describe(content_type: &[u8], body: &[u8]) -> Option<Description> {
+    let media_type = trim(content_type.split(|&b| b == b';').next().unwrap_or_default());
+    if media_type.eq_ignore_ascii_case(b"application/sdp")
+        || (media_type.is_empty() && body.starts_with(b"v=0"))
+    {
+        return Some(Description::parse(body));
+    }
+    let multipart = media_type.get(..10).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/"));
+    if !multipart {
+        return None;
+    }
+    let boundary = parameter(content_type, b"boundary")?;
+    parts(body, boundary).find_map(|part| {
+        let (kind, body) = part_body(part)?;
+        kind.eq_ignore_ascii_case(b"application/sdp").then(|| Description::parse(body))
+    })
+}
+
+impl Description {
+    /// Reads a description. What cannot be read is left out and counted.
+    pub fn parse(body: &[u8]) -> Self {
+        let mut dropped = 0;
+        let session = Session::parse(&media_text(body, |_, _| true)).or_else(|_| {
+            dropped = 0;
+            let text = media_text(body, |section, line| {
+                let readable = is_readable(section, line);
+                dropped += usize::from(!readable);
+                readable
+            });
+            Session::parse(&text)
+        });
+        let Ok(session) = session else { return Self { dropped, ..Self::default() } };
+        let mut description = Self { dropped, ..Self::default() };
+        for media in session.medias.iter().take(MAX_LINES) {
+            if media.proto.to_ascii_uppercase().contains("RTP/") {
+                description.lines.push(MediaLine::from_sdp(&session, media));
+            } else {
+                description.not_rtp += 1;
+            }
+        }
+        description
+    }
+}
+
+impl MediaLine {
+    fn from_sdp(session: &Session, media: &Media) -> Self {
+        let address = media.connections.first().or(session.connection.as_ref());
+        let address = address.and_then(|c| c.try_address().ok()).map(|c| c.ip);
+        let endpoint = address.and_then(|address| endpoint(address, media.port));
+        let muxed = media.has_attribute("rtcp-mux");
+        let profile = media.proto.to_ascii_uppercase();
+        Self {
+            kind: match media.media.to_ascii_lowercase().as_str() {
+                "audio" => MediaKind::Audio,
+                "video" => MediaKind::Video,
+                _ => MediaKind::Other,
+            },
+            endpoint,
+            rtcp: endpoint.filter(|_| !muxed).and_then(|rtp| rtcp_endpoint(media, rtp)),
+            formats: formats(media),
+            ptime_ms: first_value(media, "ptime").and_then(|value| value.trim().parse().ok()),
+            direction: Direction::of(session, media),
+            srtp: profile.contains("SAVP") || media.has_attribute("crypto"),
+        }
+    }
+}
+
+impl Direction {
+    fn of(session: &Session, media: &Media) -> Self {
+        let named = |name: &str| match name {
+            "sendrecv" => Some(Self::SendRecv),
+            "sendonly" => Some(Self::SendOnly),
+            "recvonly" => Some(Self::RecvOnly),
+            "inactive" => Some(Self::Inactive),
+            _ => None,
+        };
+        let own = media.attributes.iter().find_map(|a| named(&a.attribute));
+        own.or_else(|| session.attributes.iter().find_map(|a| named(&a.attribute))).unwrap_or_default()
+    }
+}
+
+/// 0.0.0.0 is the old way to hold (RFC 2543), port 0 refuses the line.
+fn endpoint(address: IpAddr, port: u16) -> Option<Endpoint> {
+    let usable = port != 0 && !address.is_unspecified();
+    usable.then(|| Endpoint::from(std::net::SocketAddr::new(address, port)))
+}
+
+/// RFC 3605, else the next port (RFC 3550, 11).
+fn rtcp_endpoint(media: &Media, rtp: Endpoint) -> Option<Endpoint> {
+    let Some(value) = first_value(media, "rtcp") else {
+        return Some(Endpoint { port: rtp.port.checked_add(1)?, ..rtp });
+    };
+    let mut words = value.split_ascii_whitespace();
+    let port = words.next()?.parse().ok().filter(|port| *port != 0)?;
+    match words.nth(2).and_then(|address| address.parse().ok()) {
+        Some(address) => endpoint(address, port),
+        None => Some(Endpoint { port, ..rtp }),
+    }
+}
+
+fn formats(media: &Media) -> Vec<Format> {
+    let mut formats: Vec<Format> = media
+        .fmt
+        .split_ascii_whitespace()
+        .filter_map(|word| word.parse().ok())
+        .filter(|payload_type: &u8| *payload_type < 128)
+        .take(128)
+        .map(|payload_type| Format { payload_type, codec: None, fmtp: None })
+        .collect();
+    for map in media.attributes_typed::<RtpMap>().flatten() {
+        if let Some(format) = formats.iter_mut().find(|f| f.payload_type == map.payload_type) {
+            let channels = map.encoding_params.and_then(|p| p.trim().parse().ok()).unwrap_or(1);
+            let codec = Codec { name: map.encoding_name.into(), clock_rate: map.clock_rate, channels };
+            format.codec.get_or_insert(codec);
+        }
+    }
+    for value in media.get_attribute_values("fmtp").flatten() {
+        let Some((payload_type, parameters)) = value.split_once(' ') else { continue };
+        let Ok(payload_type) = payload_type.parse::<u8>() else { continue };
+        if let Some(format) = formats.iter_mut().find(|f| f.payload_type == payload_type) {
+            format.fmtp.get_or_insert(parameters.trim().into());
+        }
+    }
+    formats
+}
+
+fn first_value<'a>(media: &'a Media, name: &'a str) -> Option<&'a str> {
+    media.get_first_attribute_value(name).flatten()
+}
+
+/// The lines that `keep` wants among those that concern media, under a version line of our own.
+/// `keep` is given the section's `m=` line (empty in the session's own) and the line.
+/// A dropped `m=` line takes its section along: its attributes are nobody else's.
+fn media_text(body: &[u8], mut keep: impl FnMut(&[u8], &[u8]) -> bool) -> Vec<u8> {
+    let mut text = Vec::with_capacity(body.len() + 8);
+    text.extend_from_slice(b"v=0\r\n");
+    let mut section: &[u8] = &[];
+    let mut is_kept = true;
+    let mut has_connection = false;
+    for line in body.split(|b| matches!(b, b'\n' | b'\r')).map(trim) {
+        match line {
+            [b'm', b'=', ..] => {
+                is_kept = keep(&[], line);
+                section = line;
+            }
+            [b'a', b'=', ..] if !(is_kept && keep(section, line)) => continue,
+            [b'a', b'=', ..] => {}
+            // A second session address is an error to the grammar, and of no meaning.
+            [b'c', b'=', ..] if section.is_empty() && has_connection => continue,
+            [b'c', b'=', ..] if !(is_kept && keep(section, line)) => continue,
+            [b'c', b'=', ..] => has_connection |= section.is_empty(),
+            _ => continue,
+        }
+        if is_kept {
+            text.extend_from_slice(line);
+            text.extend_from_slice(b"\r\n");
+        }
+    }
+    text
+}
+
+fn is_readable(section: &[u8], line: &[u8]) -> bool {
+    let text = [b"v=0\r\n", section, b"\r\n", line, b"\r\n"].concat();
+    Session::parse(&text).is_ok()
+}
+
+/// The parts of a multipart body (RFC 2046, 5.1.1), tolerant of bare LF and of a missing last delimiter.
+fn parts<'a>(body: &'a [u8], boundary: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+    let mut rest = after_delimiter(body, boundary).map(|(_, rest)| rest);
+    std::iter::from_fn(move || {
+        let current = rest?;
+        match after_delimiter(current, boundary) {
+            Some((part, next)) => {
+                rest = (!next.starts_with(b"--")).then_some(next);
+                Some(part)
+            }
+            None => {
+                rest = None;
+                Some(current)
+            }
+        }
+    })
+    .take(MAX_PARTS)
+}
+
+/// Splits at the next `--boundary` that begins a line.
+fn after_delimiter<'a>(bytes: &'a [u8], boundary: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
+    let mut at = 0;
+    while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+        if let Some(after) = rest.strip_prefix(b"--").and_then(|line| line.strip_prefix(boundary)) {
+            return Some((bytes.get(..at)?, after));
+        }
+        at += rest.iter().position(|&b| b == b'\n')? + 1;
+    }
+    None
+}
+
+/// A part's media type and its body.
+fn part_body(part: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut kind: &[u8] = b"text/plain";
+    let mut rest = part.get(part.iter().position(|&b| b == b'\n')? + 1..)?;
+    loop {
+        let end = rest.iter().position(|&b| b == b'\n')? + 1;
+        let (line, next) = rest.split_at_checked(end)?;
+        rest = next;
+        let line = trim(line);
+        if line.is_empty() {
+            return Some((kind, rest));
+        }
+        let Some((name, value)) =
+            line.iter().position(|&b| b == b':').and_then(|at| line.split_at_checked(at))
+        else {
+            continue;
+        };
+        if trim(name).eq_ignore_ascii_case(b"content-type") {
+            kind = trim(value.get(1..)?.split(|&b| b == b';').next().unwrap_or_default());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(address: [u8; 4], port: u16) -> Option<Endpoint> {
+        Some(Endpoint::v4(address, port))
+    }
+
+    #[test]
+    fn offer_gives_endpoint_rtcp_formats_and_direction() {
+        let offer = Description::parse(
+            b"v=0\r\no=- 1 1 IN IP4 h\r\ns=-\r\nc=IN IP4 10.0.0.1\r\nt=0 0\r\na=sendonly\r\n\
+              m=audio 16384 RTP/AVP 0 101 96\r\na=rtpmap:101 telephone-event/8000\r\na=fmtp:101 0-15\r\n\
+              a=rtpmap:96 opus/48000/2\r\na=ptime:20\r\n\
+              m=video 0 RTP/AVP 31\r\nm=image 4000 udptl t38\r\n\
+              m=audio 7000 RTP/SAVPF 8\r\nc=IN IP6 2001:db8::1\r\na=rtcp-mux\r\na=recvonly\r\n",
+        );
+        assert_eq!((offer.lines.len(), offer.not_rtp, offer.dropped), (3, 1, 0));
+        let audio = &offer.lines[0];
+        assert_eq!((audio.endpoint, audio.rtcp), (at([10, 0, 0, 1], 16384), at([10, 0, 0, 1], 16385)));
+        assert_eq!((audio.ptime_ms, audio.direction, audio.srtp), (Some(20), Direction::SendOnly, false));
+        let types: Vec<_> = audio.formats.iter().map(|f| f.payload_type).collect();
+        assert_eq!(types, [0, 101, 96]);
+        assert_eq!(audio.formats[1].fmtp.as_deref(), Some("0-15"));
+        let opus = Codec { name: "opus".into(), clock_rate: 48_000, channels: 2 };
+        assert_eq!(audio.formats[2].codec, Some(opus));
+        assert_eq!(offer.lines[1].endpoint, None);
+        let v6 = &offer.lines[2];
+        let address: std::net::SocketAddr = "[2001:db8::1]:7000".parse().unwrap();
+        assert_eq!((v6.endpoint, v6.rtcp), (Some(address.into()), None));
+        assert_eq!((v6.srtp, v6.direction), (true, Direction::RecvOnly));
+    }
+
+    #[test]
+    fn rtcp_attribute_overrides_the_next_port() {
+        let line = |rtcp: &str| {
+            let text = format!("v=0\nc=IN IP4 10.0.0.1\nm=audio 5000 RTP/AVP 0\na=rtcp:{rtcp}\n");
+            Description::parse(text.as_bytes()).lines[0].rtcp
+        };
+        assert_eq!(line("5555"), at([10, 0, 0, 1], 5555));
+        assert_eq!(line("5555 IN IP4 10.0.0.9"), at([10, 0, 0, 9], 5555));
+        assert_eq!(line("0"), None);
+    }
+
+    #[test]
+    fn hold_and_refused_lines_have_no_endpoint() {
+        for text in
+            ["v=0\nc=IN IP4 0.0.0.0\nm=audio 5000 RTP/AVP 0\n", "v=0\nc=IN IP4 h\nm=audio 1 RTP/AVP 0\n"]
+        {
+            assert_eq!(Description::parse(text.as_bytes()).lines[0].endpoint, None);
+        }
+    }
+
+    #[test]
+    fn one_bad_line_does_not_hide_the_others() {
+        // Bare LF, a version that is none, a broken o=, b= with a blank, c= twice, an m= without formats.
+        let body = b"o=x\nb=AS: 64\nc=IN IP4 10.0.0.1\nc=IN IP4 10.0.0.2\nt=now\n\
+            m=audio\na=rtpmap:0 lost/8000\nm=audio 5000 RTP/AVP 0 \xff\na=rtpmap:8 x\n\
+            m=audio 6000 RTP/AVP 8\na=\xff\na=rtpmap:8 PCMA/8000\n";
+        let description = Description::parse(body);
+        assert_eq!(description.dropped, 3);
+        assert_eq!(description.lines.len(), 1);
+        assert_eq!(description.lines[0].endpoint, at([10, 0, 0, 1], 6000));
+        assert_eq!(description.lines[0].formats[0].codec.as_ref().unwrap().clock_rate, 8000);
+    }
+
+    #[test]
+    fn description_is_found_in_a_multipart_body() {
+        let body = b"preamble\r\n--uniq\r\nContent-Type: text/plain\r\n\r\nm=audio 1 RTP/AVP 0\r\n\
+            --uniq\r\ncontent-TYPE : application/SDP ;x=y\r\nContent-Disposition: session\r\n\r\n\
+            v=0\r\nc=IN IP4 10.0.0.1\r\nm=audio 5000 RTP/AVP 0\r\n--uniq--\r\n";
+        let found = describe(b"multipart/mixed; boundary=\"uniq\"", body).unwrap();
+        assert_eq!(found.lines[0].endpoint, at([10, 0, 0, 1], 5000));
+        assert_eq!(found.lines.len(), 1);
+        assert_eq!(describe(b"text/plain", b"v=0\n"), None);
+    }
+}
