@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! The lab: a gateway between phones and a PBX, in network namespaces of this machine, with real calls through it.
 //!
 //! ```text
@@ -6,6 +5,7 @@
 //!   calls, sip            who calls whom, and what becomes of it
 //!   media, g711           what is said: RTP with known faults, from a seed
 //!   mirror                the same once more, as a second tap would see it
+//!   traffic               RTP of many streams at millions of packets a second
 //!   lab, probe            all of it together, and the probe that watches
 //! ```
 //!
@@ -13,6 +13,7 @@
 
 pub mod calls;
 pub mod command;
+pub mod frames;
 pub mod g711;
 pub mod lab;
 pub mod link;
@@ -24,6 +25,4 @@ pub mod probe;
 pub mod random;
 pub mod sip;
 pub mod topology;
-=======
-
->>>>>>> main
+pub mod traffic;

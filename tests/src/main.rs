@@ -16,11 +16,14 @@ struct Cli {
 enum Command {
     /// Place real calls through a gateway made of network namespaces and watch them with the probe.
     Lab(voxlab::command::Options),
+    /// Send RTP of many streams out of an interface, from inside the kernel.
+    Traffic(voxlab::traffic::Options),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Lab(options) => voxlab::command::run(&options),
+        Command::Traffic(options) => voxlab::traffic::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
