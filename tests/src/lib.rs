@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! The lab: a gateway between phones and a PBX, in network namespaces of this machine, with real calls through it.
 //!
 //! ```text
@@ -24,6 +23,3 @@ pub mod probe;
 pub mod random;
 pub mod sip;
 pub mod topology;
-=======
-
->>>>>>> main
