@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::calls::{CallBook, CallPlan, CallRecord, CallState, CallTruth, DirectionTruth};
 use crate::g711::Law;
+use crate::link::bind_numbered;
 use crate::media::{MediaEngine, Moment, PTIME, Talk, TalkId};
 use crate::netns::Namespace;
 use crate::random::Random;
@@ -103,8 +104,7 @@ impl<'a> Dialog<'a> {
         let plan = &record.plan;
         let own = SocketAddr::new(phone_address(plan.phone, plan.v6), 5060);
         let far = SocketAddr::new(pbx_address(plan.v6), 5060);
-        let socket =
-            phone.namespace.within(|| UdpSocket::bind(own))?.with_context(|| format!("cannot bind {own}"))?;
+        let socket = phone.namespace.within(|| bind_numbered(own))??;
         socket.connect(far).with_context(|| format!("no route to {far}"))?;
         let mut random = Random::derived(plan.seed, 100);
         let from = format!("<sip:{}@{}>;tag={:08x}", plan.user(), host(own.ip()), random.next_u32());
@@ -342,9 +342,5 @@ pub(super) fn password(user: &str) -> String {
 /// An RTP port and the RTCP port after it.
 pub(super) fn bind_pair(namespace: &Namespace, rtp: SocketAddr) -> Result<(UdpSocket, UdpSocket)> {
     let rtcp = SocketAddr::new(rtp.ip(), rtp.port() + 1);
-    namespace.within(|| {
-        let first = UdpSocket::bind(rtp).with_context(|| format!("cannot bind {rtp}"))?;
-        let second = UdpSocket::bind(rtcp).with_context(|| format!("cannot bind {rtcp}"))?;
-        Ok((first, second))
-    })?
+    namespace.within(|| Ok((bind_numbered(rtp)?, bind_numbered(rtcp)?)))?
 }
