@@ -203,6 +203,9 @@ impl<'a> Message<'a> {
             }),
             None => rest,
         };
+        if !is_keep_alive(rest.get(self.body.len()..).unwrap_or_default()) {
+            self.defects.note(Defects::TRAILING);
+        }
     }
 }
 
@@ -259,6 +262,8 @@ impl<'a> Address<'a> {
     pub fn parse(value: &'a [u8]) -> Self {
         let mut quoted = Quoted::default();
         let open = value.iter().position(|&b| !quoted.step(b) && b == b'<');
+        // A quote that is never closed must not hide the URI.
+        let open = open.or_else(|| value.iter().position(|&b| b == b'<').filter(|_| quoted.inside));
         let Some((before, after)) = open.and_then(|at| value.split_at_checked(at)) else {
             // Without brackets every parameter is the header's, not the URI's (RFC 3261, 20).
             let end = value.iter().position(|&b| b == b';').unwrap_or(value.len());
@@ -391,8 +396,10 @@ impl Defects {
     pub const NOT_A_HEADER: Self = Self(1 << 8);
     /// White space where the start line may have none, or its URI in angle brackets.
     pub const ODD_START_LINE: Self = Self(1 << 9);
+    /// More bytes in the datagram than Content-Length takes.
+    pub const TRAILING: Self = Self(1 << 10);
 
-    const NAMES: [&'static str; 10] = [
+    const NAMES: [&'static str; 11] = [
         "junk_before",
         "missing_header",
         "repeated_header",
@@ -403,6 +410,7 @@ impl Defects {
         "no_empty_line",
         "not_a_header",
         "odd_start_line",
+        "trailing",
     ];
 
     /// Is there any?

@@ -321,3 +321,11 @@ impl Signalling {
 #[cfg(test)]
 #[path = "stories_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "captures_tests.rs"]
+mod captures_tests;
+
+#[cfg(test)]
+#[path = "cost_tests.rs"]
+mod cost_tests;

@@ -12,15 +12,17 @@ const PHONE: [u8; 4] = [10, 0, 0, 1];
 const PBX: [u8; 4] = [10, 0, 0, 2];
 
 /// A wire with taps on it, and the probe behind them.
-struct Wire {
+pub(super) struct Wire {
     probe: Signalling,
     number: u64,
     /// Further copies of each frame: delay in microseconds and evidence.
     taps: Vec<(u64, Evidence)>,
     tcp_seq: u32,
+    /// What was sent, without copies.
+    pub(super) sent: Vec<(Flow, String)>,
 }
 
-fn seen() -> Evidence {
+pub(super) fn seen() -> Evidence {
     Evidence {
         tap: Tap { interface: 0, egress: false },
         dst_mac: [2, 0, 0, 0, 0, 1],
@@ -34,9 +36,9 @@ fn seen() -> Evidence {
 }
 
 impl Wire {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let limits = Limits { follow_endpoints: true, follow_calls: true, ..Limits::default() };
-        Self { probe: Signalling::new(limits), number: 0, taps: Vec::new(), tcp_seq: 1 }
+        Self { probe: Signalling::new(limits), number: 0, taps: Vec::new(), tcp_seq: 1, sent: Vec::new() }
     }
 
     /// The story's taps: each frame again 38 us later with another MAC and no IP ID, and both inside rpcap.
@@ -50,6 +52,7 @@ impl Wire {
     fn send(&mut self, ms: u64, from: [u8; 4], text: &str) -> Observed {
         let to = if from == PHONE { PBX } else { PHONE };
         let flow = Flow { src: Endpoint::v4(from, 5060), dst: Endpoint::v4(to, 5060) };
+        self.sent.push((flow, text.to_owned()));
         let first = self.capture(ms, 0, flow, &seen(), text);
         let original = self.number;
         for (delay_us, evidence) in self.taps.clone() {
@@ -104,7 +107,7 @@ fn rtp(address: [u8; 4], port: u16) -> Flow {
 }
 
 /// A call with authentication, a transfer, and an end by the called.
-fn whole_call(wire: &mut Wire) {
+pub(super) fn whole_call(wire: &mut Wire) {
     wire.send(0, PHONE, &with_sdp(&request("INVITE", 1, ""), PHONE, 4000));
     wire.send(5, PBX, &response(407, "1 INVITE"));
     wire.send(10, PHONE, &request("ACK", 1, "bob"));
@@ -125,7 +128,8 @@ fn whole_call(wire: &mut Wire) {
         wire.send(at, PBX, &head("NOTIFY sip:ann@pbx SIP/2.0", &format!("{cseq} NOTIFY"), "ann", &more));
         wire.send(at + 5, PHONE, &response(200, &format!("{cseq} NOTIFY")));
     }
-    let bye = head("BYE sip:ann@pbx SIP/2.0", "3 BYE", "ann", "\r\n").replace("tag=ann\r\nTo", "tag=bob\r\nTo");
+    let bye =
+        head("BYE sip:ann@pbx SIP/2.0", "3 BYE", "ann", "\r\n").replace("tag=ann\r\nTo", "tag=bob\r\nTo");
     wire.send(10_012, PBX, &bye);
     wire.send(10_015, PHONE, &response(200, "3 BYE"));
 }
@@ -145,7 +149,10 @@ fn call_with_challenge_and_transfer_is_told_as_it_was() {
     assert_eq!((call.auth_challenges, call.reinvites, call.seen_from_the_middle), (1, 0, false));
     let [transfer] = &call.transfers[..] else { panic!("{:?}", call.transfers) };
     assert_eq!((&*transfer.by, &*transfer.target), ("sip:ann@pbx", "sip:carol@pbx?Replaces=x"));
-    assert_eq!((transfer.answer, transfer.outcome, transfer.completed_ms), (Some(202), Some(200), Some(1500.0)));
+    assert_eq!(
+        (transfer.answer, transfer.outcome, transfer.completed_ms),
+        (Some(202), Some(200), Some(1500.0))
+    );
     let what: Vec<_> = call.moments.iter().map(|moment| moment.what).collect();
     let expected = [
         What::Invite,
@@ -159,7 +166,10 @@ fn call_with_challenge_and_transfer_is_told_as_it_was() {
     ];
     assert_eq!(what, expected);
     assert_eq!(wire.probe.drain_events().count(), expected.len());
-    assert_eq!((report.sip.messages, report.sip.auth_challenges, report.sip.malformed), (CALL_MESSAGES, 1, 0));
+    assert_eq!(
+        (report.sip.messages, report.sip.auth_challenges, report.sip.malformed),
+        (CALL_MESSAGES, 1, 0)
+    );
     assert_eq!(report.sip.kinds.requests("INVITE"), Tally { messages: 2, copies: 0 });
     assert_eq!(report.sip.kinds.responses(200), Tally { messages: 4, copies: 0 });
 }
@@ -174,7 +184,10 @@ fn story_of_four_captures_counts_no_retransmission() {
     assert_eq!((sip.auth_challenges, sip.repeats), (1, Repeats::default()));
     assert_eq!(sip.kinds.responses(407), Tally { messages: 1, copies: 3 });
     let call = &report.calls[0];
-    assert_eq!((call.messages, call.message_copies, call.transfers.len()), (CALL_MESSAGES, 3 * CALL_MESSAGES, 1));
+    assert_eq!(
+        (call.messages, call.message_copies, call.transfers.len()),
+        (CALL_MESSAGES, 3 * CALL_MESSAGES, 1)
+    );
     let causes: Vec<_> = sip.causes.iter().map(|cause| (cause.cause, cause.count)).collect();
     assert_eq!(causes.iter().map(|(_, count)| count).sum::<u64>(), sip.copies);
     assert!(causes.contains(&(Cause::ReEmitted, CALL_MESSAGES)), "{causes:?}");
@@ -200,7 +213,11 @@ fn each_timer_is_known_by_its_gaps() {
     let table: [(String, &[u64], Repeats); 6] = [
         (request("BYE", 5, "bob"), &e, Repeats { timer_e: 6, ..Repeats::default() }),
         (response(486, "1 INVITE"), &e, Repeats { timer_g: 6, ..Repeats::default() }),
-        (response(200, "1 INVITE"), &[0, 605, 1620, 3640, 7690], Repeats { two_hundred: 4, ..Repeats::default() }),
+        (
+            response(200, "1 INVITE"),
+            &[0, 605, 1620, 3640, 7690],
+            Repeats { two_hundred: 4, ..Repeats::default() },
+        ),
         // Two of the four were not captured.
         (request("OPTIONS", 1, ""), &[0, 3500, 7500], Repeats { timer_e: 2, ..Repeats::default() }),
         // An ACK and a 200 to BYE are sent again because something else was.
@@ -299,7 +316,8 @@ fn hold_moves_nothing_and_a_new_port_replaces_the_old_after_the_grace() {
     let mut wire = Wire::new();
     wire.send(0, PHONE, &with_sdp(&request("INVITE", 1, ""), PHONE, 4000));
     wire.send(9, PBX, &with_sdp(&response(200, "1 INVITE"), PBX, 6000));
-    let hold = with_sdp(&request("INVITE", 2, "bob"), PHONE, 4000).replace("RTP/AVP 0\r\n", "RTP/AVP 0\r\na=sendonly\r\n");
+    let hold = with_sdp(&request("INVITE", 2, "bob"), PHONE, 4000)
+        .replace("RTP/AVP 0\r\n", "RTP/AVP 0\r\na=sendonly\r\n");
     let hold = hold.replace("Content-Length: ", "X-Was: ");
     wire.send(100, PHONE, &hold);
     wire.send(9000, PHONE, &with_sdp(&request("INVITE", 3, "bob"), PHONE, 4400));
@@ -325,7 +343,8 @@ fn refused_reinvite_does_not_fail_the_call() {
 
 #[test]
 fn refusals_and_cancels_have_their_words_and_withdraw_the_offer() {
-    for (code, cancel, word) in [(486, false, "failed"), (487, true, "cancelled"), (401, false, "challenged")] {
+    for (code, cancel, word) in [(486, false, "failed"), (487, true, "cancelled"), (401, false, "challenged")]
+    {
         let mut wire = Wire::new();
         wire.send(0, PHONE, &with_sdp(&request("INVITE", 1, ""), PHONE, 4000));
         wire.send(5, PBX, &response(180, "1 INVITE"));
@@ -396,7 +415,8 @@ fn flood_of_new_calls_stays_bounded_and_is_counted() {
     let mut wire = Wire { probe: Signalling::new(limits), ..Wire::new() };
     for n in 0..20_000_u64 {
         let method = format!("X{n}");
-        let invite = with_sdp(&request("INVITE", 1, ""), PHONE, 1024 + 2 * u16::try_from(n % 30_000).unwrap());
+        let invite =
+            with_sdp(&request("INVITE", 1, ""), PHONE, 1024 + 2 * u16::try_from(n % 30_000).unwrap());
         wire.send(n, PHONE, &invite.replace("Call-ID: one", &format!("Call-ID: {n}")));
         if n % 3 == 0 {
             let bye = request("BYE", 2, "bob").replace("Call-ID: one", &format!("Call-ID: {n}"));
