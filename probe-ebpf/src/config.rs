@@ -61,7 +61,8 @@ impl Config {
         let Self { ifindex, sip_ports, tls_ports, rtp_low, rtp_high, media_rule, reserved } = self;
         let mut image = [0; size_of::<Self>()];
         let words = ifindex.iter().flat_map(|v| v.to_ne_bytes());
-        let ports = sip_ports.iter().chain(tls_ports).chain([rtp_low, rtp_high]).flat_map(|v| v.to_ne_bytes());
+        let ports =
+            sip_ports.iter().chain(tls_ports).chain([rtp_low, rtp_high]).flat_map(|v| v.to_ne_bytes());
         let rest = [*media_rule].into_iter().chain(*reserved);
         for (to, from) in image.iter_mut().zip(words.chain(ports).chain(rest)) {
             *to = from;

@@ -39,6 +39,20 @@ pub enum Decoded<'a> {
     Nothing(Verdict),
 }
 
+impl Decoded<'_> {
+    /// The verdict that stands for it.
+    pub fn verdict(&self) -> Verdict {
+        match self {
+            Self::Rtp(_) => Verdict::Rtp,
+            Self::Rtcp(_) => Verdict::Rtcp,
+            Self::Sip(datagram) if datagram.tcp_seq.is_some() => Verdict::SipTcp,
+            Self::Sip(_) => Verdict::SipUdp,
+            Self::Held => Verdict::Fragment,
+            Self::Nothing(verdict) => *verdict,
+        }
+    }
+}
+
 /// A datagram, or a TCP segment, with its payload.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Datagram<'a> {
@@ -86,12 +100,6 @@ impl Decoder {
         Self { config, wireshark_heuristic, fragments: Fragments::default(), whole: Vec::new() }
     }
 
-    /// The path that an encapsulation stands for. Tunnels are not opened yet: there is one.
-    #[expect(clippy::unused_self, reason = "tunnel paths will be held here")]
-    pub fn path(&self, _: Encapsulation) -> &'static str {
-        "none"
-    }
-
     /// Fragments that were given up since the last call; they are lost.
     pub fn take_lost_fragments(&mut self) -> u64 {
         self.fragments.take_lost()
@@ -129,16 +137,13 @@ impl Decoder {
             return self.datagram(seen, bytes, &layers, verdict, endpoints);
         }
         match self.fragments.observe(seen.time, bytes, &layers, &mut self.whole) {
-            Outcome::Held => Decoded::Held,
-            Outcome::Refused => Decoded::Held,
+            Outcome::Held | Outcome::Refused => Decoded::Held,
             Outcome::Complete => {
                 let whole = &self.whole;
-                let link = match seen.link {
-                    LinkType::Ethernet => LinkType::Ethernet,
-                    // Reassembly keeps what stands before the IP header, whatever it is.
-                    other => other,
+                let layers = match link::parse(seen.link, whole) {
+                    Ok(layers) => layers,
+                    Err(refusal) => return Decoded::Nothing(refusal.into()),
                 };
-                let Ok(layers) = link::parse(link, whole) else { return Decoded::Nothing(Verdict::Malformed) };
                 let verdict = classify::classify(whole.as_slice(), &layers, &self.config, endpoints);
                 self.datagram(seen, whole, &layers, verdict, endpoints)
             }
@@ -153,7 +158,9 @@ impl Decoder {
         verdict: Verdict,
         endpoints: &E,
     ) -> Decoded<'a> {
-        let Some(evidence) = evidence(seen, bytes, layers) else { return Decoded::Nothing(Verdict::Truncated) };
+        let Some(evidence) = evidence(seen, bytes, layers) else {
+            return Decoded::Nothing(Verdict::Truncated);
+        };
         let Some(flow) = flow(bytes, layers) else { return Decoded::Nothing(Verdict::Truncated) };
         let datagram = |header_len: usize, tcp_seq| {
             let start = layers.transport + header_len;
@@ -166,7 +173,9 @@ impl Decoder {
         match verdict {
             Verdict::SipUdp => Decoded::Sip(datagram(8, None)),
             Verdict::SipTcp => {
-                let Some(offset) = bytes.get(layers.transport + 12) else { return Decoded::Nothing(Verdict::Truncated) };
+                let Some(offset) = bytes.get(layers.transport + 12) else {
+                    return Decoded::Nothing(Verdict::Truncated);
+                };
                 let seq = bytes.get(layers.transport + 4..).and_then(<[u8]>::first_chunk);
                 Decoded::Sip(datagram(usize::from(offset >> 4) * 4, seq.map(|b| u32::from_be_bytes(*b))))
             }
@@ -206,7 +215,9 @@ fn rtp<'a>(
     if header[0] & 0x20 != 0 && payload.len() < claimed {
         return Decoded::Nothing(Verdict::Truncated);
     }
-    let Some(fingerprint) = fingerprint::of_rtp(bytes, layers) else { return Decoded::Nothing(Verdict::Truncated) };
+    let Some(fingerprint) = fingerprint::of_rtp(bytes, layers) else {
+        return Decoded::Nothing(Verdict::Truncated);
+    };
     Decoded::Rtp(RtpPacket {
         time: seen.time,
         number: seen.number,
@@ -274,11 +285,19 @@ fn flow(bytes: &[u8], layers: &Layers) -> Option<Flow> {
     if layers.v6 {
         let src = ip.get(8..)?.first_chunk()?;
         let dst = ip.get(24..)?.first_chunk()?;
-        return Some(Flow { src: Endpoint::v6(*src, layers.src_port), dst: Endpoint::v6(*dst, layers.dst_port) });
+        return Some(Flow {
+            src: Endpoint::v6(*src, layers.src_port),
+            dst: Endpoint::v6(*dst, layers.dst_port),
+        });
     }
     let src = ip.get(12..)?.first_chunk()?;
     let dst = ip.get(16..)?.first_chunk()?;
     Some(Flow { src: Endpoint::v4(*src, layers.src_port), dst: Endpoint::v4(*dst, layers.dst_port) })
+}
+
+/// The name of an encapsulation path. Tunnels are not opened yet, so there is one path.
+pub fn path(_: Encapsulation) -> &'static str {
+    "none"
 }
 
 /// For the other modules of this folder: the fast parser on a whole Ethernet frame.

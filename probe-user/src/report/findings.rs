@@ -31,7 +31,11 @@ pub fn find(report: &Report) -> Vec<Finding> {
 }
 
 /// Adds up copies of streams and of SIP. The counts are of the same kind: frames beyond a first.
-fn copied(streams: &[StreamReport], sip: (u64, u64), sip_causes: &[CauseReport]) -> (u64, u64, Vec<CauseReport>) {
+fn copied(
+    streams: &[StreamReport],
+    sip: (u64, u64),
+    sip_causes: &[CauseReport],
+) -> (u64, u64, Vec<CauseReport>) {
     let packets = streams.iter().map(|stream| stream.unique.packets).sum::<u64>() + sip.0;
     let copies = streams.iter().map(|stream| stream.duplicates.total).sum::<u64>() + sip.1;
     let all = streams.iter().flat_map(|stream| &stream.duplicates.causes).chain(sip_causes);
@@ -39,22 +43,30 @@ fn copied(streams: &[StreamReport], sip: (u64, u64), sip_causes: &[CauseReport])
 }
 
 fn frames_copied(report: &Report) -> Option<Finding> {
-    let sip = &report.signalling.sip;
+    let sip = &report.sip;
     let (packets, copies, causes) = copied(&report.streams, (sip.messages, sip.copies), &sip.causes);
     if copies == 0 || packets == 0 {
         return None;
     }
     let ratio = copies as f64 / packets as f64;
-    let examples = causes.iter().flat_map(|cause| &cause.examples).flat_map(|(a, b)| [*a, *b]).take(EXAMPLES).collect();
-    let kinds: Vec<_> =
-        causes.iter().map(|cause| format!("{} copies {}", words::thousands(cause.count), words::cause(cause))).collect();
-    let meaning = causes.first().map(|cause| format!(" That means: {}.", cause.cause.meaning())).unwrap_or_default();
+    let examples =
+        causes.iter().flat_map(|cause| &cause.examples).flat_map(|(a, b)| [*a, *b]).take(EXAMPLES).collect();
+    let kinds: Vec<_> = causes
+        .iter()
+        .map(|cause| format!("{} copies {}", words::thousands(cause.count), words::cause(cause)))
+        .collect();
+    let meaning =
+        causes.first().map(|cause| format!(" That means: {}.", cause.cause.meaning())).unwrap_or_default();
     let advice = causes.first().map(|cause| cause.cause.advice().to_owned()).unwrap_or_default();
     let (id, title, severity) = if ratio >= MOST {
         let title = format!("each frame was captured {}", words::times(1.0 + ratio));
         ("every-frame-copied", title, Severity::Warn)
     } else {
-        let title = format!("{} of {} packets were captured more than once", words::thousands(copies), words::thousands(packets));
+        let title = format!(
+            "{} of {} packets were captured more than once",
+            words::thousands(copies),
+            words::thousands(packets)
+        );
         ("some-frames-copied", title, Severity::Info)
     };
     Some(Finding {
@@ -72,14 +84,17 @@ fn frames_copied(report: &Report) -> Option<Finding> {
 }
 
 fn copies_not_retransmissions(report: &Report) -> Option<Finding> {
-    let sip = &report.signalling.sip;
+    let sip = &report.sip;
     if sip.copies == 0 {
         return None;
     }
     Some(Finding {
         id: "copies-not-retransmissions",
         severity: Severity::Info,
-        title: format!("{} repeated SIP frames are copies, not retransmissions", words::thousands(sip.copies)),
+        title: format!(
+            "{} repeated SIP frames are copies, not retransmissions",
+            words::thousands(sip.copies)
+        ),
         detail: format!(
             "{} SIP messages were sent; {} of them repeat an earlier one by a timer. A retransmission comes 500 ms \
              or more after the message it repeats (RFC 3261, timers A, E and G), a copy within microseconds.",
@@ -87,12 +102,19 @@ fn copies_not_retransmissions(report: &Report) -> Option<Finding> {
             words::thousands(sip.retransmissions),
         ),
         advice: String::new(),
-        evidence: sip.causes.iter().flat_map(|cause| &cause.examples).flat_map(|(a, b)| [*a, *b]).take(EXAMPLES).collect(),
+        evidence: sip
+            .causes
+            .iter()
+            .flat_map(|cause| &cause.examples)
+            .flat_map(|(a, b)| [*a, *b])
+            .take(EXAMPLES)
+            .collect(),
     })
 }
 
 fn packets_lost(report: &Report) -> Option<Finding> {
-    let lossy: Vec<_> = report.streams.iter().filter(|stream| stream.unique.lost_percent >= AUDIBLE_LOSS).collect();
+    let lossy: Vec<_> =
+        report.streams.iter().filter(|stream| stream.unique.lost_percent >= AUDIBLE_LOSS).collect();
     let worst = lossy.iter().max_by(|a, b| a.unique.lost_percent.total_cmp(&b.unique.lost_percent))?;
     Some(Finding {
         id: "packets-lost",
@@ -106,14 +128,15 @@ fn packets_lost(report: &Report) -> Option<Finding> {
             words::thousands(worst.unique.expected),
             worst.unique.lost_percent,
         ),
-        advice: "compare with a capture nearer to the sender: where the loss begins is where to look".to_owned(),
+        advice: "compare with a capture nearer to the sender: where the loss begins is where to look"
+            .to_owned(),
         evidence: vec![worst.unique.delta_ms.max_packet],
     })
 }
 
 fn retransmissions(report: &Report) -> Option<Finding> {
-    let sip = &report.signalling.sip;
-    let calls = report.signalling.calls.iter().filter(|call| call.retransmissions > 0).count();
+    let sip = &report.sip;
+    let calls = report.calls.iter().filter(|of| of.call.retransmissions > 0).count();
     (sip.retransmissions > 0).then(|| Finding {
         id: "real-retransmissions",
         severity: Severity::Warn,
@@ -151,7 +174,7 @@ fn interrupted(report: &Report) -> Option<Finding> {
 }
 
 fn authentication(report: &Report) -> Option<Finding> {
-    let challenges = report.signalling.sip.auth_challenges;
+    let challenges = report.sip.auth_challenges;
     (challenges > 0).then(|| Finding {
         id: "authentication-retry",
         severity: Severity::Info,
@@ -182,13 +205,14 @@ fn lost_by_the_probe(report: &Report) -> Option<Finding> {
 }
 
 fn nothing_there(report: &Report) -> Option<Finding> {
-    let quiet = report.streams.is_empty() && report.signalling.sip.messages == 0;
+    let quiet = report.streams.is_empty() && report.sip.messages == 0;
     quiet.then(|| Finding {
         id: "nothing-found",
         severity: Severity::Info,
         title: "no SIP and no RTP in here".to_owned(),
         detail: format!("{} frames were read.", words::thousands(report.capture.packets)),
-        advice: "check the SIP ports (--sip-ports); RTP without SIP on unusual ports needs --rtp any".to_owned(),
+        advice: "check the SIP ports (--sip-ports); RTP without SIP on unusual ports needs --rtp any"
+            .to_owned(),
         evidence: Vec::new(),
     })
 }

@@ -198,7 +198,8 @@ impl Frames {
         let located = self.locate()?;
         self.number += 1;
         self.last_time = located.time;
-        let link = self.interfaces.get(located.interface).map_or(LinkType::Ethernet, |interface| interface.link);
+        let link =
+            self.interfaces.get(located.interface).map_or(LinkType::Ethernet, |interface| interface.link);
         self.skipped += u64::from(matches!(link, LinkType::Other(_)));
         Some(Frame {
             time: located.time,
@@ -320,7 +321,8 @@ impl Section<'_> {
             }
             PcapBlockOwned::NG(Block::EnhancedPacket(block)) => {
                 let at = *self.base + block.if_id as usize;
-                let interface = self.interfaces.get(at).ok_or("a frame names an interface that is not described")?;
+                let interface =
+                    self.interfaces.get(at).ok_or("a frame names an interface that is not described")?;
                 let time = interface.time(block.ts_high, block.ts_low);
                 self.keep(block.packet_data(), block.caplen, block.origlen, time, at)
             }

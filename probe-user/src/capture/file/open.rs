@@ -49,7 +49,10 @@ impl Frames {
                 return Err(FileError::NotACapture { path: path.to_owned(), looks });
             }
             Err(PcapError::ReadError) => {
-                return Err(fail(io::Error::new(io::ErrorKind::InvalidData, "the compressed data is damaged")));
+                return Err(fail(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "the compressed data is damaged",
+                )));
             }
             Err(_) => return Err(FileError::Header { path: path.to_owned() }),
         };

@@ -174,7 +174,9 @@ pub enum LiveError {
         diagnosis: String,
     },
     /// An interface is taken.
-    #[error("cannot attach to {interface}: {holder} holds it. Detach that first (`ip link set dev {interface} xdp off`, or stop its process)")]
+    #[error(
+        "cannot attach to {interface}: {holder} holds it. Detach that first (`ip link set dev {interface} xdp off`, or stop its process)"
+    )]
     Busy {
         /// Which.
         interface: String,
