@@ -28,7 +28,7 @@ fn compact_folded_and_mixed_case_headers_are_read() {
     );
     assert_eq!(message.to(), Address { display: b"", uri: b"sip:bob@b.example", tag: Some(b"b") });
     assert_eq!((message.content_type, message.body), (&b"application/sdp"[..], &b"v=0\n"[..]));
-    assert_eq!(Vec::from_iter(message.defects.names()), ["trailing"]);
+    assert_eq!(message.defects.names().collect::<Vec<_>>(), ["trailing"]);
 }
 
 #[test]

@@ -12,7 +12,8 @@
 
 use serde::Serialize;
 
-use super::calls::{CallEvent, CallReport, Calls, MAX_CALLS, Sighting};
+use super::call::Sighting;
+use super::calls::{CallEvent, CallReport, Calls, MAX_CALLS};
 use super::copies::{Key, Noted, Repeat, Seen, Transmissions, Transport};
 use super::media::{self, MediaTable};
 use super::message::{self, Front, Malformed, Message};

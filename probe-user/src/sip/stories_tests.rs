@@ -306,7 +306,7 @@ fn media_follows_offer_answer_and_end() {
     assert_eq!(media.info(offer).unwrap().announced_at, 1);
     wire.probe.advance(Nanos(10_012 * MS + media::GRACE.0));
     assert_eq!(wire.probe.media().lookup(&rtp(PHONE, 4000)), MediaId::UNANNOUNCED);
-    let changes = Vec::from_iter(wire.probe.media_mut().drain_changes());
+    let changes = wire.probe.media_mut().drain_changes().collect::<Vec<_>>();
     let added = changes.iter().filter(|change| matches!(change, EndpointChange::Added(_))).count();
     assert_eq!((added, changes.len()), (4, 8), "RTP and RTCP, on and off");
 }
