@@ -103,6 +103,7 @@ pub struct MediaTable {
     hand: usize,
     changes: Vec<EndpointChange>,
     is_followed: bool,
+    grace: Nanos,
     evicted: u64,
     silent: u64,
 }
@@ -142,6 +143,7 @@ impl MediaTable {
             hand: 0,
             changes: Vec::new(),
             is_followed: false,
+            grace: GRACE,
             evicted: 0,
             silent: 0,
         }
@@ -151,6 +153,13 @@ impl MediaTable {
     #[must_use]
     pub fn followed(mut self) -> Self {
         self.is_followed = true;
+        self
+    }
+
+    /// Keeps lines of ended calls this long instead of [`GRACE`].
+    #[must_use]
+    pub fn with_grace(mut self, grace: Nanos) -> Self {
+        self.grace = grace;
         self
     }
 
@@ -190,9 +199,9 @@ impl MediaTable {
         Some(self.insert(info, time))
     }
 
-    /// The call ended: takes the line out after [`GRACE`], unless it is announced again before.
+    /// The call ended: takes the line out after the grace, unless it is announced again before.
     pub fn withdraw(&mut self, id: MediaId, time: Nanos) {
-        let deadline = Nanos(time.0.saturating_add(GRACE.0));
+        let deadline = Nanos(time.0.saturating_add(self.grace.0));
         if let Some(slot) = self.slot_mut(id).filter(|slot| slot.is_live && slot.closes.is_none()) {
             slot.closes = Some(deadline);
             self.closing.push_back((deadline, id));

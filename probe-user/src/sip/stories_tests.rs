@@ -431,3 +431,77 @@ fn flood_of_new_calls_stays_bounded_and_is_counted() {
     assert!(given_up.ended_calls > 6000 && given_up.media_lines > 0, "{given_up:?}");
     assert!(report.sip.kinds.iter().count() <= 66);
 }
+
+#[test]
+fn copy_of_junk_is_no_copy_of_a_message() {
+    let mut wire = Wire::tapped_as_in_the_story();
+    wire.send(0, PHONE, "GET / HTTP/1.1\r\n\r\n");
+    let report = wire.probe.report();
+    assert_eq!((report.sip.malformed, report.sip.copies, report.sip.causes.len()), (1, 0, 0));
+}
+
+#[test]
+fn call_takes_less_than_a_kibibyte_before_its_texts() {
+    assert!(size_of::<crate::sip::CallReport>() < 512, "{}", size_of::<crate::sip::CallReport>());
+    assert!(size_of::<crate::sip::calls::Moment>() <= 32);
+}
+
+mod properties {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Frames of a real call in any order, at any time, from any tap, with bytes changed: each is accounted for once,
+        /// and the kernel's map is what the table says.
+        #[test]
+        fn every_frame_is_accounted_for_and_the_kernel_follows(
+            steps in proptest::collection::vec((0..16_usize, 0..4000_u64, 0..3_u16, any::<Option<(u16, u8)>>()), 1..120),
+        ) {
+            let mut story = Wire::new();
+            whole_call(&mut story);
+            let mut wire = Wire::new();
+            let mut kernel = BTreeSet::new();
+            let (mut messages, mut copies, mut others, mut ms) = (0, 0, 0, 0);
+            for (which, pause, tap, edit) in steps {
+                ms += pause * pause / 4000;
+                let (flow, text) = &story.sent[which];
+                let mut bytes = text.clone().into_bytes();
+                if let Some((at, byte)) = edit {
+                    let at = usize::from(at) % bytes.len();
+                    bytes[at] = byte;
+                }
+                let evidence = Evidence { tap: Tap { interface: tap, egress: false }, ..seen() };
+                let time = Nanos(ms * MS);
+                match wire.probe.observe(time, ms, *flow, Transport::Udp, &evidence, &bytes) {
+                    Observed::Messages { count, .. } => messages += u64::from(count),
+                    Observed::Copy { .. } => copies += 1,
+                    _ => others += 1,
+                }
+                for change in wire.probe.media_mut().drain_changes() {
+                    match change {
+                        EndpointChange::Added(endpoint) => prop_assert!(kernel.insert(endpoint)),
+                        EndpointChange::Removed(endpoint) => prop_assert!(kernel.remove(&endpoint)),
+                    }
+                }
+            }
+            let report = wire.probe.report();
+            let sip = &report.sip;
+            prop_assert_eq!(sip.messages, messages);
+            prop_assert_eq!(sip.malformed + sip.keep_alives, others);
+            prop_assert!(sip.copies <= copies);
+            let by_kind: u64 = sip.kinds.iter().map(|(_, tally)| tally.messages).sum();
+            prop_assert_eq!(by_kind, messages);
+            prop_assert_eq!(sip.retransmissions, sip.repeats.retransmissions());
+            prop_assert!(report.calls.iter().map(|call| call.messages).sum::<u64>() <= messages);
+            for endpoint in &kernel {
+                prop_assert!(probe_ebpf::Endpoints::is_announced(wire.probe.media(), &endpoint.key()));
+            }
+            wire.probe.advance(Nanos((ms + 10_000_000) * MS));
+        }
+    }
+}
