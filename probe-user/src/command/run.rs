@@ -279,7 +279,10 @@ struct KernelLines(AsyncFd<KernelLog>);
 
 impl KernelLines {
     fn new(log: KernelLog) -> anyhow::Result<Self> {
-        Ok(Self(AsyncFd::with_interest(log, Interest::READABLE).context("cannot watch the kernel's log")?))
+        Ok(Self(
+            AsyncFd::register_with_interest(log, Interest::READABLE)
+                .context("cannot watch the kernel's log")?,
+        ))
     }
 
     /// The next lines, or never if there is no log.
