@@ -7,7 +7,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use tokio::io::Interest;
@@ -281,7 +281,7 @@ impl KernelLines {
     fn new(log: KernelLog) -> anyhow::Result<Self> {
         Ok(Self(
             AsyncFd::register_with_interest(log, Interest::READABLE)
-                .context("cannot watch the kernel's log")?,
+                .map_err(|error| anyhow!("cannot watch the kernel's log: {error}"))?,
         ))
     }
 
