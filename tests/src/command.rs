@@ -36,10 +36,10 @@ pub struct Options {
     #[arg(long)]
     seed: Option<u64>,
     /// End after this time, like 90s or 2m. Default: at Ctrl-C.
-    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     length: Option<Duration>,
     /// Length of the talk in each call.
-    #[arg(long, default_value = "12s", value_parser = duration)]
+    #[arg(long, default_value = "12s", value_parser = humantime::parse_duration)]
     talk: Duration,
     /// The probe's log: text or json.
     #[arg(long, value_name = "FORMAT")]
@@ -77,6 +77,10 @@ pub fn run(options: &Options) -> Result<()> {
     print_header(options, seed, &lab);
 
     let mut probe = if options.no_probe { None } else { Some(start_probe(options, &lab)?) };
+    if let Some(probe) = probe.as_mut() {
+        // A call whose INVITE the probe missed would have no call beside its streams.
+        probe.wait_attached(&lab.topology, || INTERRUPTED.load(Ordering::Relaxed))?;
+    }
     let tally = Tally::default();
     let packets = u32::try_from(options.talk.as_millis() / 20).unwrap_or(u32::MAX).max(10);
     let plan = |index| CallPlan::mixed(seed, index, options.calls, packets, Impairment::MILD);
@@ -241,18 +245,4 @@ fn catch_signals() {
 fn clock_seed() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     (now.as_secs() * 1000 + u64::from(now.subsec_millis())) % 1_000_000
-}
-
-/// `90s`, `2m`, `500ms`, `1h`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| format!("{text:?} does not begin with a number"))?;
-    match unit {
-        "ms" => Ok(Duration::from_millis(number)),
-        "" | "s" => Ok(Duration::from_secs(number)),
-        "m" => Ok(Duration::from_secs(number * 60)),
-        "h" => Ok(Duration::from_secs(number * 3600)),
-        _ => Err(format!("{unit:?} is no unit of time: use ms, s, m or h")),
-    }
 }
