@@ -116,7 +116,15 @@ fn compiler_by_rustup() -> Result<Compiler> {
         }
         say(&format!("Will install: rust-src for rustup's {name} (about 3 MB)."));
         match install::rustup_components(&name, &["rust-src"]) {
-            Ok(()) => return Compiler::at(&sysroot).context("the toolchain vanished"),
+            Ok(()) if toolchain::has_core_source(&sysroot) => {
+                return Compiler::at(&sysroot).context("the toolchain vanished");
+            }
+            Ok(()) => {
+                refusal = anyhow::anyhow!(
+                    "it takes rust-src of {name} for installed, but the files are gone: `rustup component remove \
+                     rust-src --toolchain {name}` and again"
+                );
+            }
             Err(error) => refusal = error,
         }
     }
