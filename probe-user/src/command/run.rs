@@ -30,7 +30,7 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Frames are only looked at: every one passes unchanged, and if voxprobe dies, traffic flows. Needs root, or the
 /// capabilities CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.
 #[derive(Debug, Args)]
-pub struct Run {
+pub(crate) struct Run {
     /// Interface to watch; once for each
     #[arg(long = "iface", value_name = "IF", required = true)]
     interfaces: Vec<String>,
@@ -96,7 +96,7 @@ enum LogFormat {
 
 impl Run {
     /// Runs until a signal or the end of --for.
-    pub fn execute(&self) -> anyhow::Result<()> {
+    pub(crate) fn execute(&self) -> anyhow::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.context("cannot start the control plane")?.block_on(self.control())
     }
