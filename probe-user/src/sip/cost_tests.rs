@@ -73,6 +73,37 @@ fn cost_of_a_lookup_and_of_a_message() {
     assert_eq!(probe.totals().messages, (rounds * texts.len()) as u64);
 }
 
+/// Budget: 4 KiB a call, its media lines and what is remembered of its last messages included.
+#[test]
+#[ignore = "measures: needs a process of its own"]
+fn memory_of_100_000_calls() {
+    let resident = || {
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+        statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+    };
+    let mut story = Wire::new();
+    whole_call(&mut story);
+    let mut probe = Signalling::default();
+    let before = resident();
+    for n in 0..100_000_u64 {
+        for (flow, text) in &story.sent {
+            let text =
+                text.replace("Call-ID: one", &format!("Call-ID: {n:08}-1234-5678-abcd@pbx.example.com"));
+            probe.observe(
+                Nanos(n * 10_000_000),
+                n,
+                *flow,
+                Transport::Udp,
+                &super::tests::seen(),
+                text.as_bytes(),
+            );
+        }
+    }
+    let each = (resident() - before) / 100_000;
+    println!("{} calls kept, {each} bytes each", probe.calls().len());
+    assert!(each < 4096, "{each}");
+}
+
 fn sdp_line(line: &crate::sip::sdp::MediaLine, endpoint: Endpoint) -> crate::sip::sdp::MediaLine {
     let rtcp = Endpoint { port: endpoint.port + 1, ..endpoint };
     crate::sip::sdp::MediaLine { endpoint: Some(endpoint), rtcp: Some(rtcp), ..line.clone() }
