@@ -8,6 +8,7 @@
 //! call that ended first makes room, and if none has ended, the oldest; both are counted.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -103,6 +104,24 @@ pub enum What {
     Bye,
     /// Final refusal of the call.
     Failure(u16),
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invite => f.write_str("INVITE"),
+            Self::Challenge(code) => write!(f, "{code}, asked for credentials"),
+            Self::Ringing(code) => write!(f, "{code}, ringing"),
+            Self::Answer => f.write_str("answered"),
+            Self::ReInvite => f.write_str("re-INVITE"),
+            Self::Hold(direction) => write!(f, "hold ({})", direction.attribute()),
+            Self::Refer => f.write_str("REFER: transfer"),
+            Self::Notify(status) => write!(f, "NOTIFY: transfer {status}"),
+            Self::Cancel => f.write_str("CANCEL"),
+            Self::Bye => f.write_str("BYE"),
+            Self::Failure(code) => write!(f, "failed with {code}"),
+        }
+    }
 }
 
 /// One REFER and what became of it.

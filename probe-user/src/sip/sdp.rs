@@ -75,6 +75,18 @@ pub enum Direction {
     Inactive,
 }
 
+impl Direction {
+    /// The attribute of RFC 8866, 6.7.
+    pub fn attribute(self) -> &'static str {
+        match self {
+            Self::SendRecv => "sendrecv",
+            Self::SendOnly => "sendonly",
+            Self::RecvOnly => "recvonly",
+            Self::Inactive => "inactive",
+        }
+    }
+}
+
 /// One payload type of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Format {
