@@ -18,7 +18,7 @@ use super::Filter;
 /// Several files are read as one capture, in the order given. The raw figures equal what tshark 4.0 prints for the
 /// same capture; the others have copies removed.
 #[derive(Debug, Args)]
-pub struct Analyze {
+pub(crate) struct Analyze {
     /// Capture files; - is standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
@@ -37,7 +37,7 @@ pub struct Analyze {
 
 impl Analyze {
     /// Reads, analyses, prints.
-    pub fn execute(&self) -> anyhow::Result<()> {
+    pub(crate) fn execute(&self) -> anyhow::Result<()> {
         let options = Options {
             rtp: self.filter.rule(),
             config: self.filter.config()?,

@@ -1,7 +1,7 @@
 //! Subcommands: arguments in, library called, result shown.
 
-pub mod analyze;
-pub mod run;
+pub(crate) mod analyze;
+pub(crate) mod run;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
@@ -11,7 +11,7 @@ use voxprobe::pipeline::offline::RtpRule;
 
 /// What is signalling and what is media: the same for files and interfaces.
 #[derive(Debug, Args)]
-pub struct Filter {
+pub(crate) struct Filter {
     /// Ports that carry SIP in clear, UDP and TCP
     #[arg(long, value_name = "PORT,…", value_delimiter = ',', default_value = "5060,5080")]
     sip_ports: Vec<u16>,

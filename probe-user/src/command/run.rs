@@ -7,11 +7,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use voxprobe::capture::clock::{Reading, WallClock};
@@ -32,7 +30,7 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Frames are only looked at: every one passes unchanged, and if voxprobe dies, traffic flows. Needs root, or the
 /// capabilities CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.
 #[derive(Debug, Args)]
-pub struct Run {
+pub(crate) struct Run {
     /// Interface to watch; once for each
     #[arg(long = "iface", value_name = "IF", required = true)]
     interfaces: Vec<String>,
@@ -98,7 +96,7 @@ enum LogFormat {
 
 impl Run {
     /// Runs until a signal or the end of --for.
-    pub fn execute(&self) -> anyhow::Result<()> {
+    pub(crate) fn execute(&self) -> anyhow::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.context("cannot start the control plane")?.block_on(self.control())
     }
@@ -149,7 +147,7 @@ impl Run {
         }
         log.write(&Entry::Start { message: self.summary(&options) })?;
 
-        let mut kernel_log = probe.capture().take_logger().map(KernelLines::new).transpose()?;
+        let mut kernel_log = probe.capture().take_logger();
         let mut monitor = Monitor::new(usize::from(self.shards).max(1), self.lines_shown());
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -161,9 +159,12 @@ impl Run {
                 _ = terminate.recv() => break,
                 () = sleep_until(end.unwrap_or_else(Instant::now)), if end.is_some() => break,
                 _ = hangup.recv() => log.reopen(),
-                _ = second.tick() => log.follow_clock()?,
-                line = KernelLines::next(&mut kernel_log) => {
-                    log.write(&Entry::Start { message: format!("kernel: {line}") })?;
+                _ = second.tick() => {
+                    log.follow_clock()?;
+                    // What the programs log is rare, and not urgent: a look a second is enough.
+                    for line in kernel_log.iter_mut().flat_map(KernelLog::lines) {
+                        log.write(&Entry::Start { message: format!("kernel: {line}") })?;
+                    }
                 }
                 _ = look.tick() => {
                     if probe.has_failed() {
@@ -271,30 +272,5 @@ impl Log {
             })?;
         }
         Ok(())
-    }
-}
-
-/// The kernel programs' own log, awaited.
-struct KernelLines(AsyncFd<KernelLog>);
-
-impl KernelLines {
-    fn new(log: KernelLog) -> anyhow::Result<Self> {
-        Ok(Self(
-            AsyncFd::register_with_interest(log, Interest::READABLE)
-                .map_err(|error| anyhow!("cannot watch the kernel's log: {error}"))?,
-        ))
-    }
-
-    /// The next lines, or never if there is no log.
-    async fn next(lines: &mut Option<Self>) -> String {
-        let Some(Self(descriptor)) = lines else { return std::future::pending().await };
-        loop {
-            let Ok(mut ready) = descriptor.readable_mut().await else { return std::future::pending().await };
-            let text: Vec<_> = ready.get_inner_mut().lines().collect();
-            ready.clear_ready();
-            if !text.is_empty() {
-                return text.join("; ");
-            }
-        }
     }
 }

@@ -403,6 +403,20 @@ pub fn is_keep_alive(bytes: &[u8]) -> bool {
     bytes.iter().all(|b| matches!(b, b'\r' | b'\n' | 0 | b' '))
 }
 
+/// Could a payload on any port be SIP? A start line at its very beginning, told from RTP by the first byte.
+#[inline]
+pub fn begins_like_sip(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(u8::is_ascii_uppercase) && matches!(first_line(bytes), Ok(Some(_)))
+}
+
+fn first_line(bytes: &[u8]) -> Result<Option<(StartLine<'_>, Defects)>, Malformed> {
+    let window = bytes.get(..MAX_JUNK).unwrap_or(bytes);
+    match window.iter().position(|&b| b == b'\n') {
+        Some(end) => start_line(window.get(..end).unwrap_or_default(), 0),
+        None => Ok(None),
+    }
+}
+
 /// What stands at the front of a stream's bytes.
 #[derive(Clone, Debug)]
 pub enum Front<'a> {

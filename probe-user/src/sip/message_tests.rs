@@ -66,6 +66,21 @@ fn what_is_not_sip_is_refused_with_its_reason() {
 }
 
 #[test]
+fn start_line_tells_sip_on_any_port() {
+    for (bytes, is_sip) in [
+        (INVITE, true),
+        (b"SIP/2.0 200 OK\r\n", true),
+        (b"HTTP/1.1 200 OK\r\n", false),
+        (b"GET / HTTP/1.1\r\n", false),
+        (b"SIP/2.0", false),
+        (b"\x80\x00SIP/2.0 200 OK\r\n", false),
+        (b"", false),
+    ] {
+        assert_eq!(begins_like_sip(bytes), is_sip, "{}", bytes.escape_ascii());
+    }
+}
+
+#[test]
 fn content_length_that_lies_is_noted_and_the_body_kept() {
     for (length, defect) in [
         ("9999", Defects::BODY_CUT),
