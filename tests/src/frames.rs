@@ -371,27 +371,27 @@ impl Writer {
         self.block(3, &[self.word(wire_len).to_vec(), padded(captured)].concat())
     }
 
-    fn timed(&self, ticks: u64, frame: &[u8]) -> Vec<u8> {
+    fn timed(self, ticks: u64, frame: &[u8]) -> Vec<u8> {
         let length = frame.len() as u64;
         let header = [ticks >> 32, ticks & 0xffff_ffff, length, length].map(|n| self.word(n)).concat();
         [header, padded(frame)].concat()
     }
 
-    fn block(&self, kind: u64, body: &[u8]) -> Vec<u8> {
+    fn block(self, kind: u64, body: &[u8]) -> Vec<u8> {
         let length = self.word(body.len() as u64 + 12);
         [&self.word(kind)[..], &length, body, &length].concat()
     }
 
-    fn option(&self, code: u16, value: &[u8]) -> Vec<u8> {
+    fn option(self, code: u16, value: &[u8]) -> Vec<u8> {
         let length = u16::try_from(value.len()).unwrap_or(u16::MAX);
         [self.short(code).to_vec(), self.short(length).to_vec(), padded(value)].concat()
     }
 
-    fn short(&self, n: u16) -> [u8; 2] {
+    fn short(self, n: u16) -> [u8; 2] {
         if self.big_endian { n.to_be_bytes() } else { n.to_le_bytes() }
     }
 
-    fn word(&self, n: u64) -> [u8; 4] {
+    fn word(self, n: u64) -> [u8; 4] {
         let n = u32::try_from(n).unwrap_or(u32::MAX);
         if self.big_endian { n.to_be_bytes() } else { n.to_le_bytes() }
     }

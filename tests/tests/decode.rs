@@ -1,4 +1,5 @@
 //! The decoder attacked: any bytes, damaged frames, fragments in any order, and etherparse as a second opinion.
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a failure is a failed test")]
 
 use std::net::SocketAddr;
 

@@ -1,5 +1,6 @@
 //! Capture files from the outside: real ones against tshark's numbers, generated ones in every format, and
 //! damaged ones against the exact words.
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a failure is a failed test")]
 
 use std::fs;
 use std::io::Write as _;
