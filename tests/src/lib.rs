@@ -1,1 +1,1 @@
-pub mod frames;
+pub mod captures;

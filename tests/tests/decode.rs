@@ -7,7 +7,7 @@ use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use probe_ebpf::{Config, EndpointKey, Endpoints, MediaRule};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use voxlab::frames::{Udp, rtp, sip, udp};
+use voxlab::captures::{Udp, rtp, sip, udp};
 use voxprobe::capture::file::{Frame, LinkType};
 use voxprobe::decode::{Decoded, Decoder};
 use voxprobe::packet::Nanos;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use voxlab::frames::{Format, Timed, Writer, rtp, udp};
+use voxlab::captures::{Format, Timed, Writer, rtp, udp};
 use voxprobe::capture::file::{FileError, Frames};
 
 /// A frame as the reader saw it: time, number, interface, bytes, length on the wire.
