@@ -17,6 +17,7 @@
 pub mod classify;
 pub mod config;
 pub mod fingerprint;
+pub mod generator;
 pub mod parse;
 pub mod record;
 

@@ -1,1 +1,29 @@
+//! The lab: a gateway between phones and a PBX, in network namespaces of this machine, with real calls through it.
+//!
+//! ```text
+//!   topology/netns/link   where: namespaces, veth pairs, addresses
+//!   calls, sip            who calls whom, and what becomes of it
+//!   media, g711           what is said: RTP with known faults, from a seed
+//!   mirror                the same once more, as a second tap would see it
+//!   traffic               RTP of many streams at millions of packets a second
+//!   lab, probe            all of it together, and the probe that watches
+//! ```
+//!
+//! Tests hold what the probe reports against what the lab knows to be true ([`calls::CallTruth`]).
+
+pub mod calls;
 pub mod captures;
+pub mod command;
+pub mod frames;
+pub mod g711;
+pub mod lab;
+pub mod link;
+pub mod media;
+pub mod mirror;
+pub mod netns;
+pub mod privileges;
+pub mod probe;
+pub mod random;
+pub mod sip;
+pub mod topology;
+pub mod traffic;

@@ -1,1 +1,35 @@
-fn main() {}
+//! `voxlab`: the lab and the traffic generator, behind `cargo xtask lab` and `cargo xtask traffic`.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Calls and traffic to try voxprobe on.
+#[derive(Parser)]
+#[command(name = "voxlab", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Place real calls through a gateway made of network namespaces and watch them with the probe.
+    Lab(voxlab::command::Options),
+    /// Send RTP of many streams out of an interface, from inside the kernel.
+    Traffic(voxlab::traffic::Options),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Lab(options) => voxlab::command::run(&options),
+        Command::Traffic(options) => voxlab::traffic::run(&options),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -38,6 +38,10 @@ pub(crate) fn ebpf(tools: &Tools) -> Result<()> {
         // Both for BTF: types come from debug information, and the linker must be told to keep them.
         "-Cdebuginfo=2",
         "-Clink-arg=--btf",
+        // 32-bit operations (Linux 5.1), and loads of two and four bytes from packets, whose fields are where
+        // they are: without this each becomes byte loads and shifts.
+        "-Ctarget-cpu=v3",
+        "-Ctarget-feature=+allows-misaligned-mem-access",
         &format!("-Clinker={}", linker.path.display()),
     ]
     .join("\x1f");

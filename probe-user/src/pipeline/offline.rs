@@ -1,12 +1,11 @@
 //! Capture files from end to end: frames in, report out.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::thread;
 
 use crossbeam_channel::{Receiver as Events, bounded};
 use probe_ebpf::classify::VERDICTS;
-use probe_ebpf::{Config, MediaRule, Verdict};
+use probe_ebpf::{Config, MediaRule};
 use thiserror::Error;
 
 use super::receiver::Receiver;
@@ -15,7 +14,7 @@ use super::table::Limits;
 use crate::capture::file::{FileError, Frame, Frames, Progress};
 use crate::decode::Decoder;
 use crate::packet::Nanos;
-use crate::report::contract::{CaptureReport, Report, StreamReport};
+use crate::report::contract::{self, CaptureReport, Report, StreamReport};
 use crate::rtp::stream::StreamParts;
 use crate::sip::{Signalling, signalling};
 
@@ -150,29 +149,10 @@ pub fn analyze(
         matched: account.matched,
         analysed: account.analysed,
         losses: account.losses(),
-        verdicts: by_name(&read.verdicts),
+        verdicts: contract::verdicts_by_name(&read.verdicts),
         notes,
     };
-    Ok(Report::new(capture, stream_reports(valid, remains.first), remains.signalling))
-}
-
-/// Reports of streams in order of appearance, timed from the first frame.
-pub(super) fn stream_reports(mut streams: Vec<StreamParts>, first: Option<Nanos>) -> Vec<StreamReport> {
-    streams.sort_by_key(|stream| (stream.number, stream.key));
-    let start_s =
-        |stream: &StreamParts| first.map_or(0.0, |first| stream.first_seen.since(first) as f64 / 1e9);
-    streams
-        .into_iter()
-        .map(|stream| {
-            let start_s = start_s(&stream);
-            StreamReport::new(stream, start_s)
-        })
-        .collect()
-}
-
-/// Counts by verdict, all names.
-pub(super) fn by_name(verdicts: &[u64; VERDICTS]) -> BTreeMap<&'static str, u64> {
-    Verdict::ALL.iter().map(|verdict| verdict.name()).zip(verdicts.iter().copied()).collect()
+    Ok(Report::new(capture, StreamReport::list(valid, remains.first), remains.signalling))
 }
 
 #[derive(Default)]

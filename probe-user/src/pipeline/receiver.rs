@@ -189,7 +189,7 @@ impl<S: EndpointSink> Analysis<S> {
     }
 
     fn media(&mut self, mut packet: RtpPacket) {
-        packet.media = self.signalling.media().lookup(&packet.flow);
+        packet.media = self.signalling.media_mut().attribute(&packet.flow, packet.time);
         if packet.media != MediaId::UNANNOUNCED
             && self.announced.get(&packet.media.slot()) != Some(&packet.media)
         {

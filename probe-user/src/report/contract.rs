@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use probe_ebpf::Verdict;
+use probe_ebpf::classify::VERDICTS;
 use serde::Serialize;
 
 use crate::dedup::stats::CauseReport;
 use crate::histogram::MicrosHistogram;
-use crate::packet::Endpoint;
+use crate::packet::{Endpoint, Nanos};
 use crate::rtp::emodel::{self, Mos};
 use crate::rtp::loss::BurstReport;
 use crate::rtp::stream::StreamParts;
@@ -253,7 +255,22 @@ pub enum Severity {
     Bad,
 }
 
+/// Counts by verdict, all names.
+pub fn verdicts_by_name(verdicts: &[u64; VERDICTS]) -> BTreeMap<&'static str, u64> {
+    Verdict::ALL.iter().map(|verdict| verdict.name()).zip(verdicts.iter().copied()).collect()
+}
+
 impl StreamReport {
+    /// Of many streams, in order of appearance, timed from the first frame of the capture.
+    pub fn list(mut streams: Vec<StreamParts>, first: Option<Nanos>) -> Vec<Self> {
+        streams.sort_by_key(|stream| (stream.number, stream.key));
+        let report = |stream: StreamParts| {
+            let start_s = first.map_or(0.0, |first| stream.first_seen.since(first) as f64 / 1e9);
+            Self::new(stream, start_s)
+        };
+        streams.into_iter().map(report).collect()
+    }
+
     /// From a stream taken apart. `start_s` is that of its first frame.
     pub fn new(parts: StreamParts, start_s: f64) -> Self {
         let percentiles = Percentiles::of(&parts.jitter);

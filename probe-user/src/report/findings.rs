@@ -4,6 +4,7 @@
 //! Every finding names the frames that prove it.
 
 use super::contract::{Finding, Report, Severity, StreamReport};
+use super::health::StreamEntry;
 use super::words;
 use crate::dedup::stats::{CauseReport, CopyStats};
 use crate::pipeline::Loss;
@@ -25,6 +26,7 @@ pub fn find(report: &Report) -> Vec<Finding> {
     findings.extend(retransmissions(report));
     findings.extend(interrupted(report));
     findings.extend(authentication(report));
+    findings.extend(fragments_incomplete(report));
     findings.extend(nothing_there(report));
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     findings
@@ -80,6 +82,30 @@ fn frames_copied(report: &Report) -> Option<Finding> {
         ),
         advice,
         evidence: examples,
+    })
+}
+
+/// What a running probe says as soon as it sees that most frames come more than once.
+pub fn live_copies(lines: &[StreamEntry]) -> Option<Finding> {
+    let packets: u64 = lines.iter().map(|line| line.packets).sum();
+    let frames: u64 = lines.iter().map(|line| line.frames).sum();
+    let ratio = frames as f64 / packets.max(1) as f64;
+    if packets == 0 || ratio < 1.0 + MOST {
+        return None;
+    }
+    let causes = CopyStats::sum_up(lines.iter().flat_map(|line| &line.causes));
+    let main = causes.first()?;
+    Some(Finding {
+        id: "every-frame-copied",
+        severity: Severity::Warn,
+        title: format!("each frame is captured {}", words::times(ratio)),
+        detail: format!(
+            "{}: {}. The streams' figures have copies removed.",
+            words::cause(main),
+            main.cause.meaning()
+        ),
+        advice: main.cause.advice().to_owned(),
+        evidence: main.examples.iter().flat_map(|(a, b)| [*a, *b]).collect(),
     })
 }
 
@@ -188,8 +214,10 @@ fn authentication(report: &Report) -> Option<Finding> {
 }
 
 fn lost_by_the_probe(report: &Report) -> Option<Finding> {
-    let lost: u64 = report.capture.losses.values().sum();
-    let worst = Loss::ALL.into_iter().max_by_key(|loss| report.capture.losses.get(loss.name()))?;
+    let own = || Loss::ALL.into_iter().filter(|loss| *loss != Loss::FragmentIncomplete);
+    let count = |loss: &Loss| report.capture.losses.get(loss.name()).copied().unwrap_or(0);
+    let lost: u64 = own().map(|loss| count(&loss)).sum();
+    let worst = own().max_by_key(count)?;
     (lost > 0).then(|| Finding {
         id: "loss-made-by-the-capture",
         severity: Severity::Bad,
@@ -200,6 +228,19 @@ fn lost_by_the_probe(report: &Report) -> Option<Finding> {
             worst.name(),
         ),
         advice: worst.advice().to_owned(),
+        evidence: Vec::new(),
+    })
+}
+
+fn fragments_incomplete(report: &Report) -> Option<Finding> {
+    let lost = report.capture.losses.get(Loss::FragmentIncomplete.name()).copied().unwrap_or(0);
+    (lost > 0).then(|| Finding {
+        id: "fragments-incomplete",
+        severity: Severity::Info,
+        title: format!("{} belong to datagrams that never became whole", words::count(lost, "IP fragment")),
+        detail: "The other parts are not in the capture; SIP in them, if it was SIP, is missing here."
+            .to_owned(),
+        advice: Loss::FragmentIncomplete.advice().to_owned(),
         evidence: Vec::new(),
     })
 }

@@ -19,6 +19,7 @@ use crate::packet::Endpoint;
 use crate::pipeline::shard::IntervalLine;
 use crate::rtp::emodel;
 use crate::rtp::unique::Interruption;
+use crate::sip::CallEvent;
 
 /// Loss from which a line is no longer `ok`, in percent. G.711 with concealment loses a tenth of a MOS at 1 %.
 const LOSS_PERCENT: f64 = 1.0;
@@ -144,10 +145,10 @@ pub struct CallEntry {
     pub call_id: Arc<str>,
     /// What happened, in words.
     pub event: String,
-    /// Caller.
-    pub from: String,
-    /// Callee.
-    pub to: String,
+    /// What it has come to.
+    pub state: &'static str,
+    /// Number of the frame.
+    pub frame: u64,
 }
 
 /// Frames that the probe lost.
@@ -184,6 +185,18 @@ pub struct SummaryEntry {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
 fn is_zero(number: &u64) -> bool {
     *number == 0
+}
+
+impl CallEntry {
+    /// From the tracker's news.
+    pub fn new(event: &CallEvent) -> Self {
+        Self {
+            call_id: Arc::clone(&event.call_id),
+            event: event.moment.what.to_string(),
+            state: event.state.word(),
+            frame: event.moment.number,
+        }
+    }
 }
 
 impl StreamEntry {
@@ -361,11 +374,10 @@ fn interruption_text(gap: &Interruption) -> String {
 
 fn call_text(call: &CallEntry) -> String {
     format!(
-        "{} → {}  {}  call {}",
-        words::printable(&call.from),
-        words::printable(&call.to),
-        words::printable(&call.event),
+        "{}  {}  {}",
         words::printable(words::short_call_id(&call.call_id)),
+        call.state,
+        words::printable(&call.event)
     )
 }
 

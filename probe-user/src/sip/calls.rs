@@ -8,28 +8,21 @@
 //! call that ended first makes room, and if none has ended, the oldest; both are counted.
 
 use std::collections::VecDeque;
-use std::hash::{BuildHasher, BuildHasherDefault};
+use std::fmt;
 use std::sync::Arc;
 
-use rustc_hash::{FxHashMap, FxHasher};
+use rustc_hash::FxHashMap;
 use serde::{Serialize, Serializer};
 
+use super::call::{Call, Sighting, shortened, tag_hash};
 use super::copies::Repeat;
 use super::media::MediaTable;
-use super::message::{Address, Message};
-use super::sdp::{self, Direction};
-use crate::packet::{Flow, MediaId, Nanos};
+use super::message::Message;
+use super::sdp::Direction;
+use crate::packet::{MediaId, Nanos};
 
 /// Calls kept by default, ended ones included: 100,000 take well under 1 GiB.
 pub const MAX_CALLS: usize = 100_000;
-/// Moments kept of one call; a call of an hour with session refreshes has some twenty.
-const MAX_MOMENTS: usize = 48;
-/// Parties of a call that may announce media: two, and a few per fork or hop.
-const MAX_PARTIES: usize = 16;
-const MAX_TRANSFERS: usize = 16;
-/// Bytes kept of a URI or a Call-ID.
-const MAX_TEXT: usize = 256;
-
 /// What a call has come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CallState {
@@ -113,6 +106,24 @@ pub enum What {
     Failure(u16),
 }
 
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invite => f.write_str("INVITE"),
+            Self::Challenge(code) => write!(f, "{code}, asked for credentials"),
+            Self::Ringing(code) => write!(f, "{code}, ringing"),
+            Self::Answer => f.write_str("answered"),
+            Self::ReInvite => f.write_str("re-INVITE"),
+            Self::Hold(direction) => write!(f, "hold ({})", direction.attribute()),
+            Self::Refer => f.write_str("REFER: transfer"),
+            Self::Notify(status) => write!(f, "NOTIFY: transfer {status}"),
+            Self::Cancel => f.write_str("CANCEL"),
+            Self::Bye => f.write_str("BYE"),
+            Self::Failure(code) => write!(f, "failed with {code}"),
+        }
+    }
+}
+
 /// One REFER and what became of it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Transfer {
@@ -132,9 +143,9 @@ pub struct Transfer {
     /// From REFER to the NOTIFY with a final status, in milliseconds.
     pub completed_ms: Option<f64>,
     #[serde(skip)]
-    seen: Nanos,
+    pub(super) seen: Nanos,
     #[serde(skip)]
-    cseq: u32,
+    pub(super) cseq: u32,
 }
 
 /// A call as a report shows it. `streams` is joined by the caller, from [`CallReport::media`] or Call-ID.
@@ -192,13 +203,13 @@ pub struct CallReport {
 #[derive(Debug)]
 pub struct Calls {
     by_id: FxHashMap<Arc<str>, u64>,
-    calls: FxHashMap<u64, Call>,
+    by_serial: FxHashMap<u64, Call>,
     next: u64,
-    max_calls: usize,
+    bound: usize,
     ended: VecDeque<u64>,
     begun: VecDeque<u64>,
     events: Vec<CallEvent>,
-    has_events: bool,
+    is_followed: bool,
     evicted_ended: u64,
     evicted_live: u64,
 }
@@ -214,41 +225,17 @@ pub struct CallEvent {
     pub state: CallState,
 }
 
-#[derive(Debug)]
-struct Call {
-    report: CallReport,
-    caller_tag: u64,
-    answered: Option<Nanos>,
-    parties: Vec<Party>,
-}
-
-/// Whoever sends SDP in a call, as one hop sees it: a proxy that rewrites SDP must not replace the
-/// caller's own lines.
-#[derive(Debug)]
-struct Party {
-    key: u64,
-    lines: Vec<MediaId>,
-}
-
-/// When and where a message was seen.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Sighting {
-    pub(super) time: Nanos,
-    pub(super) number: u64,
-    pub(super) flow: Flow,
-}
-
 impl Calls {
     pub(super) fn new(max_calls: usize, has_events: bool) -> Self {
         Self {
             by_id: FxHashMap::default(),
-            calls: FxHashMap::default(),
+            by_serial: FxHashMap::default(),
             next: 0,
-            max_calls: max_calls.max(1),
+            bound: max_calls.max(1),
             ended: VecDeque::new(),
             begun: VecDeque::new(),
             events: Vec::new(),
-            has_events,
+            is_followed: has_events,
             evicted_ended: 0,
             evicted_live: 0,
         }
@@ -256,17 +243,17 @@ impl Calls {
 
     /// Calls kept, ended ones included.
     pub fn len(&self) -> usize {
-        self.calls.len()
+        self.by_serial.len()
     }
 
     /// Was there none?
     pub fn is_empty(&self) -> bool {
-        self.calls.is_empty()
+        self.by_serial.is_empty()
     }
 
     /// Calls that are not over.
     pub fn live(&self) -> usize {
-        self.calls.values().filter(|call| !call.report.state.is_over()).count()
+        self.by_serial.values().filter(|call| !call.report.state.is_over()).count()
     }
 
     /// Calls given up for want of room: ended ones, and such that were not over.
@@ -276,12 +263,12 @@ impl Calls {
 
     /// The call that has this Call-ID now.
     pub fn find(&self, call_id: &str) -> Option<&CallReport> {
-        Some(&self.calls.get(self.by_id.get(call_id)?)?.report)
+        Some(&self.by_serial.get(self.by_id.get(call_id)?)?.report)
     }
 
     /// All calls, in the order in which they began.
     pub fn reports(&self) -> Vec<&CallReport> {
-        let mut calls: Vec<_> = self.calls.iter().collect();
+        let mut calls: Vec<_> = self.by_serial.iter().collect();
         calls.sort_unstable_by_key(|(serial, _)| **serial);
         calls.into_iter().map(|(_, call)| &call.report).collect()
     }
@@ -300,7 +287,7 @@ impl Calls {
         media: &mut MediaTable,
     ) -> Option<u64> {
         let serial = self.serial(at, message, repeat.is_some())?;
-        let call = self.calls.get_mut(&serial)?;
+        let call = self.by_serial.get_mut(&serial)?;
         call.report.messages += 1;
         call.report.last_seen = call.report.last_seen.max(at.time);
         match repeat {
@@ -312,7 +299,7 @@ impl Calls {
                 call.negotiate(at, message, media);
                 if let Some(what) = moment {
                     let moment = call.remember(at, what);
-                    if self.has_events {
+                    if self.is_followed {
                         self.events.push(CallEvent {
                             call_id: Arc::clone(&call.report.call_id),
                             moment,
@@ -329,13 +316,13 @@ impl Calls {
     }
 
     pub(super) fn note_copy(&mut self, serial: u64) {
-        if let Some(call) = self.calls.get_mut(&serial) {
+        if let Some(call) = self.by_serial.get_mut(&serial) {
             call.report.message_copies += 1;
         }
     }
 
     pub(super) fn note_retransmissions(&mut self, serial: u64, more: u64) {
-        if let Some(call) = self.calls.get_mut(&serial) {
+        if let Some(call) = self.by_serial.get_mut(&serial) {
             call.report.retransmissions += more;
         }
     }
@@ -350,7 +337,7 @@ impl Calls {
         if let Some(&serial) = self.by_id.get(&*id) {
             let reused = begins
                 && !is_repeat
-                && self.calls.get(&serial).is_some_and(|call| {
+                && self.by_serial.get(&serial).is_some_and(|call| {
                     call.report.state == CallState::Ended && call.caller_tag != tag_hash(message.from().tag)
                 });
             if !reused {
@@ -366,12 +353,12 @@ impl Calls {
         self.next += 1;
         self.by_id.insert(Arc::clone(&call_id), serial);
         self.begun.push_back(serial);
-        self.calls.insert(serial, Call::new(call_id, at, message, begins));
+        self.by_serial.insert(serial, Call::new(call_id, at, message, begins));
         Some(serial)
     }
 
     fn make_room(&mut self) {
-        while self.calls.len() >= self.max_calls {
+        while self.by_serial.len() >= self.bound {
             let (serial, ended) = match self.ended.pop_front() {
                 Some(serial) => (serial, true),
                 None => match self.begun.pop_front() {
@@ -379,7 +366,7 @@ impl Calls {
                     None => return,
                 },
             };
-            let Some(call) = self.calls.get(&serial) else { continue };
+            let Some(call) = self.by_serial.get(&serial) else { continue };
             // A call that failed may have been tried again since.
             if ended && !call.report.state.is_over() {
                 continue;
@@ -387,292 +374,23 @@ impl Calls {
             let call_id = Arc::clone(&call.report.call_id);
             self.evicted_ended += u64::from(ended);
             self.evicted_live += u64::from(!ended);
-            self.calls.remove(&serial);
+            self.by_serial.remove(&serial);
             if self.by_id.get(&call_id) == Some(&serial) {
                 self.by_id.remove(&call_id);
             }
         }
         // Entries of calls that went by the other queue.
-        if self.begun.len() > 2 * self.max_calls {
-            self.begun.retain(|serial| self.calls.contains_key(serial));
+        if self.begun.len() > 2 * self.bound {
+            self.begun.retain(|serial| self.by_serial.contains_key(serial));
         }
-        if self.ended.len() > 2 * self.max_calls {
+        if self.ended.len() > 2 * self.bound {
             let mut seen = rustc_hash::FxHashSet::default();
-            self.ended.retain(|serial| self.calls.contains_key(serial) && seen.insert(*serial));
+            self.ended.retain(|serial| self.by_serial.contains_key(serial) && seen.insert(*serial));
         }
     }
 }
 
-impl Call {
-    fn new(call_id: Arc<str>, at: Sighting, message: &Message<'_>, begins: bool) -> Self {
-        let (from, to) = (message.from(), message.to());
-        // Within a dialog the From of a BYE may be the called.
-        let is_callers = message.method() == "INVITE";
-        Self {
-            report: CallReport {
-                call_id,
-                from: uri_text(&from),
-                to: uri_text(&to),
-                state: CallState::Inviting,
-                final_code: None,
-                ended_by: None,
-                setup_ms: None,
-                ringing_ms: None,
-                talked_ms: None,
-                messages: 0,
-                message_copies: 0,
-                retransmissions: 0,
-                auth_challenges: 0,
-                reinvites: 0,
-                transfers: Vec::new(),
-                seen_from_the_middle: !begins,
-                media: Vec::new(),
-                moments: Vec::new(),
-                first_frame: at.number,
-                began: at.time,
-                last_seen: at.time,
-            },
-            caller_tag: if is_callers { tag_hash(from.tag) } else { 0 },
-            answered: None,
-            parties: Vec::new(),
-        }
-    }
-
-    /// Moves the state. Gives what is worth remembering.
-    fn advance(&mut self, at: Sighting, message: &Message<'_>, media: &mut MediaTable) -> Option<What> {
-        match message.status() {
-            None => self.request(at, message, media),
-            Some(code) => self.response(at, message, code, media),
-        }
-    }
-
-    fn request(&mut self, at: Sighting, message: &Message<'_>, media: &mut MediaTable) -> Option<What> {
-        match message.method() {
-            "INVITE" if message.to().tag.is_some() => {
-                if self.report.seen_from_the_middle && self.report.state == CallState::Inviting {
-                    self.report.state = CallState::Answered;
-                }
-                self.report.reinvites += 1;
-                Some(What::ReInvite)
-            }
-            "INVITE" => match self.report.state {
-                CallState::Challenged | CallState::Failed(_) | CallState::Cancelled => {
-                    self.report.state = CallState::Inviting;
-                    self.report.final_code = None;
-                    None
-                }
-                CallState::Inviting if self.report.messages == 1 => Some(What::Invite),
-                _ => None,
-            },
-            "CANCEL" => {
-                // If a 2xx wins the race, it opens the lines again.
-                if !matches!(self.report.state, CallState::Answered | CallState::Ended) {
-                    self.withdraw(at, media);
-                }
-                Some(What::Cancel)
-            }
-            "BYE" => {
-                if self.report.state == CallState::Ended {
-                    return None; // the same BYE on the next hop, or both hung up at once
-                }
-                self.report.state = CallState::Ended;
-                self.report.talked_ms = self.answered.map(|answered| millis(at.time, answered));
-                if self.caller_tag != 0 {
-                    let is_caller = self.caller_tag == tag_hash(message.from().tag);
-                    self.report.ended_by = Some(if is_caller { "caller" } else { "called" });
-                }
-                self.withdraw(at, media);
-                Some(What::Bye)
-            }
-            "REFER" => {
-                self.refer(at, message);
-                Some(What::Refer)
-            }
-            "NOTIFY" => self.notify(at, message),
-            _ => None,
-        }
-    }
-
-    fn response(
-        &mut self,
-        at: Sighting,
-        message: &Message<'_>,
-        code: u16,
-        media: &mut MediaTable,
-    ) -> Option<What> {
-        let is_challenge = matches!(code, 401 | 407);
-        self.report.auth_challenges += u64::from(is_challenge);
-        if message.method() == "REFER" {
-            let cseq = message.cseq.map(|cseq| cseq.number);
-            let transfer = self.report.transfers.iter_mut().rev().find(|t| Some(t.cseq) == cseq);
-            if let Some(transfer) = transfer {
-                transfer.answer = Some(code);
-            }
-            return None;
-        }
-        if message.method() != "INVITE" {
-            return None;
-        }
-        let state = self.report.state;
-        let is_open = matches!(state, CallState::Inviting | CallState::Ringing | CallState::Challenged);
-        match code {
-            101..=199 if is_open => {
-                let is_first = state != CallState::Ringing;
-                self.report.state = CallState::Ringing;
-                if self.report.ringing_ms.is_none() && !self.report.seen_from_the_middle {
-                    self.report.ringing_ms = Some(millis(at.time, self.report.began));
-                }
-                is_first.then_some(What::Ringing(code))
-            }
-            200..=299 if !matches!(state, CallState::Answered | CallState::Ended) => {
-                self.report.state = CallState::Answered;
-                self.report.final_code = None;
-                self.answered = Some(at.time);
-                if !self.report.seen_from_the_middle {
-                    self.report.setup_ms = Some(millis(at.time, self.report.began));
-                }
-                // Another branch may have failed before.
-                for id in self.parties.iter().flat_map(|party| &party.lines) {
-                    media.reopen(*id, at.time);
-                }
-                Some(What::Answer)
-            }
-            300..=699 if is_open => {
-                self.report.state = match code {
-                    401 | 407 => CallState::Challenged,
-                    487 => CallState::Cancelled,
-                    _ => CallState::Failed(code),
-                };
-                self.report.final_code = (!is_challenge).then_some(code);
-                self.withdraw(at, media);
-                Some(if is_challenge { What::Challenge(code) } else { What::Failure(code) })
-            }
-            _ => None,
-        }
-    }
-
-    fn refer(&mut self, at: Sighting, message: &Message<'_>) {
-        if self.report.transfers.len() >= MAX_TRANSFERS {
-            return;
-        }
-        let target = Address::parse(message.header("refer-to", Some(b'r')).unwrap_or_default());
-        self.report.transfers.push(Transfer {
-            at_s: Nanos(at.time.0.saturating_sub(self.report.began.0)),
-            frame: at.number,
-            by: uri_text(&message.from()),
-            target: uri_text(&target),
-            answer: None,
-            outcome: None,
-            completed_ms: None,
-            seen: at.time,
-            cseq: message.cseq.map_or(0, |cseq| cseq.number),
-        });
-    }
-
-    /// A NOTIFY of `Event: refer` carries the new call's status line (RFC 3515, 2.4.5); its `id` is REFER's CSeq.
-    fn notify(&mut self, at: Sighting, message: &Message<'_>) -> Option<What> {
-        let event = message.header("event", Some(b'o'))?;
-        let fragment = Message::parse(message.body).ok()?;
-        let code = fragment.status()?;
-        let id =
-            super::message::parameter(event, b"id").and_then(|id| std::str::from_utf8(id).ok()?.parse().ok());
-        let transfers = &mut self.report.transfers;
-        let named = transfers.iter().rposition(|t| Some(t.cseq) == id);
-        let index = named.or(transfers.len().checked_sub(1))?;
-        let transfer = transfers.get_mut(index)?;
-        transfer.outcome = Some(code);
-        if code >= 200 && transfer.completed_ms.is_none() {
-            transfer.completed_ms = Some(millis(at.time, transfer.seen));
-        }
-        Some(What::Notify(code))
-    }
-
-    /// Offers and answers. SDP elsewhere (the capabilities in an answer to OPTIONS) announces nothing.
-    fn negotiate(&mut self, at: Sighting, message: &Message<'_>, media: &mut MediaTable) {
-        let negotiates = matches!(message.method(), "INVITE" | "ACK" | "PRACK" | "UPDATE");
-        if !negotiates
-            || message.body.is_empty()
-            || message.is_encoded
-            || self.report.state == CallState::Ended
-            || message.status().is_some_and(|code| code >= 300)
-        {
-            return;
-        }
-        let Some(description) = sdp::describe(message.content_type, message.body) else { return };
-        if description.lines.is_empty() {
-            return;
-        }
-        let hold = description.lines.iter().map(|line| line.direction).find(|d| *d != Direction::SendRecv);
-        if let Some(direction) = hold.filter(|_| message.status().is_none()) {
-            self.remember(at, What::Hold(direction));
-        }
-        let mut lines = Vec::with_capacity(description.lines.len());
-        for line in &description.lines {
-            let Some(id) = media.announce(&self.report.call_id, line, at.time, at.number) else { continue };
-            lines.push(id);
-            if !self.report.media.contains(&id) && self.report.media.len() < 4 * MAX_PARTIES {
-                self.report.media.push(id);
-            }
-        }
-        let key = party_key(message, &at.flow);
-        let known = self.parties.iter().position(|party| party.key == key);
-        if known.is_none() && self.parties.len() >= MAX_PARTIES {
-            let oldest = self.parties.remove(0);
-            withdraw_all(&oldest.lines, &[], at, media);
-        }
-        match known.and_then(|index| self.parties.get_mut(index)) {
-            Some(party) => {
-                let before = std::mem::replace(&mut party.lines, lines);
-                let kept: Vec<_> =
-                    self.parties.iter().flat_map(|party| party.lines.iter().copied()).collect();
-                withdraw_all(&before, &kept, at, media);
-            }
-            None => self.parties.push(Party { key, lines }),
-        }
-    }
-
-    fn withdraw(&self, at: Sighting, media: &mut MediaTable) {
-        for party in &self.parties {
-            withdraw_all(&party.lines, &[], at, media);
-        }
-    }
-
-    fn remember(&mut self, at: Sighting, what: What) -> Moment {
-        let moment = Moment { time: at.time, number: at.number, what };
-        if self.report.moments.len() < MAX_MOMENTS {
-            self.report.moments.push(moment);
-        }
-        moment
-    }
-}
-
-fn withdraw_all(lines: &[MediaId], except: &[MediaId], at: Sighting, media: &mut MediaTable) {
-    for id in lines.iter().filter(|id| !except.contains(id)) {
-        media.withdraw(*id, at.time);
-    }
-}
-
-fn party_key(message: &Message<'_>, flow: &Flow) -> u64 {
-    BuildHasherDefault::<FxHasher>::default().hash_one((message.sender_tag(), flow.src, flow.dst))
-}
-
-/// Zero is "unknown".
-fn tag_hash(tag: Option<&[u8]>) -> u64 {
-    tag.map_or(0, |tag| BuildHasherDefault::<FxHasher>::default().hash_one(tag) | 1)
-}
-
-fn shortened(bytes: &[u8]) -> &[u8] {
-    bytes.get(..MAX_TEXT).unwrap_or(bytes)
-}
-
-fn uri_text(address: &Address<'_>) -> Box<str> {
-    String::from_utf8_lossy(shortened(address.uri)).into()
-}
-
-fn millis(later: Nanos, earlier: Nanos) -> f64 {
-    later.since(earlier) as f64 / 1e6
-}
-
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 fn seconds<S: Serializer>(time: &Nanos, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(time.0 as f64 / 1e9)
 }

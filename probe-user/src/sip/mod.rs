@@ -10,13 +10,16 @@
 //!   signalling   all of them in the order of the capture; what callers use
 //! ```
 
+mod call;
 pub mod calls;
 pub mod copies;
+mod defects;
 pub mod media;
 pub mod message;
 pub mod sdp;
 pub mod signalling;
 mod stream;
+mod text;
 pub mod totals;
 
 pub use calls::{CallEvent, CallReport, CallState};

@@ -12,13 +12,14 @@
 
 use serde::Serialize;
 
-use super::calls::{CallEvent, CallReport, Calls, MAX_CALLS, Sighting};
+use super::call::Sighting;
+use super::calls::{CallEvent, CallReport, Calls, MAX_CALLS};
 use super::copies::{Key, Noted, Repeat, Seen, Transmissions, Transport};
 use super::media::{self, MediaTable};
 use super::message::{self, Front, Malformed, Message};
 use super::stream::{Segment, Streams};
 use super::totals::SipReport;
-use crate::dedup::{Cause, CopyStats};
+use crate::dedup::{Cause, CopyStats, explain};
 use crate::packet::{Evidence, Flow, Nanos};
 
 /// Bounds, and what the caller wants to follow.
@@ -28,6 +29,8 @@ pub struct Limits {
     pub calls: usize,
     /// Media lines announced at one time.
     pub media_lines: usize,
+    /// How long packets still belong to a call that has ended. tshark never ends it: a comparison needs forever.
+    pub grace: Nanos,
     /// Keep changes of endpoints for [`MediaTable::drain_changes`]: for the kernel's map.
     pub follow_endpoints: bool,
     /// Keep changes of calls for [`Signalling::drain_events`]: for the health log.
@@ -36,7 +39,13 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { calls: MAX_CALLS, media_lines: media::MAX_LINES, follow_endpoints: false, follow_calls: false }
+        Self {
+            calls: MAX_CALLS,
+            media_lines: media::MAX_LINES,
+            grace: media::GRACE,
+            follow_endpoints: false,
+            follow_calls: false,
+        }
     }
 }
 
@@ -111,7 +120,7 @@ impl Default for Signalling {
 impl Signalling {
     /// An empty tracker.
     pub fn new(limits: Limits) -> Self {
-        let media = MediaTable::new(limits.media_lines);
+        let media = MediaTable::new(limits.media_lines).with_grace(limits.grace);
         Self {
             media: if limits.follow_endpoints { media.followed() } else { media },
             calls: Calls::new(limits.calls, limits.follow_calls),
@@ -141,6 +150,10 @@ impl Signalling {
         let key = Key::of_frame(flow, transport, payload);
         let seen = self.transmissions.observe(key, time, number, evidence);
         if let Seen::Copy { original, number: of, delay_ns } = seen {
+            if self.transmissions.noted(&key).is_empty() {
+                // Of a keep-alive, of half a message, of junk: no copy of a message.
+                return Observed::Copy { of, cause: explain(&original, evidence).0 };
+            }
             let cause = self.copies.observe(&original, evidence, delay_ns, of, number);
             return self.count_copies(&key, of, cause);
         }
@@ -321,3 +334,11 @@ impl Signalling {
 #[cfg(test)]
 #[path = "stories_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "captures_tests.rs"]
+mod captures_tests;
+
+#[cfg(test)]
+#[path = "cost_tests.rs"]
+mod cost_tests;

@@ -12,15 +12,17 @@ const PHONE: [u8; 4] = [10, 0, 0, 1];
 const PBX: [u8; 4] = [10, 0, 0, 2];
 
 /// A wire with taps on it, and the probe behind them.
-struct Wire {
+pub(super) struct Wire {
     probe: Signalling,
     number: u64,
     /// Further copies of each frame: delay in microseconds and evidence.
     taps: Vec<(u64, Evidence)>,
     tcp_seq: u32,
+    /// What was sent, without copies.
+    pub(super) sent: Vec<(Flow, String)>,
 }
 
-fn seen() -> Evidence {
+pub(super) fn seen() -> Evidence {
     Evidence {
         tap: Tap { interface: 0, egress: false },
         dst_mac: [2, 0, 0, 0, 0, 1],
@@ -34,9 +36,9 @@ fn seen() -> Evidence {
 }
 
 impl Wire {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let limits = Limits { follow_endpoints: true, follow_calls: true, ..Limits::default() };
-        Self { probe: Signalling::new(limits), number: 0, taps: Vec::new(), tcp_seq: 1 }
+        Self { probe: Signalling::new(limits), number: 0, taps: Vec::new(), tcp_seq: 1, sent: Vec::new() }
     }
 
     /// The story's taps: each frame again 38 us later with another MAC and no IP ID, and both inside rpcap.
@@ -50,6 +52,7 @@ impl Wire {
     fn send(&mut self, ms: u64, from: [u8; 4], text: &str) -> Observed {
         let to = if from == PHONE { PBX } else { PHONE };
         let flow = Flow { src: Endpoint::v4(from, 5060), dst: Endpoint::v4(to, 5060) };
+        self.sent.push((flow, text.to_owned()));
         let first = self.capture(ms, 0, flow, &seen(), text);
         let original = self.number;
         for (delay_us, evidence) in self.taps.clone() {
@@ -104,7 +107,7 @@ fn rtp(address: [u8; 4], port: u16) -> Flow {
 }
 
 /// A call with authentication, a transfer, and an end by the called.
-fn whole_call(wire: &mut Wire) {
+pub(super) fn whole_call(wire: &mut Wire) {
     wire.send(0, PHONE, &with_sdp(&request("INVITE", 1, ""), PHONE, 4000));
     wire.send(5, PBX, &response(407, "1 INVITE"));
     wire.send(10, PHONE, &request("ACK", 1, "bob"));
@@ -303,7 +306,7 @@ fn media_follows_offer_answer_and_end() {
     assert_eq!(media.info(offer).unwrap().announced_at, 1);
     wire.probe.advance(Nanos(10_012 * MS + media::GRACE.0));
     assert_eq!(wire.probe.media().lookup(&rtp(PHONE, 4000)), MediaId::UNANNOUNCED);
-    let changes = Vec::from_iter(wire.probe.media_mut().drain_changes());
+    let changes = wire.probe.media_mut().drain_changes().collect::<Vec<_>>();
     let added = changes.iter().filter(|change| matches!(change, EndpointChange::Added(_))).count();
     assert_eq!((added, changes.len()), (4, 8), "RTP and RTCP, on and off");
 }
@@ -427,4 +430,78 @@ fn flood_of_new_calls_stays_bounded_and_is_counted() {
     assert_eq!(given_up.ended_calls + given_up.live_calls, 19_500);
     assert!(given_up.ended_calls > 6000 && given_up.media_lines > 0, "{given_up:?}");
     assert!(report.sip.kinds.iter().count() <= 66);
+}
+
+#[test]
+fn copy_of_junk_is_no_copy_of_a_message() {
+    let mut wire = Wire::tapped_as_in_the_story();
+    wire.send(0, PHONE, "GET / HTTP/1.1\r\n\r\n");
+    let report = wire.probe.report();
+    assert_eq!((report.sip.malformed, report.sip.copies, report.sip.causes.len()), (1, 0, 0));
+}
+
+#[test]
+fn call_takes_less_than_a_kibibyte_before_its_texts() {
+    assert!(size_of::<crate::sip::CallReport>() < 512, "{}", size_of::<crate::sip::CallReport>());
+    assert!(size_of::<crate::sip::calls::Moment>() <= 32);
+}
+
+mod properties {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Frames of a real call in any order, at any time, from any tap, with bytes changed: each is accounted for once,
+        /// and the kernel's map is what the table says.
+        #[test]
+        fn every_frame_is_accounted_for_and_the_kernel_follows(
+            steps in proptest::collection::vec((0..16_usize, 0..4000_u64, 0..3_u16, any::<Option<(u16, u8)>>()), 1..120),
+        ) {
+            let mut story = Wire::new();
+            whole_call(&mut story);
+            let mut wire = Wire::new();
+            let mut kernel = BTreeSet::new();
+            let (mut messages, mut copies, mut others, mut ms) = (0, 0, 0, 0);
+            for (which, pause, tap, edit) in steps {
+                ms += pause * pause / 4000;
+                let (flow, text) = &story.sent[which];
+                let mut bytes = text.clone().into_bytes();
+                if let Some((at, byte)) = edit {
+                    let at = usize::from(at) % bytes.len();
+                    bytes[at] = byte;
+                }
+                let evidence = Evidence { tap: Tap { interface: tap, egress: false }, ..seen() };
+                let time = Nanos(ms * MS);
+                match wire.probe.observe(time, ms, *flow, Transport::Udp, &evidence, &bytes) {
+                    Observed::Messages { count, .. } => messages += u64::from(count),
+                    Observed::Copy { .. } => copies += 1,
+                    _ => others += 1,
+                }
+                for change in wire.probe.media_mut().drain_changes() {
+                    match change {
+                        EndpointChange::Added(endpoint) => prop_assert!(kernel.insert(endpoint)),
+                        EndpointChange::Removed(endpoint) => prop_assert!(kernel.remove(&endpoint)),
+                    }
+                }
+            }
+            let report = wire.probe.report();
+            let sip = &report.sip;
+            prop_assert_eq!(sip.messages, messages);
+            prop_assert_eq!(sip.malformed + sip.keep_alives, others);
+            prop_assert!(sip.copies <= copies);
+            let by_kind: u64 = sip.kinds.iter().map(|(_, tally)| tally.messages).sum();
+            prop_assert_eq!(by_kind, messages);
+            prop_assert_eq!(sip.retransmissions, sip.repeats.retransmissions());
+            prop_assert!(report.calls.iter().map(|call| call.messages).sum::<u64>() <= messages);
+            for endpoint in &kernel {
+                prop_assert!(probe_ebpf::Endpoints::is_announced(wire.probe.media(), &endpoint.key()));
+            }
+            wire.probe.advance(Nanos((ms + 10_000_000) * MS));
+        }
+    }
 }

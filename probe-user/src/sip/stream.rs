@@ -21,7 +21,7 @@ const MAX_HELD_TOTAL: usize = 16 << 20;
 /// Streams by direction.
 #[derive(Debug, Default)]
 pub(super) struct Streams {
-    streams: FxHashMap<Flow, Stream>,
+    by_flow: FxHashMap<Flow, Stream>,
     oldest: VecDeque<Flow>,
     held: usize,
 }
@@ -46,12 +46,12 @@ impl Streams {
     pub(super) fn accept<'a>(&mut self, flow: Flow, seq: u32, payload: &'a [u8]) -> Segment<'a> {
         // A segment is at most 64 KiB.
         let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-        if !self.streams.contains_key(&flow) {
+        if !self.by_flow.contains_key(&flow) {
             self.make_room();
             self.oldest.push_back(flow);
-            self.streams.insert(flow, Stream { next: seq, held: Vec::new() });
+            self.by_flow.insert(flow, Stream { next: seq, held: Vec::new() });
         }
-        let Some(stream) = self.streams.get_mut(&flow) else { return Segment::Old };
+        let Some(stream) = self.by_flow.get_mut(&flow) else { return Segment::Old };
         let ahead = seq.wrapping_sub(stream.next).cast_signed();
         let overlap = usize::try_from(ahead.unsigned_abs()).unwrap_or(usize::MAX);
         // A jump far back is a new connection on old ports, not an old segment.
@@ -78,7 +78,7 @@ impl Streams {
     /// Holds the beginning of a message until it continues. `false` if there is no room for it.
     pub(super) fn hold(&mut self, flow: &Flow, rest: &[u8]) -> bool {
         let is_room = rest.len() <= MAX_HELD && self.held + rest.len() <= MAX_HELD_TOTAL;
-        if let Some(stream) = self.streams.get_mut(flow).filter(|_| is_room) {
+        if let Some(stream) = self.by_flow.get_mut(flow).filter(|_| is_room) {
             stream.held = rest.to_vec();
             self.held += rest.len();
         }
@@ -87,7 +87,7 @@ impl Streams {
 
     fn make_room(&mut self) {
         while self.oldest.len() >= MAX_STREAMS {
-            let gone = self.oldest.pop_front().and_then(|flow| self.streams.remove(&flow));
+            let gone = self.oldest.pop_front().and_then(|flow| self.by_flow.remove(&flow));
             self.held -= gone.map_or(0, |stream| stream.held.len());
         }
     }
@@ -137,7 +137,7 @@ mod tests {
             streams.accept(flow, 0, &half);
             streams.hold(&flow, &half);
         }
-        assert!(streams.streams.len() <= MAX_STREAMS && streams.held <= MAX_HELD_TOTAL);
-        assert_eq!(streams.held, streams.streams.values().map(|s| s.held.len()).sum::<usize>());
+        assert!(streams.by_flow.len() <= MAX_STREAMS && streams.held <= MAX_HELD_TOTAL);
+        assert_eq!(streams.held, streams.by_flow.values().map(|s| s.held.len()).sum::<usize>());
     }
 }

@@ -30,7 +30,8 @@ use std::time::Duration;
 
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray};
 use aya::programs::links::FdLink;
-use aya::{Ebpf, Pod};
+use aya::programs::{ProgramError, ProgramInfo, SchedClassifier, Xdp};
+use aya::{Ebpf, Pod, TestRun as _, TestRunOptions};
 use probe_ebpf::Config;
 use probe_ebpf::classify::Verdict;
 use probe_ebpf::record::{COUNTER_ENTRIES, Counters, KernelLoss};
@@ -204,7 +205,18 @@ pub struct LiveCapture {
     log: Option<KernelLog>,
     counters: PerCpuArray<MapData, CounterWords>,
     /// Programs and the maps that userspace does not touch.
-    _ebpf: Ebpf,
+    ebpf: Ebpf,
+}
+
+/// What came of a [`LiveCapture::test_run`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TestRun {
+    /// What the program returned.
+    pub returned: u32,
+    /// The frame afterwards.
+    pub frame: Vec<u8>,
+    /// Mean duration of a run.
+    pub mean: Duration,
 }
 
 /// The counters of one tap on one CPU, as words.
@@ -214,11 +226,21 @@ impl LiveCapture {
     /// Loads the programs and attaches them. On any error nothing is left behind.
     pub fn start(options: &LiveOptions) -> Result<Self, LiveError> {
         let taps = attach::taps(&options.interfaces)?;
+        let mut capture = Self::load(options, &taps)?;
+        capture.links = attach::attach(&mut capture.ebpf, options, &taps, &mut capture.ladder)?;
+        Ok(capture)
+    }
+
+    /// Loads the programs and attaches them nowhere: for [`test_run`](Self::test_run).
+    pub fn detached(options: &LiveOptions) -> Result<Self, LiveError> {
+        Self::load(options, &attach::taps(&options.interfaces)?)
+    }
+
+    fn load(options: &LiveOptions, taps: &[attach::Tap]) -> Result<Self, LiveError> {
         let mut ladder = Vec::new();
-        let mut loaded = load::load(options, &taps, &mut ladder)?;
-        let links = attach::attach(&mut loaded.ebpf, options, &taps, &mut ladder)?;
+        let loaded = load::load(options, taps, &mut ladder)?;
         Ok(Self {
-            links,
+            links: Vec::new(),
             ladder,
             interfaces: options.interfaces.clone(),
             egress: options.egress,
@@ -226,7 +248,7 @@ impl LiveCapture {
             endpoints: Some(loaded.endpoints),
             log: loaded.log,
             counters: loaded.counters,
-            _ebpf: loaded.ebpf,
+            ebpf: loaded.ebpf,
         })
     }
 
@@ -248,6 +270,43 @@ impl LiveCapture {
     /// What the programs log. It can be taken once.
     pub fn take_logger(&mut self) -> Option<KernelLog> {
         self.log.take()
+    }
+
+    /// Runs a program on `frame`, `repeat` times, as if it had come through the loopback interface. Counters and
+    /// records are real. For tests and for measuring what a frame costs.
+    pub fn test_run(&mut self, egress: bool, frame: &[u8], repeat: u32) -> Result<TestRun, LiveError> {
+        // The kernel writes back what it was given, plus what the program may have added.
+        let mut after = vec![0; frame.len() + 256];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut after),
+            repeat,
+            ..TestRunOptions::new()
+        };
+        let run = if egress {
+            load::program::<SchedClassifier>(&mut self.ebpf, load::EGRESS)?.test_run(options)
+        } else {
+            load::program::<Xdp>(&mut self.ebpf, load::INGRESS)?.test_run(options)
+        };
+        let act = || format!("cannot test-run the program on a frame of {} bytes", frame.len());
+        let run = run.map_err(|error| load::refused(&act(), error.into()))?;
+        after.truncate(run.data_size_out as usize);
+        Ok(TestRun { returned: run.return_value, frame: after, mean: run.duration })
+    }
+
+    /// Instructions that the verifier walked for the ingress and, if loaded, the egress program.
+    pub fn verified_instructions(&mut self) -> Result<(u32, Option<u32>), LiveError> {
+        let count = |info: ProgramInfo| info.verified_instruction_count().unwrap_or(0);
+        let refused = |error: ProgramError| load::refused("cannot ask for program details", error.into());
+        let ingress =
+            load::program::<Xdp>(&mut self.ebpf, load::INGRESS)?.info().map(count).map_err(refused)?;
+        let egress = if self.egress {
+            let program = load::program::<SchedClassifier>(&mut self.ebpf, load::EGRESS)?;
+            Some(program.info().map(count).map_err(refused)?)
+        } else {
+            None
+        };
+        Ok((ingress, egress))
     }
 
     /// Detaches from all interfaces and waits for the programs that were running meanwhile, so that counters

@@ -1,0 +1,424 @@
+//! The BPF programs on this kernel, one frame at a time, against what the shared classifier says on the host.
+//!
+//! Frames are run through the loaded programs by BPF_PROG_TEST_RUN. Of each, four things must hold: the program
+//! passes it, its bytes are what they were, exactly one counter moved and it is the one that the host's
+//! classifier names, and a record came if and only if the verdict is a match, with every field right.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use probe_ebpf::config::MediaRule;
+use probe_ebpf::record::{MediaCommon, MediaHead4, MediaHead6, PacketHead, kind, point};
+use probe_ebpf::{Config, EndpointKey, Endpoints, Layers, Verdict, classify, fingerprint};
+use voxlab::frames::{Frame, rtcp, rtp, sip};
+use voxlab::privileges::{root_for, skipped};
+use voxprobe::capture::live::{KernelCounters, LiveCapture, LiveOptions, Record, RingReader};
+use voxprobe::packet::Endpoint;
+
+const XDP_PASS: u32 = 2;
+const TCX_NEXT: u32 = u32::MAX;
+const ETHERNET_HEADER: usize = 14;
+/// What the kernel test-runs a classifier on: a whole network header, and no more than a page with headroom.
+const CLASSIFIER_FRAMES: std::ops::RangeInclusive<usize> = ETHERNET_HEADER + 40..=3_000;
+
+/// The programs of one configuration, and the host's side of it.
+struct Bench {
+    capture: LiveCapture,
+    rings: RingReader,
+    config: Config,
+    announced: Vec<EndpointKey>,
+}
+
+/// The endpoint table on the host.
+struct Announced<'a>(&'a [EndpointKey]);
+
+impl Endpoints for Announced<'_> {
+    fn is_announced(&self, key: &EndpointKey) -> bool {
+        self.0.contains(key)
+    }
+}
+
+/// A record, owned.
+#[derive(Debug, PartialEq)]
+enum Owned {
+    Media4(MediaHead4),
+    Media6(MediaHead6),
+    Packet(PacketHead, Vec<u8>),
+}
+
+impl Bench {
+    fn new(config: Config, announced: &[Endpoint]) -> Self {
+        let mut options = LiveOptions::new(["lo"]);
+        options.egress = true;
+        options.config = config;
+        options.ring_bytes = 1 << 16;
+        let mut capture = LiveCapture::detached(&options).unwrap();
+        let rings = capture.take_rings().unwrap();
+        let mut endpoints = capture.take_endpoints().unwrap();
+        for endpoint in announced {
+            assert!(endpoints.insert(*endpoint));
+        }
+        Self { capture, rings, config, announced: announced.iter().map(Endpoint::key).collect() }
+    }
+
+    fn rule(rule: MediaRule) -> Self {
+        Self::new(Config { media_rule: rule as u8, ..Config::DEFAULT }, &[])
+    }
+
+    /// Runs a frame through both programs and checks everything that must hold. Returns the verdict.
+    fn check(&mut self, name: &str, frame: &[u8]) -> Verdict {
+        let (verdict, layers) = classify::ethernet(frame, &self.config, &Announced(&self.announced));
+        for egress in [false, true] {
+            if egress && !CLASSIFIER_FRAMES.contains(&frame.len()) {
+                continue;
+            }
+            let before = self.capture.counters().unwrap();
+            let run = self
+                .capture
+                .test_run(egress, frame, 1)
+                .unwrap_or_else(|error| panic!("{name} ({} bytes, egress {egress}): {error}", frame.len()));
+            assert_eq!(run.returned, if egress { TCX_NEXT } else { XDP_PASS }, "{name}: what was returned");
+            assert!(run.frame == frame, "{name}: the frame was changed (egress {egress})");
+            let after = self.capture.counters().unwrap();
+            assert_eq!(moved(&before, &after), [(egress, verdict)], "{name}: {}", hex(frame));
+            let mut records = Vec::new();
+            self.rings.poll(100, |record| records.push(own(record)));
+            let expected: Vec<_> = expected(frame, verdict, layers.as_ref(), egress).into_iter().collect();
+            assert_eq!(records, expected, "{name}: {}", hex(frame));
+            assert_eq!(after.lost(), 0);
+        }
+        verdict
+    }
+}
+
+/// Which counters moved between two readings, each once per step.
+fn moved(before: &KernelCounters, after: &KernelCounters) -> Vec<(bool, Verdict)> {
+    let mut moved = Vec::new();
+    for (before, after) in before.taps.iter().zip(&after.taps) {
+        for verdict in Verdict::ALL {
+            let count = |counters: &probe_ebpf::record::Counters| counters.verdicts[verdict as usize];
+            let steps = count(&after.counters) - count(&before.counters);
+            moved.extend((0..steps).map(|_| (after.egress, verdict)));
+        }
+    }
+    assert_eq!(before.unknown, after.unknown, "a frame of an unknown interface");
+    moved
+}
+
+/// The record without its time, which is checked to be there.
+fn own(record: Record<'_>) -> Owned {
+    assert!(record.time_ns() > 0);
+    match record {
+        Record::Media4(head) => {
+            Owned::Media4(MediaHead4 { common: MediaCommon { time_ns: 0, ..head.common }, ..*head })
+        }
+        Record::Media6(head) => {
+            Owned::Media6(MediaHead6 { common: MediaCommon { time_ns: 0, ..head.common }, ..*head })
+        }
+        Record::Packet(head, bytes) => Owned::Packet(PacketHead { time_ns: 0, ..*head }, bytes.to_vec()),
+    }
+}
+
+/// The record that a frame must give, put together field by field from its bytes.
+fn expected(frame: &[u8], verdict: Verdict, layers: Option<&Layers>, egress: bool) -> Option<Owned> {
+    let at = if egress { point::EGRESS } else { 0 };
+    let wire_len = u32::try_from(frame.len()).unwrap();
+    match (verdict, layers) {
+        (Verdict::Rtp, Some(layers)) => Some(media(frame, layers, at)),
+        _ if verdict.is_matched() => {
+            let head = PacketHead {
+                time_ns: 0,
+                kind: kind::PACKET,
+                point: at,
+                outer_vlan: 0,
+                wire_len,
+                captured_len: wire_len.min(16_384),
+                verdict: verdict as u8,
+                reserved: [0; 3],
+            };
+            Some(Owned::Packet(head, frame[..frame.len().min(16_384)].to_vec()))
+        }
+        _ => None,
+    }
+}
+
+fn media(frame: &[u8], layers: &Layers, at: u8) -> Owned {
+    let print = fingerprint::of_rtp(frame, layers).unwrap();
+    let be16 = |offset: usize| u16::from_be_bytes([frame[offset], frame[offset + 1]]);
+    let (ip, udp) = (layers.ip, layers.transport);
+    let hashed = if print.hashed { kind::HASHED } else { 0 };
+    let tagged = if layers.vlan_tags > 0 { point::TAGGED } else { 0 };
+    let common = MediaCommon {
+        time_ns: 0,
+        kind: hashed,
+        point: at | tagged,
+        outer_vlan: if layers.vlan_tags > 0 { be16(14) } else { 0 },
+        udp_len: be16(udp + 4),
+        fingerprint: print.value,
+        src_port: be16(udp),
+        dst_port: be16(udp + 2),
+        ip_id: 0,
+        ttl: 0,
+        tos: 0,
+        rtp: frame[udp + 8..udp + 20].try_into().unwrap(),
+        macs: frame[..12].try_into().unwrap(),
+    };
+    let inner_vlan = if layers.vlan_tags > 1 { be16(18) } else { 0 };
+    let inner_tagged = u16::from(layers.vlan_tags > 1);
+    if layers.v6 {
+        return Owned::Media6(MediaHead6 {
+            common: MediaCommon {
+                kind: kind::MEDIA6 | hashed,
+                ttl: frame[ip + 7],
+                tos: frame[ip] << 4 | frame[ip + 1] >> 4,
+                ..common
+            },
+            src: frame[ip + 8..ip + 24].try_into().unwrap(),
+            dst: frame[ip + 24..ip + 40].try_into().unwrap(),
+            inner_vlan,
+            inner_tagged,
+            flow_label: u32::from(frame[ip + 1] & 0xf) << 16 | u32::from(be16(ip + 2)),
+        });
+    }
+    let whole = if frame[ip + 6] & 0x40 != 0 { kind::DONT_FRAGMENT } else { 0 };
+    let common = MediaCommon { ip_id: be16(ip + 4), ttl: frame[ip + 8], tos: frame[ip + 1], ..common };
+    let src: [u8; 4] = frame[ip + 12..ip + 16].try_into().unwrap();
+    let dst: [u8; 4] = frame[ip + 16..ip + 20].try_into().unwrap();
+    if inner_tagged == 1 {
+        let wide = |v4: [u8; 4]| {
+            let mut address = [0; 16];
+            address[..4].copy_from_slice(&v4);
+            address
+        };
+        let kind = kind::MEDIA4_TWO_TAGS | hashed | whole;
+        return Owned::Media6(MediaHead6 {
+            common: MediaCommon { kind, ..common },
+            src: wide(src),
+            dst: wide(dst),
+            inner_vlan,
+            inner_tagged,
+            flow_label: 0,
+        });
+    }
+    let kind = kind::MEDIA4 | hashed | whole;
+    Owned::Media4(MediaHead4 { common: MediaCommon { kind, ..common }, src, dst })
+}
+
+fn hex(frame: &[u8]) -> String {
+    frame.iter().take(160).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Frames of every kind, each with its name and its verdict under [`MediaRule::Range`].
+fn table() -> Vec<(&'static str, Vec<u8>, Verdict)> {
+    let udp = |port: u16, payload: Vec<u8>| Frame { dst_port: port, payload, ..Frame::default() }.bytes();
+    let tcp = |port: u16, payload: Vec<u8>| {
+        Frame { protocol: 6, dst_port: port, payload, ..Frame::default() }.bytes()
+    };
+    let tagged = |tags: &[(u16, u16)]| Frame { tags: tags.to_vec(), ..Frame::default() };
+    let v6 = |extensions: Vec<(u8, Vec<u8>)>| Frame { v6: true, extensions, ..Frame::default() }.bytes();
+    let v4 = |fragment: u16, protocol: u8| Frame { fragment, protocol, ..Frame::default() }.bytes();
+    let options = || vec![0, 0, 1, 4, 0, 0, 0, 0];
+    let fragment = |field: u16| {
+        let [high, low] = field.to_be_bytes();
+        (44, vec![0, 0, high, low, 0, 0, 0, 7])
+    };
+    let with_options = Frame { ip_options: vec![1; 40], ..Frame::default() }.bytes();
+    let v6_tagged = Frame { v6: true, ..tagged(&[(0x88a8, 5), (0x8100, 6)]) }.bytes();
+    let from_sip = Frame { src_port: 5080, payload: sip(100), ..Frame::default() }.bytes();
+    let ping = Frame { protocol: 1, payload: vec![8; 40], ..Frame::default() }.bytes();
+    vec![
+        ("RTP", Frame::default().bytes(), Verdict::Rtp),
+        ("RTP without checksum", Frame { checksum: 0, ..Frame::default() }.bytes(), Verdict::Rtp),
+        ("RTP without payload", udp(30_000, rtp(1, 0)), Verdict::Rtp),
+        ("RTP with odd payload", udp(30_000, rtp(1, 33)), Verdict::Rtp),
+        ("RTP in 802.1Q", tagged(&[(0x8100, 0x6123)]).bytes(), Verdict::Rtp),
+        ("RTP in 802.1ad", tagged(&[(0x88a8, 0x0001)]).bytes(), Verdict::Rtp),
+        ("RTP in 0x9100", tagged(&[(0x9100, 0x0fff)]).bytes(), Verdict::Rtp),
+        ("RTP in QinQ", tagged(&[(0x88a8, 0x0064), (0x8100, 0x00c8)]).bytes(), Verdict::Rtp),
+        ("RTP under three tags", tagged(&[(0x88a8, 1), (0x8100, 2), (0x8100, 3)]).bytes(), Verdict::NotIp),
+        ("RTP behind IP options", with_options, Verdict::Rtp),
+        ("RTP over IPv6", v6(vec![]), Verdict::Rtp),
+        ("RTP over IPv6 in QinQ", v6_tagged, Verdict::Rtp),
+        ("RTP behind IPv6 options", v6(vec![(0, options()), (60, options())]), Verdict::Rtp),
+        ("RTP behind six IPv6 options", v6(vec![(60, options()); 6]), Verdict::Rtp),
+        ("RTP behind seven IPv6 options", v6(vec![(60, options()); 7]), Verdict::TooDeep),
+        ("IPv6 fragment, first", v6(vec![fragment(1)]), Verdict::Fragment),
+        ("IPv6 fragment, later", v6(vec![fragment(0x0100)]), Verdict::Fragment),
+        ("IPv6 fragment, atomic", v6(vec![fragment(0)]), Verdict::Rtp),
+        ("IPv4 fragment, first", v4(0x2000, 17), Verdict::Fragment),
+        ("IPv4 fragment, later", v4(0x00b9, 17), Verdict::Fragment),
+        ("IPv4 fragment of TCP", v4(0x2000, 6), Verdict::OtherIp),
+        ("RTCP", udp(30_001, rtcp()), Verdict::Rtcp),
+        ("SIP", udp(5060, sip(900)), Verdict::SipUdp),
+        ("SIP from port 5080", from_sip, Verdict::SipUdp),
+        ("SIP keep-alive", udp(5060, vec![]), Verdict::SipUdp),
+        ("SIP over TCP", tcp(5060, sip(900)), Verdict::SipTcp),
+        ("SIP over TCP, acknowledgement", tcp(5060, vec![]), Verdict::SipTcpEmpty),
+        ("SIP over TLS", tcp(5061, vec![22; 100]), Verdict::SipTls),
+        ("SIP, jumbo", udp(5060, sip(8_000)), Verdict::SipUdp),
+        ("SIP, longer than a record", udp(5060, sip(20_000)), Verdict::SipUdp),
+        ("RTP, jumbo", udp(30_000, rtp(7, 8_000)), Verdict::Rtp),
+        ("other TCP", tcp(443, vec![0; 100]), Verdict::OtherTcp),
+        ("DNS", udp(53, vec![0x12; 40]), Verdict::OtherUdp),
+        ("RTP below the range", udp(1_000, rtp(1, 160)), Verdict::OtherUdp),
+        ("STUN", udp(30_000, vec![0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42]), Verdict::OtherUdp),
+        ("ICMP", ping, Verdict::OtherIp),
+        ("ARP", [&[0xff; 6][..], &[2; 6], &[8, 6], &[0; 46]].concat(), Verdict::NotIp),
+        ("Ethernet header alone", Frame::default().bytes()[..ETHERNET_HEADER].to_vec(), Verdict::Truncated),
+        ("UDP header cut off", Frame::default().bytes()[..38].to_vec(), Verdict::Truncated),
+    ]
+}
+
+#[test]
+fn every_kind_of_frame_gets_its_verdict_and_its_record() {
+    if !root_for("every_kind_of_frame_gets_its_verdict_and_its_record") {
+        return;
+    }
+    let mut bench = Bench::rule(MediaRule::Range);
+    for (name, frame, verdict) in table() {
+        assert_eq!(bench.check(name, &frame), verdict, "{name}");
+    }
+}
+
+#[test]
+fn announced_media_counts_whatever_the_rule_says() {
+    if !root_for("announced_media_counts_whatever_the_rule_says") {
+        return;
+    }
+    let config = Config { media_rule: MediaRule::Announced as u8, ..Config::DEFAULT };
+    let v6 = Endpoint::v6([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2], 30_000);
+    let mut bench = Bench::new(config, &[Endpoint::v4([10, 0, 0, 2], 30_000), v6]);
+    let frame = |port: u16, v6: bool, payload: Vec<u8>| {
+        Frame { dst_port: port, v6, payload, ..Frame::default() }.bytes()
+    };
+    // From 10.0.0.1 port 30,000: the port alone does not make an endpoint.
+    let port_alone = Frame { src_port: 30_000, dst_port: 9, ..Frame::default() };
+    assert_eq!(bench.check("announced", &frame(30_000, false, rtp(1, 160))), Verdict::Rtp);
+    assert_eq!(bench.check("announced, IPv6", &frame(30_000, true, rtp(1, 160))), Verdict::Rtp);
+    assert_eq!(bench.check("announced, RTCP", &frame(30_000, false, rtcp())), Verdict::Rtcp);
+    assert_eq!(bench.check("announced, STUN", &frame(30_000, false, vec![0; 20])), Verdict::MediaOther);
+    assert_eq!(bench.check("another port", &frame(30_002, false, rtp(1, 160))), Verdict::OtherUdp);
+    assert_eq!(bench.check("another address", &port_alone.bytes()), Verdict::OtherUdp);
+}
+
+#[test]
+fn every_truncation_is_judged_as_on_the_host() {
+    if !root_for("every_truncation_is_judged_as_on_the_host") {
+        return;
+    }
+    let mut bench = Bench::rule(MediaRule::Anything);
+    for (name, frame, _) in table().into_iter().filter(|(_, frame, _)| frame.len() < 400) {
+        // The kernel itself refuses to run less than an Ethernet header.
+        for len in ETHERNET_HEADER..frame.len() {
+            bench.check(name, &frame[..len]);
+        }
+    }
+}
+
+#[test]
+fn thousands_of_mutated_frames_are_judged_as_on_the_host() {
+    if !root_for("thousands_of_mutated_frames_are_judged_as_on_the_host") {
+        return;
+    }
+    let seeds: Vec<_> = table().into_iter().filter(|(_, frame, _)| frame.len() < 400).collect();
+    let mut random = Xorshift(0x9e37_79b9_7f4a_7c15);
+    for rule in [MediaRule::Announced, MediaRule::Range, MediaRule::Anything] {
+        let mut bench = Bench::rule(rule);
+        let mut seen = [0_u32; probe_ebpf::classify::VERDICTS];
+        for _ in 0..2_000 {
+            let (name, frame, _) = &seeds[random.below(seeds.len())];
+            let mut frame = frame.clone();
+            for _ in 0..=random.below(4) {
+                // Headers are what a mutation should hit.
+                let at = random.below(frame.len().min(100));
+                frame[at] = random.next().to_le_bytes()[3];
+            }
+            if random.below(4) == 0 {
+                frame.truncate(ETHERNET_HEADER + random.below(frame.len() - ETHERNET_HEADER + 1));
+            }
+            seen[bench.check(name, &frame) as usize] += 1;
+        }
+        assert!(seen.iter().filter(|&&count| count > 0).count() >= 9, "too uniform: {seen:?}");
+    }
+}
+
+#[test]
+fn frames_of_real_captures_are_judged_as_on_the_host() {
+    const TEST: &str = "frames_of_real_captures_are_judged_as_on_the_host";
+    if !root_for(TEST) {
+        return;
+    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/captures");
+    let folder = std::env::var_os("VOXPROBE_CAPTURES").map_or(folder, PathBuf::from);
+    let files = captures(&folder);
+    if files.is_empty() {
+        return skipped(TEST, &format!("no captures in {} (VOXPROBE_CAPTURES)", folder.display()));
+    }
+    let mut bench = Bench::rule(MediaRule::Anything);
+    let mut frames = 0;
+    for file in files {
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        for frame in ethernet_frames(&fs::read(&file).unwrap()) {
+            if (ETHERNET_HEADER..=60_000).contains(&frame.len()) {
+                bench.check(&name, &frame);
+                frames += 1;
+            }
+        }
+    }
+    assert!(frames > 1_000, "only {frames} Ethernet frames in the captures");
+    eprintln!("{frames} frames of captures judged alike");
+}
+
+/// All capture files below a folder.
+fn captures(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(captures(&path));
+        } else if path.extension().is_some_and(|ext| ext == "pcap" || ext == "cap") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The Ethernet frames of a classic pcap file, at most 3,000; none of anything else.
+fn ethernet_frames(file: &[u8]) -> Vec<Vec<u8>> {
+    let word = |at: usize| file.get(at..at + 4).map(|b| <[u8; 4]>::try_from(b).unwrap());
+    let read = match word(0) {
+        Some([0xd4, 0xc3, 0xb2, 0xa1] | [0x4d, 0x3c, 0xb2, 0xa1]) => u32::from_le_bytes,
+        Some([0xa1, 0xb2, 0xc3, 0xd4] | [0xa1, 0xb2, 0x3c, 0x4d]) => u32::from_be_bytes,
+        _ => return Vec::new(),
+    };
+    if word(20).map(read) != Some(1) {
+        return Vec::new();
+    }
+    let mut frames = Vec::new();
+    let mut at = 24;
+    while let Some(len) = word(at + 8).map(read)
+        && let Some(frame) = file.get(at + 16..at + 16 + len as usize)
+        && frames.len() < 3_000
+    {
+        frames.push(frame.to_vec());
+        at += 16 + len as usize;
+    }
+    frames
+}
+
+/// Seeded, so that a failure repeats.
+struct Xorshift(u64);
+
+impl Xorshift {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.next() % bound as u64).unwrap()
+    }
+}
