@@ -190,7 +190,7 @@ impl Run {
         let outcome = probe.stop(|event| {
             monitor.take(event);
         })?;
-        let report = monitor.finish(outcome, &self.interfaces);
+        let report = monitor.finish(outcome, &self.interfaces, self.log_format == LogFormat::Text);
         for entry in monitor.drain() {
             log.write(&entry)?;
         }

@@ -164,8 +164,9 @@ impl Monitor {
         self.entries.drain(..)
     }
 
-    /// The final report, and its entries: every stream, every finding, the sum.
-    pub fn finish(&mut self, outcome: Outcome, interfaces: &[String]) -> Report {
+    /// The final report, and its entries: every stream, every finding, the sum. The text log gets the report
+    /// itself instead of the first two.
+    pub fn finish(&mut self, outcome: Outcome, interfaces: &[String], is_text: bool) -> Report {
         let mut account = outcome.remains.account;
         account.analysed += self.finished_analysed;
         self.lines.clear();
@@ -197,9 +198,11 @@ impl Monitor {
         let calls =
             outcome.remains.signalling.calls.iter().filter(|call| !call.state.is_over()).count() as u64;
         let report = Report::new(capture, streams, outcome.remains.signalling);
-        let ends = report.streams.iter().cloned().map(|report| EndEntry { ended: "finished", report });
-        self.entries.extend(ends.map(|end| Entry::StreamEnd(Box::new(end))));
-        self.entries.extend(report.findings.iter().cloned().map(Entry::Finding));
+        if !is_text {
+            let ends = report.streams.iter().cloned().map(|report| EndEntry { ended: "finished", report });
+            self.entries.extend(ends.map(|end| Entry::StreamEnd(Box::new(end))));
+            self.entries.extend(report.findings.iter().cloned().map(Entry::Finding));
+        }
         self.report_losses(&account);
         self.entries.push(Entry::Summary(SummaryEntry {
             calls,
