@@ -109,7 +109,7 @@ pub(crate) fn bpf_linker(compiler: &Compiler, build: LinkerBuild) -> Result<()> 
         .arg(&root)
         // LLVM does its work, and is compiled already: optimising the rest would only be waited for.
         .envs([("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1"), ("CARGO_PROFILE_RELEASE_LTO", "off")])
-        .envs([("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")])
+        .envs([("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16"), ("CARGO_PROFILE_RELEASE_DEBUG", "0")])
         .env_remove("CARGO_TARGET_DIR");
     progress::step(&format!("cargo install bpf-linker {release} ({feature})"), &mut command)
 }
