@@ -12,6 +12,7 @@
 //! Tests hold what the probe reports against what the lab knows to be true ([`calls::CallTruth`]).
 
 pub mod calls;
+pub mod captures;
 pub mod command;
 pub mod frames;
 pub mod g711;

@@ -76,6 +76,16 @@ impl Fragments {
         };
         self.make_room(time, piece.data.len());
         let copies = self.datagrams.entry(piece.key).or_default();
+        // Identifications come round within minutes: what is left of the last datagram is not of this one.
+        copies.retain(|datagram| {
+            let keep = time.since(datagram.began) < TIMEOUT_NS;
+            if !keep {
+                self.count -= 1;
+                self.bytes -= datagram.buffer.data().len();
+                self.lost += datagram.fragments;
+            }
+            keep
+        });
         let end = usize::from(piece.offset) + piece.data.len();
         let mut target = None;
         for (at, datagram) in copies.iter().enumerate() {
@@ -88,6 +98,9 @@ impl Fragments {
                 Overlap::Part => {
                     // The two cannot both be right, and which one the receiver believed is unknown (RFC 5722).
                     let refused = copies.swap_remove(at);
+                    if copies.is_empty() {
+                        self.datagrams.remove(&piece.key);
+                    }
                     self.count -= 1;
                     self.bytes -= refused.buffer.data().len();
                     self.lost += refused.fragments + 1;
