@@ -81,7 +81,8 @@ fn apt_get() -> Command {
 pub(crate) fn rustup_components(toolchain: &str, components: &[&str]) -> Result<()> {
     let title = format!("rustup component add {} --toolchain {toolchain}", components.join(" "));
     let mut rustup = Command::new("rustup");
-    rustup.args(["component", "add", "--toolchain", toolchain]).args(components);
+    // Being offline is an answer, and its stack trace says nothing more.
+    rustup.args(["component", "add", "--toolchain", toolchain]).args(components).env("RUST_BACKTRACE", "0");
     progress::step(&title, &mut rustup)
 }
 
