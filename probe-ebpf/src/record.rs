@@ -252,8 +252,12 @@ impl Counters {
     pub const WORDS: usize = size_of::<Self>() / 8;
 
     /// No frame seen.
-    pub const ZERO: Self =
-        Self { verdicts: [0; crate::classify::VERDICTS], losses: [0; KERNEL_LOSSES], cut: 0, matched_bytes: 0 };
+    pub const ZERO: Self = Self {
+        verdicts: [0; crate::classify::VERDICTS],
+        losses: [0; KERNEL_LOSSES],
+        cut: 0,
+        matched_bytes: 0,
+    };
 
     /// Adds what one CPU counted, given as the words of the map's value.
     pub fn add_words(&mut self, words: &[u64; Self::WORDS]) {

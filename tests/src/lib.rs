@@ -13,6 +13,7 @@
 
 pub mod calls;
 pub mod command;
+pub mod cost;
 pub mod frames;
 pub mod g711;
 pub mod lab;

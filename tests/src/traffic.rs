@@ -94,17 +94,16 @@ impl Generator {
         ensure!(spec.streams > 0, "no streams to send");
         let template = template(spec);
         let image = kernel_spec(spec, &template).to_ne_bytes();
-        let path = object();
-        let object = std::fs::read(&path).with_context(|| {
-            format!("cannot read {}: `cargo xtask build-ebpf` makes it", path.display())
-        })?;
+        let object = object()?;
         let mut ebpf = EbpfLoader::new()
             .btf(None)
             .override_global("SPEC", &image[..], true)
             .load(&object)
             .context("cannot create the generator's maps")?;
-        let program: &mut Xdp =
-            ebpf.program_mut("voxlab_traffic").context("no program voxlab_traffic in the object")?.try_into()?;
+        let program: &mut Xdp = ebpf
+            .program_mut("voxlab_traffic")
+            .context("no program voxlab_traffic in the object")?
+            .try_into()?;
         program.load().context("cannot load the generator")?;
         let map = ebpf.take_map("PROGRESS").context("no map PROGRESS in the object")?;
         let progress = Array::try_from(map)?;
@@ -166,8 +165,11 @@ impl Drop for Generator {
     }
 }
 
-fn object() -> PathBuf {
-    std::env::var_os("VOXLAB_TRAFFIC_OBJECT").map_or_else(|| OBJECT.into(), PathBuf::from)
+/// The generator's BPF object.
+pub(crate) fn object() -> Result<Vec<u8>> {
+    let path = std::env::var_os("VOXLAB_TRAFFIC_OBJECT").map_or_else(|| OBJECT.into(), PathBuf::from);
+    std::fs::read(&path)
+        .with_context(|| format!("cannot read {}: `cargo xtask build-ebpf` makes it", path.display()))
 }
 
 /// The one long system call.

@@ -73,9 +73,10 @@ impl Bench {
                 continue;
             }
             let before = self.capture.counters().unwrap();
-            let run = self.capture.test_run(egress, frame, 1).unwrap_or_else(|error| {
-                panic!("{name} ({} bytes, egress {egress}): {error}", frame.len())
-            });
+            let run = self
+                .capture
+                .test_run(egress, frame, 1)
+                .unwrap_or_else(|error| panic!("{name} ({} bytes, egress {egress}): {error}", frame.len()));
             assert_eq!(run.returned, if egress { TCX_NEXT } else { XDP_PASS }, "{name}: what was returned");
             assert!(run.frame == frame, "{name}: the frame was changed (egress {egress})");
             let after = self.capture.counters().unwrap();
@@ -210,8 +211,9 @@ fn hex(frame: &[u8]) -> String {
 /// Frames of every kind, each with its name and its verdict under [`MediaRule::Range`].
 fn table() -> Vec<(&'static str, Vec<u8>, Verdict)> {
     let udp = |port: u16, payload: Vec<u8>| Frame { dst_port: port, payload, ..Frame::default() }.bytes();
-    let tcp =
-        |port: u16, payload: Vec<u8>| Frame { protocol: 6, dst_port: port, payload, ..Frame::default() }.bytes();
+    let tcp = |port: u16, payload: Vec<u8>| {
+        Frame { protocol: 6, dst_port: port, payload, ..Frame::default() }.bytes()
+    };
     let tagged = |tags: &[(u16, u16)]| Frame { tags: tags.to_vec(), ..Frame::default() };
     let v6 = |extensions: Vec<(u8, Vec<u8>)>| Frame { v6: true, extensions, ..Frame::default() }.bytes();
     let v4 = |fragment: u16, protocol: u8| Frame { fragment, protocol, ..Frame::default() }.bytes();
@@ -286,8 +288,9 @@ fn announced_media_counts_whatever_the_rule_says() {
     let config = Config { media_rule: MediaRule::Announced as u8, ..Config::DEFAULT };
     let v6 = Endpoint::v6([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2], 30_000);
     let mut bench = Bench::new(config, &[Endpoint::v4([10, 0, 0, 2], 30_000), v6]);
-    let frame =
-        |port: u16, v6: bool, payload: Vec<u8>| Frame { dst_port: port, v6, payload, ..Frame::default() }.bytes();
+    let frame = |port: u16, v6: bool, payload: Vec<u8>| {
+        Frame { dst_port: port, v6, payload, ..Frame::default() }.bytes()
+    };
     // From 10.0.0.1 port 30,000: the port alone does not make an endpoint.
     let port_alone = Frame { src_port: 30_000, dst_port: 9, ..Frame::default() };
     assert_eq!(bench.check("announced", &frame(30_000, false, rtp(1, 160))), Verdict::Rtp);

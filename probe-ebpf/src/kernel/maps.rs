@@ -1,9 +1,9 @@
 //! Maps and constants: everything that the programs share with userspace by name.
 
+use aya_ebpf::Global;
 use aya_ebpf::btf_maps::{ArrayOfMaps, HashMap, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use aya_ebpf::macros::btf_map;
-use aya_ebpf::Global;
 use probe_ebpf::config::{MAX_CPUS, MAX_ENDPOINTS};
 use probe_ebpf::record::{COUNTER_ENTRIES, Counters, MAX_PACKET, MediaHead4, PacketHead, point};
 use probe_ebpf::{Config, EndpointKey, Endpoints};

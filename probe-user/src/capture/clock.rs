@@ -126,10 +126,7 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     fn reading(monotonic: u64, offset: i64) -> Reading {
-        Reading {
-            monotonic: Nanos(monotonic),
-            wall: WallNanos(monotonic.cast_signed() + offset),
-        }
+        Reading { monotonic: Nanos(monotonic), wall: WallNanos(monotonic.cast_signed() + offset) }
     }
 
     #[test]
@@ -142,8 +139,7 @@ mod tests {
     fn a_small_difference_is_slewed_and_never_turns_time_back() {
         let mut clock = WallClock::starting_at(reading(SECOND, 1_000));
         assert_eq!(clock.update(reading(2 * SECOND, -8_999_000)), None);
-        let times: Vec<_> =
-            (0..=20).map(|step| clock.wall(Nanos(2 * SECOND + step * SECOND / 20))).collect();
+        let times: Vec<_> = (0..=20).map(|step| clock.wall(Nanos(2 * SECOND + step * SECOND / 20))).collect();
         assert!(times.is_sorted(), "{times:?}");
         assert_eq!(clock.wall(Nanos(2 * SECOND)).0, 2_000_001_000);
         assert_eq!(clock.wall(Nanos(3 * SECOND)).0, 3_000_000_000 - 8_999_000);

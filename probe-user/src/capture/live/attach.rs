@@ -67,12 +67,7 @@ pub(crate) fn attach(
     Ok(links)
 }
 
-fn attach_xdp(
-    xdp: &mut Xdp,
-    tap: &Tap,
-    mode: XdpMode,
-    ladder: &mut Vec<Rung>,
-) -> Result<FdLink, LiveError> {
+fn attach_xdp(xdp: &mut Xdp, tap: &Tap, mode: XdpMode, ladder: &mut Vec<Rung>) -> Result<FdLink, LiveError> {
     let (first, second) = match mode {
         XdpMode::Auto => (programs::XdpMode::Driver, Some(programs::XdpMode::Skb)),
         XdpMode::Native => (programs::XdpMode::Driver, None),

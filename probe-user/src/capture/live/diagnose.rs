@@ -56,7 +56,8 @@ fn permission() -> String {
         return text;
     }
     if let Some(mode) = status_field("Seccomp").filter(|mode| mode != "0") {
-        let _ = write!(text, "A seccomp filter is active (mode {mode}): a container runtime must allow bpf(2). ");
+        let _ =
+            write!(text, "A seccomp filter is active (mode {mode}): a container runtime must allow bpf(2). ");
     }
     if let Ok(lockdown) = fs::read_to_string("/sys/kernel/security/lockdown")
         && !lockdown.contains("[none]")
@@ -64,7 +65,9 @@ fn permission() -> String {
         let _ = write!(text, "Kernel lockdown is on ({}). ", lockdown.trim());
     }
     if text.is_empty() {
-        text.push_str("All capabilities are there; a security module (SELinux, AppArmor) may refuse: see `dmesg`.");
+        text.push_str(
+            "All capabilities are there; a security module (SELinux, AppArmor) may refuse: see `dmesg`.",
+        );
     }
     text
 }
@@ -121,7 +124,9 @@ fn owners_of(id: u32) -> Vec<String> {
     let mut owners = Vec::new();
     for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let path = process.path();
-        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
         let descriptors = fs::read_dir(path.join("fdinfo")).into_iter().flatten().flatten();
         let holds = |info: fs::DirEntry| {
             fs::read_to_string(info.path()).is_ok_and(|text| text.lines().any(|line| line == wanted))

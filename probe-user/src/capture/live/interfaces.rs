@@ -43,7 +43,9 @@ pub fn interfaces() -> io::Result<Vec<Interface>> {
                     return Ok(found);
                 }
                 NetlinkPayload::Error(error) => return Err(error.to_io()),
-                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => found.push(describe(link)),
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
+                    found.push(describe(link))
+                }
                 _ => {}
             }
             // Messages are aligned to four bytes; a length of zero would never end.

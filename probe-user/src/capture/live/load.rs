@@ -40,11 +40,7 @@ pub(crate) struct Loaded {
 }
 
 /// Loads everything, attaches nothing.
-pub(crate) fn load(
-    options: &LiveOptions,
-    taps: &[Tap],
-    ladder: &mut Vec<Rung>,
-) -> Result<Loaded, LiveError> {
+pub(crate) fn load(options: &LiveOptions, taps: &[Tap], ladder: &mut Vec<Rung>) -> Result<Loaded, LiveError> {
     let object = OBJECT.ok_or(LiveError::NotBuilt)?;
     check_kernel(options.egress)?;
     let page = rustix::param::page_size();
@@ -114,8 +110,8 @@ fn rings(ebpf: &mut Ebpf, bytes: u32, ladder: &mut Vec<Rung>) -> Result<RingRead
     for &cpu in cpus.iter().filter(|&&cpu| (cpu as usize) < MAX_CPUS) {
         let act = || format!("cannot make a ring of {bytes} bytes for CPU {cpu}");
         let template = aya_obj::Map::new_from_params(MAP_TYPE_RINGBUF, 0, 0, bytes, 0);
-        let map =
-            MapData::create(template, "VOXPROBE_RING", None).map_err(|error| refused(&act(), error.into()))?;
+        let map = MapData::create(template, "VOXPROBE_RING", None)
+            .map_err(|error| refused(&act(), error.into()))?;
         outer.set(cpu, &map, 0).map_err(|error| refused(&act(), error.into()))?;
         let ring = Ring::map(map.fd().as_fd(), bytes).map_err(|error| {
             let diagnosis = diagnose::refusal(&error);
@@ -164,13 +160,12 @@ pub(crate) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P
 where
     &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
 {
-    ebpf.program_mut(name)
-        .ok_or_else(|| missing("program", name))?
-        .try_into()
-        .map_err(|error: ProgramError| LiveError::Object {
+    ebpf.program_mut(name).ok_or_else(|| missing("program", name))?.try_into().map_err(
+        |error: ProgramError| LiveError::Object {
             act: format!("the BPF object's program {name}"),
             reason: chain(&error),
-        })
+        },
+    )
 }
 
 /// A map of the object by its name.

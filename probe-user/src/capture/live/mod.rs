@@ -175,7 +175,9 @@ pub enum LiveError {
         diagnosis: String,
     },
     /// An interface is taken.
-    #[error("cannot attach to {interface}: {holder} holds it. Detach that first (`ip link set dev {interface} xdp off`, or stop its process)")]
+    #[error(
+        "cannot attach to {interface}: {holder} holds it. Detach that first (`ip link set dev {interface} xdp off`, or stop its process)"
+    )]
     Busy {
         /// Which.
         interface: String,
@@ -296,7 +298,8 @@ impl LiveCapture {
     pub fn verified_instructions(&mut self) -> Result<(u32, Option<u32>), LiveError> {
         let count = |info: ProgramInfo| info.verified_instruction_count().unwrap_or(0);
         let refused = |error: ProgramError| load::refused("cannot ask for program details", error.into());
-        let ingress = load::program::<Xdp>(&mut self.ebpf, load::INGRESS)?.info().map(count).map_err(refused)?;
+        let ingress =
+            load::program::<Xdp>(&mut self.ebpf, load::INGRESS)?.info().map(count).map_err(refused)?;
         let egress = if self.egress {
             let program = load::program::<SchedClassifier>(&mut self.ebpf, load::EGRESS)?;
             Some(program.info().map(count).map_err(refused)?)

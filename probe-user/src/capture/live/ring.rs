@@ -62,8 +62,7 @@ impl Ring {
         let page_bytes = rustix::param::page_size();
         let size_bytes = size as usize;
         let consumer = Mapping::new(map, 0, page_bytes, ProtFlags::READ | ProtFlags::WRITE)?;
-        let producer =
-            Mapping::new(map, page_bytes as u64, page_bytes + 2 * size_bytes, ProtFlags::READ)?;
+        let producer = Mapping::new(map, page_bytes as u64, page_bytes + 2 * size_bytes, ProtFlags::READ)?;
         let position = consumer.position().load(Ordering::Acquire);
         Ok(Self {
             consumer,
