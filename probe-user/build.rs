@@ -3,8 +3,8 @@
 //! `cargo xtask build-ebpf` makes it, with a compiler that plain `cargo check` must not need. Without it the
 //! library still compiles and reads capture files; live capture then says what to run.
 
-use std::env;
 use std::path::PathBuf;
+use std::{env, fs};
 
 const VARIABLE: &str = "VOXPROBE_BPF_OBJECT";
 
@@ -16,10 +16,13 @@ fn main() {
         (None, Some(package)) => PathBuf::from(package).join("../target/bpf/voxprobe-bpf"),
         (None, None) => return,
     };
-    // Not watched while absent: a missing file would have every build start over. `cargo xtask` names the
-    // object in the variable, which is watched.
+    // The folder is watched, not the object: a missing file would have every build start over, and one that
+    // appears later would not be noticed.
+    if let Some(folder) = object.parent() {
+        let _ = fs::create_dir_all(folder);
+        println!("cargo::rerun-if-changed={}", folder.display());
+    }
     if let Ok(object) = object.canonicalize() {
-        println!("cargo::rerun-if-changed={}", object.display());
         println!("cargo::rustc-env={VARIABLE}={}", object.display());
         println!("cargo::rustc-cfg=voxprobe_bpf_object");
     }

@@ -1,10 +1,11 @@
-//! The two things about a network interface that `ip` cannot do: ethtool's switches, and raw frames.
+//! What neither `ip` nor the standard library can do: ethtool's switches, raw frames, numbered datagrams.
 //!
 //! The only module of the lab with `unsafe`: each call is one ioctl or one packet-socket call of `libc`.
 
 use std::ffi::CString;
 use std::io;
 use std::mem::{self, MaybeUninit};
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -56,6 +57,17 @@ fn switch_off(interface: &str, command: u32) -> Result<()> {
     Ok(())
 }
 
+/// Binds a socket whose datagrams may be fragmented, and so are numbered in the IP header as those of most
+/// phones are. By default Linux forbids fragmentation and leaves the number of an unconnected socket zero.
+pub fn bind_numbered(address: SocketAddr) -> Result<UdpSocket> {
+    let socket = UdpSocket::bind(address).with_context(|| format!("cannot bind {address}"))?;
+    if address.is_ipv4() {
+        set_option(&socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT)
+            .with_context(|| format!("cannot allow fragments from {address}"))?;
+    }
+    Ok(socket)
+}
+
 /// A packet socket on one interface: frames in and out, with their link-layer headers.
 #[derive(Debug)]
 pub struct RawSocket {
@@ -84,7 +96,7 @@ impl RawSocket {
         // SAFETY: no pointers; the result is checked before it is owned.
         let raw = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
         let socket = owned(raw).context("cannot open a packet socket (needs CAP_NET_RAW)")?;
-        set_option(&socket, libc::SO_RCVBUFFORCE, 8 << 20)
+        set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, 8 << 20)
             .context("cannot enlarge the packet socket's buffer")?;
 
         // SAFETY: sockaddr_ll is plain data for which all zeroes is valid.
@@ -174,12 +186,17 @@ fn owned(raw: libc::c_int) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
-fn set_option(socket: &OwnedFd, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+fn set_option(
+    socket: &impl AsRawFd,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
     // SAFETY: `value` is initialised and as long as it says.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::SOL_SOCKET,
+            level,
             option,
             (&raw const value).cast(),
             length_of::<libc::c_int>(),

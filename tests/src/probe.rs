@@ -12,6 +12,10 @@ use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::netns::Namespace;
+use crate::topology::Topology;
+
+/// The verifier takes seconds over the program on a busy machine.
+const ATTACH_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running `voxprobe`; killed when dropped.
 #[derive(Debug)]
@@ -68,6 +72,21 @@ impl Probe {
     /// Process id.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Waits until it has attached to all that it watches, or `give_up` says so.
+    pub fn wait_attached(&mut self, topology: &Topology, give_up: impl Fn() -> bool) -> Result<()> {
+        let deadline = Instant::now() + ATTACH_PATIENCE;
+        while !topology.watched().iter().all(|interface| topology.carries_xdp(interface)) && !give_up() {
+            if let Some(status) = self.ended()? {
+                bail!("the probe did not start: {status}. Its last words are above");
+            }
+            if Instant::now() > deadline {
+                bail!("the probe (pid {}) did not attach within {ATTACH_PATIENCE:?}", self.id());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
     }
 
     /// How it ended, if it has.

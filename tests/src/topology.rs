@@ -68,6 +68,11 @@ impl Topology {
         watched
     }
 
+    /// Whether an XDP program is attached to an interface of the gateway.
+    pub fn carries_xdp(&self, interface: &str) -> bool {
+        self.gw.ip(&["-d", "link", "show", interface]).is_ok_and(|text| text.contains("prog/xdp"))
+    }
+
     fn link(&self) -> Result<()> {
         netns::join(
             End { namespace: &self.phones, interface: "phones0", mac: PHONES_MAC },

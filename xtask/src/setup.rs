@@ -73,10 +73,9 @@ fn provide_compiler() -> Result<Compiler> {
         Ok(compiler) => return Ok(compiler),
         Err(error) => error,
     };
-    say(&format!(
-        "rustup cannot provide it ({by_rustup:#}); trying the distribution's compiler and its source."
-    ));
+    say(&format!("rustup cannot provide it ({by_rustup:#}); trying the distribution."));
     let packages = ["rustc-web", "rust-web-src"].map(str::to_owned);
+    say("Will install: rustc-web and rust-web-src, a compiler with its library's source.");
     let by_packages = match Apt::usable(&packages).and_then(|apt| apt.install(&packages)) {
         Ok(()) => match Compiler::installed() {
             Some(compiler) => return Ok(compiler),
@@ -116,7 +115,15 @@ fn compiler_by_rustup() -> Result<Compiler> {
         }
         say(&format!("Will install: rust-src for rustup's {name} (about 3 MB)."));
         match install::rustup_components(&name, &["rust-src"]) {
-            Ok(()) => return Compiler::at(&sysroot).context("the toolchain vanished"),
+            Ok(()) if toolchain::has_core_source(&sysroot) => {
+                return Compiler::at(&sysroot).context("the toolchain vanished");
+            }
+            Ok(()) => {
+                refusal = anyhow::anyhow!(
+                    "it takes rust-src of {name} for installed, but the files are gone: `rustup component remove \
+                     rust-src --toolchain {name}` and again"
+                );
+            }
             Err(error) => refusal = error,
         }
     }

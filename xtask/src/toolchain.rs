@@ -210,6 +210,7 @@ fn is_nightly(sysroot: &Path) -> bool {
     sysroot.file_name().is_some_and(|name| name.to_string_lossy().starts_with("nightly"))
 }
 
-fn has_core_source(sysroot: &Path) -> bool {
+/// Whether the source of `core` is there, which `-Zbuild-std` compiles.
+pub(crate) fn has_core_source(sysroot: &Path) -> bool {
     sysroot.join("lib/rustlib/src/rust/library/core/Cargo.toml").exists()
 }

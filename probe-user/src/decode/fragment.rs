@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use etherparse::defrag::IpDefragBuf;
 use etherparse::{IpFragOffset, IpNumber};
-use probe_ebpf::{Fragment, Layers};
+use probe_ebpf::Layers;
 use rustc_hash::FxBuildHasher;
 
 use crate::packet::Nanos;
@@ -76,6 +76,16 @@ impl Fragments {
         };
         self.make_room(time, piece.data.len());
         let copies = self.datagrams.entry(piece.key).or_default();
+        // Identifications come round within minutes: what is left of the last datagram is not of this one.
+        copies.retain(|datagram| {
+            let keep = time.since(datagram.began) < TIMEOUT_NS;
+            if !keep {
+                self.count -= 1;
+                self.bytes -= datagram.buffer.data().len();
+                self.lost += datagram.fragments;
+            }
+            keep
+        });
         let end = usize::from(piece.offset) + piece.data.len();
         let mut target = None;
         for (at, datagram) in copies.iter().enumerate() {
@@ -88,6 +98,9 @@ impl Fragments {
                 Overlap::Part => {
                     // The two cannot both be right, and which one the receiver believed is unknown (RFC 5722).
                     let refused = copies.swap_remove(at);
+                    if copies.is_empty() {
+                        self.datagrams.remove(&piece.key);
+                    }
                     self.count -= 1;
                     self.bytes -= refused.buffer.data().len();
                     self.lost += refused.fragments + 1;
@@ -127,7 +140,8 @@ impl Fragments {
             self.lost += datagram.fragments;
             return Outcome::Refused;
         }
-        self.completed += datagram.fragments;
+        // The frame that completed it is accounted for as what the datagram is.
+        self.completed += datagram.fragments - 1;
         Outcome::Complete
     }
 
@@ -171,7 +185,7 @@ impl Fragments {
         std::mem::take(&mut self.lost)
     }
 
-    /// Fragments of completed datagrams since the last call.
+    /// Fragments of completed datagrams since the last call, without those that completed them.
     pub fn take_completed(&mut self) -> u64 {
         std::mem::take(&mut self.completed)
     }
@@ -211,7 +225,12 @@ fn piece<'a>(bytes: &'a [u8], layers: &Layers) -> Option<Piece<'a>> {
         let &[_, _, o0, o1, i0, i1, i2, i3] = header else { return None };
         let field = u16::from_be_bytes([o0, o1]);
         let id = u32::from_be_bytes([i0, i1, i2, i3]);
-        return Some(Piece { key: Key { addresses, id }, offset: field & 0xfff8, more: field & 1 != 0, data });
+        return Some(Piece {
+            key: Key { addresses, id },
+            offset: field & 0xfff8,
+            more: field & 1 != 0,
+            data,
+        });
     }
     addresses.get_mut(..8)?.copy_from_slice(ip.get(12..20)?);
     let id = u32::from(u16::from_be_bytes(*ip.get(4..)?.first_chunk()?));

@@ -32,7 +32,8 @@ impl Decoder {
 /// The packet of an IPv4 head under at most one tag.
 pub fn from_media4(head: &MediaHead4, number: u64) -> RtpPacket {
     let common = &head.common;
-    let flow = Flow { src: Endpoint::v4(head.src, common.src_port), dst: Endpoint::v4(head.dst, common.dst_port) };
+    let flow =
+        Flow { src: Endpoint::v4(head.src, common.src_port), dst: Endpoint::v4(head.dst, common.dst_port) };
     packet(common, number, flow, None, common.ip_id)
 }
 
@@ -78,6 +79,10 @@ fn packet(common: &MediaCommon, number: u64, flow: Flow, inner: Option<u16>, ip_
 
 /// An interface that was not in the configuration is a tap of its own, after all others.
 fn tap(point: u8) -> Tap {
-    let interface = if point & point::UNKNOWN != 0 { u16::from(point::UNKNOWN) } else { u16::from(point & point::INTERFACE) };
+    let interface = if point & point::UNKNOWN != 0 {
+        u16::from(point::UNKNOWN)
+    } else {
+        u16::from(point & point::INTERFACE)
+    };
     Tap { interface, egress: point & point::EGRESS != 0 }
 }

@@ -39,6 +39,20 @@ pub enum Decoded<'a> {
     Nothing(Verdict),
 }
 
+impl Decoded<'_> {
+    /// The verdict that stands for it.
+    pub fn verdict(&self) -> Verdict {
+        match self {
+            Self::Rtp(_) => Verdict::Rtp,
+            Self::Rtcp(_) => Verdict::Rtcp,
+            Self::Sip(datagram) if datagram.tcp_seq.is_some() => Verdict::SipTcp,
+            Self::Sip(_) => Verdict::SipUdp,
+            Self::Held => Verdict::Fragment,
+            Self::Nothing(verdict) => *verdict,
+        }
+    }
+}
+
 /// A datagram, or a TCP segment, with its payload.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Datagram<'a> {
@@ -73,23 +87,18 @@ struct Seen {
 #[derive(Debug)]
 pub struct Decoder {
     config: Config,
-    wireshark_heuristic: bool,
+    as_wireshark: bool,
     fragments: Fragments,
     /// A reassembled datagram, laid out as the frame it would have been.
     whole: Vec<u8>,
 }
 
 impl Decoder {
-    /// A decoder for one capture. With `wireshark_heuristic`, unannounced UDP is RTP exactly where
-    /// Wireshark's rtp_udp heuristic says so.
-    pub fn new(config: Config, wireshark_heuristic: bool) -> Self {
-        Self { config, wireshark_heuristic, fragments: Fragments::default(), whole: Vec::new() }
-    }
-
-    /// The path that an encapsulation stands for. Tunnels are not opened yet: there is one.
-    #[expect(clippy::unused_self, reason = "tunnel paths will be held here")]
-    pub fn path(&self, _: Encapsulation) -> &'static str {
-        "none"
+    /// A decoder for one capture. With `as_wireshark`, for files, two questions are asked of more than ports: what
+    /// begins like a SIP message is SIP on any port, and unannounced UDP is RTP exactly where Wireshark's
+    /// rtp_udp heuristic says so.
+    pub fn new(config: Config, as_wireshark: bool) -> Self {
+        Self { config, as_wireshark, fragments: Fragments::default(), whole: Vec::new() }
     }
 
     /// Fragments that were given up since the last call; they are lost.
@@ -124,24 +133,37 @@ impl Decoder {
             Ok(layers) => layers,
             Err(refusal) => return Decoded::Nothing(refusal.into()),
         };
-        let verdict = classify::classify(bytes, &layers, &self.config, endpoints);
+        let verdict = self.verdict(bytes, &layers, endpoints);
         if verdict != Verdict::Fragment {
             return self.datagram(seen, bytes, &layers, verdict, endpoints);
         }
         match self.fragments.observe(seen.time, bytes, &layers, &mut self.whole) {
-            Outcome::Held => Decoded::Held,
-            Outcome::Refused => Decoded::Held,
+            Outcome::Held | Outcome::Refused => Decoded::Held,
             Outcome::Complete => {
                 let whole = &self.whole;
-                let link = match seen.link {
-                    LinkType::Ethernet => LinkType::Ethernet,
-                    // Reassembly keeps what stands before the IP header, whatever it is.
-                    other => other,
+                let layers = match link::parse(seen.link, whole) {
+                    Ok(layers) => layers,
+                    Err(refusal) => return Decoded::Nothing(refusal.into()),
                 };
-                let Ok(layers) = link::parse(link, whole) else { return Decoded::Nothing(Verdict::Malformed) };
-                let verdict = classify::classify(whole.as_slice(), &layers, &self.config, endpoints);
+                let verdict = self.verdict(whole, &layers, endpoints);
                 self.datagram(seen, whole, &layers, verdict, endpoints)
             }
+        }
+    }
+
+    fn verdict<E: Endpoints>(&self, bytes: &[u8], layers: &Layers, endpoints: &E) -> Verdict {
+        let verdict = classify::classify(bytes, layers, &self.config, endpoints);
+        let begins_like_sip = |header_len: usize| {
+            bytes.get(layers.transport + header_len..).is_some_and(crate::sip::message::begins_like_sip)
+        };
+        match verdict {
+            Verdict::OtherUdp if self.as_wireshark && begins_like_sip(8) => Verdict::SipUdp,
+            Verdict::OtherTcp if self.as_wireshark => {
+                let header_len =
+                    bytes.get(layers.transport + 12).map_or(0, |offset| usize::from(offset >> 4) * 4);
+                if header_len >= 20 && begins_like_sip(header_len) { Verdict::SipTcp } else { verdict }
+            }
+            other => other,
         }
     }
 
@@ -153,7 +175,9 @@ impl Decoder {
         verdict: Verdict,
         endpoints: &E,
     ) -> Decoded<'a> {
-        let Some(evidence) = evidence(seen, bytes, layers) else { return Decoded::Nothing(Verdict::Truncated) };
+        let Some(evidence) = evidence(seen, bytes, layers) else {
+            return Decoded::Nothing(Verdict::Truncated);
+        };
         let Some(flow) = flow(bytes, layers) else { return Decoded::Nothing(Verdict::Truncated) };
         let datagram = |header_len: usize, tcp_seq| {
             let start = layers.transport + header_len;
@@ -166,7 +190,9 @@ impl Decoder {
         match verdict {
             Verdict::SipUdp => Decoded::Sip(datagram(8, None)),
             Verdict::SipTcp => {
-                let Some(offset) = bytes.get(layers.transport + 12) else { return Decoded::Nothing(Verdict::Truncated) };
+                let Some(offset) = bytes.get(layers.transport + 12) else {
+                    return Decoded::Nothing(Verdict::Truncated);
+                };
                 let seq = bytes.get(layers.transport + 4..).and_then(<[u8]>::first_chunk);
                 Decoded::Sip(datagram(usize::from(offset >> 4) * 4, seq.map(|b| u32::from_be_bytes(*b))))
             }
@@ -180,7 +206,7 @@ impl Decoder {
                 };
                 let payload = datagram(8, None).payload;
                 let claimed = usize::from(layers.transport_len) - 8;
-                if self.wireshark_heuristic && !wireshark_accepts(payload, claimed) && !announced() {
+                if self.as_wireshark && !wireshark_accepts(layers, payload, claimed) && !announced() {
                     return Decoded::Nothing(Verdict::OtherUdp);
                 }
                 rtp(seen, flow, evidence, bytes, layers, payload, claimed)
@@ -206,7 +232,9 @@ fn rtp<'a>(
     if header[0] & 0x20 != 0 && payload.len() < claimed {
         return Decoded::Nothing(Verdict::Truncated);
     }
-    let Some(fingerprint) = fingerprint::of_rtp(bytes, layers) else { return Decoded::Nothing(Verdict::Truncated) };
+    let Some(fingerprint) = fingerprint::of_rtp(bytes, layers) else {
+        return Decoded::Nothing(Verdict::Truncated);
+    };
     Decoded::Rtp(RtpPacket {
         time: seen.time,
         number: seen.number,
@@ -219,8 +247,15 @@ fn rtp<'a>(
     })
 }
 
+/// Ports whose own dissectors in Wireshark take any payload, so that its RTP heuristic is never asked.
+const TAKEN_PORTS: [u16; 18] =
+    [53, 67, 68, 69, 88, 111, 123, 137, 138, 161, 162, 389, 514, 520, 1900, 3000, 5353, 5355];
+
 /// Wireshark's rtp_udp heuristic (`../shared/reference/wireshark_rtp.md`, 1). `claimed` is the length by the UDP header.
-fn wireshark_accepts(payload: &[u8], claimed: usize) -> bool {
+fn wireshark_accepts(layers: &Layers, payload: &[u8], claimed: usize) -> bool {
+    if TAKEN_PORTS.contains(&layers.src_port) || TAKEN_PORTS.contains(&layers.dst_port) {
+        return false;
+    }
     let &[first, second, ..] = payload else { return false };
     if first >> 6 != 2 || matches!(second & 0x7f, 72..=76) {
         return false;
@@ -274,11 +309,19 @@ fn flow(bytes: &[u8], layers: &Layers) -> Option<Flow> {
     if layers.v6 {
         let src = ip.get(8..)?.first_chunk()?;
         let dst = ip.get(24..)?.first_chunk()?;
-        return Some(Flow { src: Endpoint::v6(*src, layers.src_port), dst: Endpoint::v6(*dst, layers.dst_port) });
+        return Some(Flow {
+            src: Endpoint::v6(*src, layers.src_port),
+            dst: Endpoint::v6(*dst, layers.dst_port),
+        });
     }
     let src = ip.get(12..)?.first_chunk()?;
     let dst = ip.get(16..)?.first_chunk()?;
     Some(Flow { src: Endpoint::v4(*src, layers.src_port), dst: Endpoint::v4(*dst, layers.dst_port) })
+}
+
+/// The name of an encapsulation path. Tunnels are not opened yet, so there is one path.
+pub fn path(_: Encapsulation) -> &'static str {
+    "none"
 }
 
 /// For the other modules of this folder: the fast parser on a whole Ethernet frame.

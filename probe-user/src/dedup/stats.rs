@@ -87,7 +87,8 @@ impl CopyStats {
     pub fn sum_up<'a>(reports: impl Iterator<Item = &'a CauseReport>) -> Vec<CauseReport> {
         let mut sums: Vec<(CauseReport, u64)> = Vec::new();
         for report in reports {
-            match sums.iter_mut().find(|(sum, _)| sum.cause == report.cause && sum.differs == report.differs) {
+            match sums.iter_mut().find(|(sum, _)| sum.cause == report.cause && sum.differs == report.differs)
+            {
                 None => sums.push((report.clone(), report.count)),
                 Some((sum, most)) => {
                     sum.count += report.count;

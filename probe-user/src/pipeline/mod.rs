@@ -13,10 +13,13 @@
 //! dropped has a name in [`Loss`], and `matched = analysed + sum(losses)` is checked at the end of every run.
 
 pub mod account;
+pub mod live;
+pub mod offline;
 pub mod receiver;
 pub mod shard;
 pub mod table;
 
 pub use account::{Account, Loss};
 
+pub use receiver::Receiver;
 pub use shard::{Event, Shards};

@@ -10,14 +10,14 @@ use crossbeam_channel::Sender;
 use rustc_hash::FxHashMap;
 
 use super::account::{Account, Loss};
-use super::shard::{Event, Shards};
+use super::shard::{Event, ReceiverStatus, Shards};
 use crate::capture::file::Frame;
-use crate::capture::live::Record;
-use crate::decode::{Decoded, Decoder};
+use crate::capture::live::{KernelEndpoints, Record};
+use crate::decode::{self, Datagram, Decoded, Decoder};
 use crate::packet::{Endpoint, MediaId, Nanos, RtpPacket};
 use crate::rtp::codec::{Announcement, Payload};
-use crate::sip::media::{EndpointChange, MediaInfo};
-use crate::sip::{Signalling, SignallingReport};
+use crate::sip::{EndpointChange, MediaInfo, Signalling, SignallingReport, Transport};
+use probe_ebpf::Verdict;
 
 /// Who follows the announced endpoints: the kernel's map, or nobody.
 pub trait EndpointSink {
@@ -25,6 +25,17 @@ pub trait EndpointSink {
     fn insert(&mut self, endpoint: Endpoint);
     /// It is over.
     fn remove(&mut self, endpoint: Endpoint);
+}
+
+impl EndpointSink for KernelEndpoints {
+    fn insert(&mut self, endpoint: Endpoint) {
+        // A full map is counted there, and reported with the counters.
+        Self::insert(self, endpoint);
+    }
+
+    fn remove(&mut self, endpoint: Endpoint) {
+        Self::remove(self, endpoint);
+    }
 }
 
 impl EndpointSink for () {
@@ -35,6 +46,14 @@ impl EndpointSink for () {
 /// See the module.
 pub struct Receiver<S> {
     decoder: Decoder,
+    analysis: Analysis<S>,
+    number: u64,
+    first: Option<Nanos>,
+    last: Nanos,
+}
+
+/// Everything behind the decoder; apart from it, because what it decoded is lent from its buffers.
+struct Analysis<S> {
     signalling: Signalling,
     shards: Shards,
     sink: S,
@@ -42,21 +61,175 @@ pub struct Receiver<S> {
     account: Account,
     /// Media ids that the shards know, by slot.
     announced: FxHashMap<u32, MediaId>,
-    number: u64,
-    first: Option<Nanos>,
-    last: Nanos,
 }
 
 /// What is left when the receiver has finished.
 pub struct Remains {
     /// Calls and message counts.
     pub signalling: SignallingReport,
-    /// The receiver's and the shards' account, but for what only the shards know they analysed.
+    /// The receiver's account. What shards analysed is in their last [`Event::Finished`].
     pub account: Account,
     /// Time of the first frame.
     pub first: Option<Nanos>,
     /// Time of the last.
     pub last: Nanos,
-    /// The decoder, for its names of encapsulations and its own counts.
-    pub decoder: Decoder,
+}
+
+impl<S: EndpointSink> Receiver<S> {
+    /// A receiver that hands media to `shards`, announced endpoints to `sink`, and news of calls to `events`.
+    pub fn new(
+        decoder: Decoder,
+        signalling: Signalling,
+        shards: Shards,
+        sink: S,
+        events: Sender<Event>,
+    ) -> Self {
+        let analysis = Analysis {
+            signalling,
+            shards,
+            sink,
+            events,
+            account: Account::default(),
+            announced: FxHashMap::default(),
+        };
+        Self { decoder, analysis, number: 0, first: None, last: Nanos::default() }
+    }
+
+    /// Takes one frame of a file. What the filter does not match is only counted, as its verdict.
+    pub fn frame(&mut self, frame: &Frame<'_>) -> Verdict {
+        self.begin(frame.time);
+        let decoded = self.decoder.frame(frame, self.analysis.signalling.media());
+        let verdict = decoded.verdict();
+        self.analysis.account.matched += u64::from(verdict.is_matched());
+        self.analysis.take(decoded);
+        verdict
+    }
+
+    /// Takes one record of the kernel's. Each was matched there, so it is analysed or lost.
+    pub fn record(&mut self, record: Record<'_>) {
+        self.number += 1;
+        self.begin(Nanos(record.time_ns()));
+        let analysis = &mut self.analysis;
+        match record {
+            Record::Media4(head) => analysis.media(decode::from_media4(head, self.number)),
+            Record::Media6(head) => analysis.media(decode::from_media6(head, self.number)),
+            Record::Packet(head, bytes) => {
+                match self.decoder.packet(head, bytes, self.number, analysis.signalling.media()) {
+                    // The same parser refuses here what it took there: the bytes are not the same.
+                    Decoded::Nothing(
+                        Verdict::NotIp | Verdict::Truncated | Verdict::Malformed | Verdict::TooDeep,
+                    ) => analysis.account.lose(Loss::Undecodable, 1),
+                    // A reassembled datagram that is not ours, or media whose line went since.
+                    Decoded::Nothing(_) => analysis.account.analysed += 1,
+                    decoded => analysis.take(decoded),
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, time: Nanos) {
+        self.last = time;
+        if self.first.is_none() {
+            self.first = Some(time);
+            self.analysis.shards.set_epoch(time);
+        }
+    }
+
+    /// The source has nothing more for now.
+    pub fn flush(&mut self) {
+        self.analysis.shards.flush();
+    }
+
+    /// Closes the interval: every stream reports, and so does this.
+    pub fn close_interval(&mut self, now: Nanos) {
+        self.settle_fragments();
+        self.analysis.signalling.advance(now);
+        self.analysis.follow_endpoints();
+        self.analysis.shards.close_intervals(now);
+        let calls = self.analysis.signalling.calls().live() as u64;
+        let status = ReceiverStatus { account: self.analysis.account, calls };
+        // Full: the control plane is behind, and will get the next one.
+        let _ = self.analysis.events.try_send(Event::Receiver(status));
+    }
+
+    fn settle_fragments(&mut self) {
+        let account = &mut self.analysis.account;
+        account.analysed += self.decoder.take_completed_fragments();
+        account.lose(Loss::FragmentIncomplete, self.decoder.take_lost_fragments());
+    }
+
+    /// Ends all streams and threads.
+    pub fn finish(mut self) -> Remains {
+        self.decoder.finish();
+        self.settle_fragments();
+        let Analysis { signalling, shards, mut account, .. } = self.analysis;
+        account.merge(&shards.finish());
+        Remains { signalling: signalling.report(), account, first: self.first, last: self.last }
+    }
+}
+
+impl<S: EndpointSink> Analysis<S> {
+    fn take(&mut self, decoded: Decoded<'_>) {
+        match decoded {
+            Decoded::Rtp(packet) => self.media(packet),
+            Decoded::Sip(datagram) => {
+                self.account.analysed += 1;
+                let transport = datagram.tcp_seq.map_or(Transport::Udp, |seq| Transport::Tcp { seq });
+                let Datagram { time, number, flow, evidence, payload, .. } = datagram;
+                self.signalling.observe(time, number, flow, transport, &evidence, payload);
+                self.follow_endpoints();
+                for event in self.signalling.drain_events() {
+                    let _ = self.events.try_send(Event::Call(event));
+                }
+            }
+            // Read by the RTCP analysis, which is to come; that the call has RTCP is counted.
+            Decoded::Rtcp(_) => self.account.analysed += 1,
+            Decoded::Held | Decoded::Nothing(_) => {}
+        }
+    }
+
+    fn media(&mut self, mut packet: RtpPacket) {
+        packet.media = self.signalling.media_mut().attribute(&packet.flow, packet.time);
+        if packet.media != MediaId::UNANNOUNCED
+            && self.announced.get(&packet.media.slot()) != Some(&packet.media)
+        {
+            self.announce(packet.media);
+        }
+        self.shards.packet(&packet);
+    }
+
+    #[cold]
+    fn announce(&mut self, media: MediaId) {
+        if let Some(info) = self.signalling.media().info(media) {
+            self.shards.announce(media, &Arc::new(announcement(&info)));
+        }
+        self.announced.insert(media.slot(), media);
+    }
+
+    fn follow_endpoints(&mut self) {
+        let Self { signalling, sink, .. } = self;
+        for change in signalling.media_mut().drain_changes() {
+            match change {
+                EndpointChange::Added(endpoint) => sink.insert(endpoint),
+                EndpointChange::Removed(endpoint) => sink.remove(endpoint),
+            }
+        }
+    }
+}
+
+/// What a stream needs to know of a media line.
+fn announcement(info: &MediaInfo) -> Announcement {
+    let payload = |format: &crate::sip::sdp::Format| {
+        let codec = format.codec.as_ref()?;
+        Some(Payload {
+            number: format.payload_type,
+            name: (*codec.name).into(),
+            clock_rate: codec.clock_rate,
+        })
+    };
+    Announcement {
+        call_id: Some(Arc::clone(&info.call_id)),
+        payloads: info.formats.iter().filter_map(payload).collect(),
+        encrypted: info.srtp,
+    }
 }

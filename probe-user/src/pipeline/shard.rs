@@ -14,6 +14,7 @@ use crate::packet::{MediaId, Nanos, RtpPacket};
 use crate::rtp::StreamKey;
 use crate::rtp::codec::Announcement;
 use crate::rtp::stream::{IntervalSummary, StreamParts, Totals};
+use crate::sip::CallEvent;
 
 /// Packets handed over at once: a hand-off costs a cache line or two, whatever it carries.
 const BATCH: usize = 128;
@@ -33,6 +34,19 @@ pub enum Event {
     IntervalDone(ShardStatus),
     /// A shard is empty and gone.
     Finished(ShardStatus),
+    /// The receiver's own figures, at the end of an interval.
+    Receiver(ReceiverStatus),
+    /// A call changed.
+    Call(CallEvent),
+}
+
+/// The receiver's own figures.
+#[derive(Clone, Copy, Debug)]
+pub struct ReceiverStatus {
+    /// Since the start; without what shards analysed.
+    pub account: Account,
+    /// Calls that are not over.
+    pub calls: u64,
 }
 
 /// A shard's own figures.

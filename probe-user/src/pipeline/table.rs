@@ -82,9 +82,10 @@ impl StreamTable {
         let epoch = *self.epoch.get_or_insert(packet.time);
         let key = StreamKey::from(packet);
         let Some(&at) = self.index.get(&key) else { return self.begin(key, packet, epoch) };
-        let fresh = self.streams.get(at).is_some_and(|stream| {
-            packet.media != stream.media() && packet.media != MediaId::UNANNOUNCED
-        });
+        let fresh = self
+            .streams
+            .get(at)
+            .is_some_and(|stream| packet.media != stream.media() && packet.media != MediaId::UNANNOUNCED);
         let announcement = fresh.then(|| self.announcement(packet.media));
         if let Some(stream) = self.streams.get_mut(at) {
             if let Some(announcement) = announcement {

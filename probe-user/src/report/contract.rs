@@ -3,16 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use probe_ebpf::Verdict;
+use probe_ebpf::classify::VERDICTS;
 use serde::Serialize;
 
 use crate::dedup::stats::CauseReport;
 use crate::histogram::MicrosHistogram;
-use crate::packet::Endpoint;
+use crate::packet::{Endpoint, Nanos};
 use crate::rtp::emodel::{self, Mos};
 use crate::rtp::loss::BurstReport;
 use crate::rtp::stream::StreamParts;
 use crate::rtp::unique::{Interruption, LedgerReport};
-use crate::sip::SignallingReport;
+use crate::sip::signalling::GivenUp;
+use crate::sip::{CallReport, SignallingReport, SipReport};
 
 /// The whole document.
 #[derive(Clone, Debug, Serialize)]
@@ -23,11 +26,61 @@ pub struct Report {
     pub capture: CaptureReport,
     /// Media streams, in order of appearance.
     pub streams: Vec<StreamReport>,
-    /// Signalling: calls and message counts.
-    #[serde(flatten)]
-    pub signalling: SignallingReport,
+    /// Calls, in the order in which they began.
+    pub calls: Vec<CallWithStreams>,
+    /// All signalling.
+    pub sip: SipReport,
+    /// What signalling had to give up for want of room.
+    pub given_up: GivenUp,
     /// What it all means.
     pub findings: Vec<Finding>,
+}
+
+impl Report {
+    /// Puts the parts together, joins streams to calls, and draws conclusions.
+    pub fn new(capture: CaptureReport, streams: Vec<StreamReport>, signalling: SignallingReport) -> Self {
+        let join = |call: CallReport| {
+            let is_its = |stream: &&StreamReport| stream.call_id.as_deref() == Some(&*call.call_id);
+            let refer = |stream: &StreamReport| StreamRef {
+                src: stream.src,
+                dst: stream.dst,
+                ssrc: stream.ssrc.clone(),
+            };
+            CallWithStreams { streams: streams.iter().filter(is_its).map(refer).collect(), call }
+        };
+        let mut report = Self {
+            generator: Generator::default(),
+            capture,
+            calls: signalling.calls.into_iter().map(join).collect(),
+            streams,
+            sip: signalling.sip,
+            given_up: signalling.given_up,
+            findings: Vec::new(),
+        };
+        report.findings = super::findings::find(&report);
+        report
+    }
+}
+
+/// A call and the streams that belong to it.
+#[derive(Clone, Debug, Serialize)]
+pub struct CallWithStreams {
+    /// The call.
+    #[serde(flatten)]
+    pub call: CallReport,
+    /// Its streams.
+    pub streams: Vec<StreamRef>,
+}
+
+/// What identifies a stream in `streams[]`.
+#[derive(Clone, Debug, Serialize)]
+pub struct StreamRef {
+    /// Sender.
+    pub src: Endpoint,
+    /// Receiver.
+    pub dst: Endpoint,
+    /// `0x%08x`.
+    pub ssrc: String,
 }
 
 /// Name and version of the program.
@@ -202,9 +255,24 @@ pub enum Severity {
     Bad,
 }
 
+/// Counts by verdict, all names.
+pub fn verdicts_by_name(verdicts: &[u64; VERDICTS]) -> BTreeMap<&'static str, u64> {
+    Verdict::ALL.iter().map(|verdict| verdict.name()).zip(verdicts.iter().copied()).collect()
+}
+
 impl StreamReport {
-    /// From a stream taken apart. `start_s` is that of its first frame; `path` names its encapsulation.
-    pub fn new(parts: StreamParts, start_s: f64, path: String) -> Self {
+    /// Of many streams, in order of appearance, timed from the first frame of the capture.
+    pub fn list(mut streams: Vec<StreamParts>, first: Option<Nanos>) -> Vec<Self> {
+        streams.sort_by_key(|stream| (stream.number, stream.key));
+        let report = |stream: StreamParts| {
+            let start_s = first.map_or(0.0, |first| stream.first_seen.since(first) as f64 / 1e9);
+            Self::new(stream, start_s)
+        };
+        streams.into_iter().map(report).collect()
+    }
+
+    /// From a stream taken apart. `start_s` is that of its first frame.
+    pub fn new(parts: StreamParts, start_s: f64) -> Self {
         let percentiles = Percentiles::of(&parts.jitter);
         let packet_ms = if parts.unique.delta_ms.mean > 0.0 { parts.unique.delta_ms.mean } else { 20.0 };
         let quality = emodel::listening_quality(
@@ -228,7 +296,7 @@ impl StreamReport {
                 .call_id
                 .is_none()
                 .then_some("no SDP that was seen announces its addresses"),
-            encapsulation: path,
+            encapsulation: crate::decode::path(parts.encapsulation).to_owned(),
             encrypted: parts.announcement.encrypted,
             start_s,
             reordered: parts.reordered,

@@ -4,6 +4,7 @@
 //! Every finding names the frames that prove it.
 
 use super::contract::{Finding, Report, Severity, StreamReport};
+use super::health::StreamEntry;
 use super::words;
 use crate::dedup::stats::{CauseReport, CopyStats};
 use crate::pipeline::Loss;
@@ -25,13 +26,18 @@ pub fn find(report: &Report) -> Vec<Finding> {
     findings.extend(retransmissions(report));
     findings.extend(interrupted(report));
     findings.extend(authentication(report));
+    findings.extend(fragments_incomplete(report));
     findings.extend(nothing_there(report));
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     findings
 }
 
 /// Adds up copies of streams and of SIP. The counts are of the same kind: frames beyond a first.
-fn copied(streams: &[StreamReport], sip: (u64, u64), sip_causes: &[CauseReport]) -> (u64, u64, Vec<CauseReport>) {
+fn copied(
+    streams: &[StreamReport],
+    sip: (u64, u64),
+    sip_causes: &[CauseReport],
+) -> (u64, u64, Vec<CauseReport>) {
     let packets = streams.iter().map(|stream| stream.unique.packets).sum::<u64>() + sip.0;
     let copies = streams.iter().map(|stream| stream.duplicates.total).sum::<u64>() + sip.1;
     let all = streams.iter().flat_map(|stream| &stream.duplicates.causes).chain(sip_causes);
@@ -39,22 +45,30 @@ fn copied(streams: &[StreamReport], sip: (u64, u64), sip_causes: &[CauseReport])
 }
 
 fn frames_copied(report: &Report) -> Option<Finding> {
-    let sip = &report.signalling.sip;
+    let sip = &report.sip;
     let (packets, copies, causes) = copied(&report.streams, (sip.messages, sip.copies), &sip.causes);
     if copies == 0 || packets == 0 {
         return None;
     }
     let ratio = copies as f64 / packets as f64;
-    let examples = causes.iter().flat_map(|cause| &cause.examples).flat_map(|(a, b)| [*a, *b]).take(EXAMPLES).collect();
-    let kinds: Vec<_> =
-        causes.iter().map(|cause| format!("{} copies {}", words::thousands(cause.count), words::cause(cause))).collect();
-    let meaning = causes.first().map(|cause| format!(" That means: {}.", cause.cause.meaning())).unwrap_or_default();
+    let examples =
+        causes.iter().flat_map(|cause| &cause.examples).flat_map(|(a, b)| [*a, *b]).take(EXAMPLES).collect();
+    let kinds: Vec<_> = causes
+        .iter()
+        .map(|cause| format!("{} copies {}", words::thousands(cause.count), words::cause(cause)))
+        .collect();
+    let meaning =
+        causes.first().map(|cause| format!(" That means: {}.", cause.cause.meaning())).unwrap_or_default();
     let advice = causes.first().map(|cause| cause.cause.advice().to_owned()).unwrap_or_default();
     let (id, title, severity) = if ratio >= MOST {
         let title = format!("each frame was captured {}", words::times(1.0 + ratio));
         ("every-frame-copied", title, Severity::Warn)
     } else {
-        let title = format!("{} of {} packets were captured more than once", words::thousands(copies), words::thousands(packets));
+        let title = format!(
+            "{} of {} packets were captured more than once",
+            words::thousands(copies),
+            words::thousands(packets)
+        );
         ("some-frames-copied", title, Severity::Info)
     };
     Some(Finding {
@@ -71,15 +85,42 @@ fn frames_copied(report: &Report) -> Option<Finding> {
     })
 }
 
+/// What a running probe says as soon as it sees that most frames come more than once.
+pub fn live_copies(lines: &[StreamEntry]) -> Option<Finding> {
+    let packets: u64 = lines.iter().map(|line| line.packets).sum();
+    let frames: u64 = lines.iter().map(|line| line.frames).sum();
+    let ratio = frames as f64 / packets.max(1) as f64;
+    if packets == 0 || ratio < 1.0 + MOST {
+        return None;
+    }
+    let causes = CopyStats::sum_up(lines.iter().flat_map(|line| &line.causes));
+    let main = causes.first()?;
+    Some(Finding {
+        id: "every-frame-copied",
+        severity: Severity::Warn,
+        title: format!("each frame is captured {}", words::times(ratio)),
+        detail: format!(
+            "{}: {}. The streams' figures have copies removed.",
+            words::cause(main),
+            main.cause.meaning()
+        ),
+        advice: main.cause.advice().to_owned(),
+        evidence: main.examples.iter().flat_map(|(a, b)| [*a, *b]).collect(),
+    })
+}
+
 fn copies_not_retransmissions(report: &Report) -> Option<Finding> {
-    let sip = &report.signalling.sip;
+    let sip = &report.sip;
     if sip.copies == 0 {
         return None;
     }
     Some(Finding {
         id: "copies-not-retransmissions",
         severity: Severity::Info,
-        title: format!("{} repeated SIP frames are copies, not retransmissions", words::thousands(sip.copies)),
+        title: format!(
+            "{} repeated SIP frames are copies, not retransmissions",
+            words::thousands(sip.copies)
+        ),
         detail: format!(
             "{} SIP messages were sent; {} of them repeat an earlier one by a timer. A retransmission comes 500 ms \
              or more after the message it repeats (RFC 3261, timers A, E and G), a copy within microseconds.",
@@ -87,12 +128,19 @@ fn copies_not_retransmissions(report: &Report) -> Option<Finding> {
             words::thousands(sip.retransmissions),
         ),
         advice: String::new(),
-        evidence: sip.causes.iter().flat_map(|cause| &cause.examples).flat_map(|(a, b)| [*a, *b]).take(EXAMPLES).collect(),
+        evidence: sip
+            .causes
+            .iter()
+            .flat_map(|cause| &cause.examples)
+            .flat_map(|(a, b)| [*a, *b])
+            .take(EXAMPLES)
+            .collect(),
     })
 }
 
 fn packets_lost(report: &Report) -> Option<Finding> {
-    let lossy: Vec<_> = report.streams.iter().filter(|stream| stream.unique.lost_percent >= AUDIBLE_LOSS).collect();
+    let lossy: Vec<_> =
+        report.streams.iter().filter(|stream| stream.unique.lost_percent >= AUDIBLE_LOSS).collect();
     let worst = lossy.iter().max_by(|a, b| a.unique.lost_percent.total_cmp(&b.unique.lost_percent))?;
     Some(Finding {
         id: "packets-lost",
@@ -106,14 +154,15 @@ fn packets_lost(report: &Report) -> Option<Finding> {
             words::thousands(worst.unique.expected),
             worst.unique.lost_percent,
         ),
-        advice: "compare with a capture nearer to the sender: where the loss begins is where to look".to_owned(),
+        advice: "compare with a capture nearer to the sender: where the loss begins is where to look"
+            .to_owned(),
         evidence: vec![worst.unique.delta_ms.max_packet],
     })
 }
 
 fn retransmissions(report: &Report) -> Option<Finding> {
-    let sip = &report.signalling.sip;
-    let calls = report.signalling.calls.iter().filter(|call| call.retransmissions > 0).count();
+    let sip = &report.sip;
+    let calls = report.calls.iter().filter(|of| of.call.retransmissions > 0).count();
     (sip.retransmissions > 0).then(|| Finding {
         id: "real-retransmissions",
         severity: Severity::Warn,
@@ -151,7 +200,7 @@ fn interrupted(report: &Report) -> Option<Finding> {
 }
 
 fn authentication(report: &Report) -> Option<Finding> {
-    let challenges = report.signalling.sip.auth_challenges;
+    let challenges = report.sip.auth_challenges;
     (challenges > 0).then(|| Finding {
         id: "authentication-retry",
         severity: Severity::Info,
@@ -165,8 +214,10 @@ fn authentication(report: &Report) -> Option<Finding> {
 }
 
 fn lost_by_the_probe(report: &Report) -> Option<Finding> {
-    let lost: u64 = report.capture.losses.values().sum();
-    let worst = Loss::ALL.into_iter().max_by_key(|loss| report.capture.losses.get(loss.name()))?;
+    let own = || Loss::ALL.into_iter().filter(|loss| *loss != Loss::FragmentIncomplete);
+    let count = |loss: &Loss| report.capture.losses.get(loss.name()).copied().unwrap_or(0);
+    let lost: u64 = own().map(|loss| count(&loss)).sum();
+    let worst = own().max_by_key(count)?;
     (lost > 0).then(|| Finding {
         id: "loss-made-by-the-capture",
         severity: Severity::Bad,
@@ -181,14 +232,28 @@ fn lost_by_the_probe(report: &Report) -> Option<Finding> {
     })
 }
 
+fn fragments_incomplete(report: &Report) -> Option<Finding> {
+    let lost = report.capture.losses.get(Loss::FragmentIncomplete.name()).copied().unwrap_or(0);
+    (lost > 0).then(|| Finding {
+        id: "fragments-incomplete",
+        severity: Severity::Info,
+        title: format!("{} belong to datagrams that never became whole", words::count(lost, "IP fragment")),
+        detail: "The other parts are not in the capture; SIP in them, if it was SIP, is missing here."
+            .to_owned(),
+        advice: Loss::FragmentIncomplete.advice().to_owned(),
+        evidence: Vec::new(),
+    })
+}
+
 fn nothing_there(report: &Report) -> Option<Finding> {
-    let quiet = report.streams.is_empty() && report.signalling.sip.messages == 0;
+    let quiet = report.streams.is_empty() && report.sip.messages == 0;
     quiet.then(|| Finding {
         id: "nothing-found",
         severity: Severity::Info,
         title: "no SIP and no RTP in here".to_owned(),
         detail: format!("{} frames were read.", words::thousands(report.capture.packets)),
-        advice: "check the SIP ports (--sip-ports); RTP without SIP on unusual ports needs --rtp any".to_owned(),
+        advice: "check the SIP ports (--sip-ports); RTP without SIP on unusual ports needs --rtp any"
+            .to_owned(),
         evidence: Vec::new(),
     })
 }

@@ -19,6 +19,7 @@ use crate::packet::Endpoint;
 use crate::pipeline::shard::IntervalLine;
 use crate::rtp::emodel;
 use crate::rtp::unique::Interruption;
+use crate::sip::CallEvent;
 
 /// Loss from which a line is no longer `ok`, in percent. G.711 with concealment loses a tenth of a MOS at 1 %.
 const LOSS_PERCENT: f64 = 1.0;
@@ -144,10 +145,10 @@ pub struct CallEntry {
     pub call_id: Arc<str>,
     /// What happened, in words.
     pub event: String,
-    /// Caller.
-    pub from: String,
-    /// Callee.
-    pub to: String,
+    /// What it has come to.
+    pub state: &'static str,
+    /// Number of the frame.
+    pub frame: u64,
 }
 
 /// Frames that the probe lost.
@@ -186,15 +187,32 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
+impl CallEntry {
+    /// From the tracker's news.
+    pub fn new(event: &CallEvent) -> Self {
+        Self {
+            call_id: Arc::clone(&event.call_id),
+            event: event.moment.what.to_string(),
+            state: event.state.word(),
+            frame: event.moment.number,
+        }
+    }
+}
+
 impl StreamEntry {
     /// From what a shard sends at the end of an interval.
     pub fn new(line: IntervalLine) -> Self {
         let totals = line.summary.totals;
         let lost = totals.expected.saturating_sub(totals.packets);
-        let lost_percent = if totals.expected == 0 { 0.0 } else { lost as f64 * 100.0 / totals.expected as f64 };
+        let lost_percent =
+            if totals.expected == 0 { 0.0 } else { lost as f64 * 100.0 / totals.expected as f64 };
         let jitter = Percentiles::of(&line.summary.jitter);
         let quality = emodel::listening_quality(line.codec.as_deref(), lost_percent, line.burst_ratio);
-        let copies_per_packet = if totals.packets == 0 { 1.0 } else { (totals.packets + totals.copies) as f64 / totals.packets as f64 };
+        let copies_per_packet = if totals.packets == 0 {
+            1.0
+        } else {
+            (totals.packets + totals.copies) as f64 / totals.packets as f64
+        };
         let status = if lost_percent >= LOSS_PERCENT {
             Status::Loss
         } else if jitter.is_some_and(|jitter| jitter.p99 >= JITTER_US) {
@@ -344,7 +362,9 @@ fn push_call(text: &mut String, call_id: Option<&str>) {
 
 fn interruption_text(gap: &Interruption) -> String {
     let what = match (gap.missing, gap.timestamp_s) {
-        (0, Some(moved)) if (moved - gap.silence_s).abs() < 0.5 => "the sender was silent, nothing lost".to_owned(),
+        (0, Some(moved)) if (moved - gap.silence_s).abs() < 0.5 => {
+            "the sender was silent, nothing lost".to_owned()
+        }
         (0, Some(moved)) => format!("the sender paused, its timestamp moved {moved:.2} s, nothing lost"),
         (0, None) => "the sender paused, nothing lost".to_owned(),
         (lost, _) => format!("{} missing", words::count(lost, "packet")),
@@ -354,11 +374,10 @@ fn interruption_text(gap: &Interruption) -> String {
 
 fn call_text(call: &CallEntry) -> String {
     format!(
-        "{} → {}  {}  call {}",
-        words::printable(&call.from),
-        words::printable(&call.to),
-        words::printable(&call.event),
+        "{}  {}  {}",
         words::printable(words::short_call_id(&call.call_id)),
+        call.state,
+        words::printable(&call.event)
     )
 }
 
@@ -367,7 +386,8 @@ fn finding_text(finding: &Finding) -> String {
 }
 
 fn loss_text(loss: &LossEntry) -> String {
-    let what: Vec<_> = loss.losses.iter().map(|(name, frames)| format!("{} {name}", words::thousands(*frames))).collect();
+    let what: Vec<_> =
+        loss.losses.iter().map(|(name, frames)| format!("{} {name}", words::thousands(*frames))).collect();
     format!("the probe itself lost frames: {}; {}", what.join(", "), loss.advice)
 }
 
@@ -387,7 +407,11 @@ fn summary_text(summary: &SummaryEntry) -> String {
         let _ = write!(text, " + {} in the rings", words::thousands(summary.in_flight));
     }
     if summary.lines_left_out > 0 {
-        let _ = write!(text, "; {} more stream lines left out (--lines)", words::thousands(summary.lines_left_out));
+        let _ = write!(
+            text,
+            "; {} more stream lines left out (--lines)",
+            words::thousands(summary.lines_left_out)
+        );
     }
     text
 }
@@ -408,5 +432,6 @@ fn json_line(time: Timestamp, entry: &Entry) -> String {
         entry: &'a Entry,
     }
     let line = Line { time: format!("{time:.6}"), entry };
-    serde_json::to_string(&line).unwrap_or_else(|error| format!("{{\"type\":\"error\",\"message\":\"{error}\"}}"))
+    serde_json::to_string(&line)
+        .unwrap_or_else(|error| format!("{{\"type\":\"error\",\"message\":\"{error}\"}}"))
 }

@@ -37,7 +37,8 @@ enum Target {
 impl LogWriter {
     /// Standard output, in colour where it is a terminal and NO_COLOR is not set.
     pub fn stdout() -> Self {
-        let colour = io::stdout().is_terminal() && anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never;
+        let colour = io::stdout().is_terminal()
+            && anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never;
         Self { target: Target::Stdout { colour } }
     }
 
@@ -113,6 +114,9 @@ mod tests {
     #[test]
     fn a_folder_that_is_not_there_is_named() {
         let error = LogWriter::file(Path::new("/nonexistent/health.log")).unwrap_err().to_string();
-        assert!(error.starts_with("cannot open the log file /nonexistent/health.log: No such file"), "{error}");
+        assert!(
+            error.starts_with("cannot open the log file /nonexistent/health.log: No such file"),
+            "{error}"
+        );
     }
 }

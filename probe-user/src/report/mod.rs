@@ -4,5 +4,6 @@ pub mod contract;
 pub mod findings;
 pub mod health;
 pub mod log;
+pub mod monitor;
 pub mod text;
 pub mod words;

@@ -36,7 +36,8 @@ fn capture(out: &mut String, report: &Report) {
         words::thousands(lost),
     );
     if lost > 0 {
-        let named: Vec<_> = capture.losses.iter().filter(|(_, n)| **n > 0).map(|(name, n)| format!("{n} {name}")).collect();
+        let named: Vec<_> =
+            capture.losses.iter().filter(|(_, n)| **n > 0).map(|(name, n)| format!("{n} {name}")).collect();
         let _ = write!(out, ": {}", named.join(", "));
     }
     out.push('\n');
@@ -69,17 +70,16 @@ fn findings(out: &mut String, report: &Report) {
 }
 
 fn calls(out: &mut String, report: &Report) {
-    let signalling = &report.signalling;
     let _ = writeln!(
         out,
         "\nCALLS  {}, {} SIP messages, {} captured copies, {} retransmissions, {} authentication challenges",
-        signalling.calls.len(),
-        words::thousands(signalling.sip.messages),
-        words::thousands(signalling.sip.copies),
-        words::thousands(signalling.sip.retransmissions),
-        words::thousands(signalling.sip.auth_challenges),
+        report.calls.len(),
+        words::thousands(report.sip.messages),
+        words::thousands(report.sip.copies),
+        words::thousands(report.sip.retransmissions),
+        words::thousands(report.sip.auth_challenges),
     );
-    for call in &signalling.calls {
+    for super::contract::CallWithStreams { call, .. } in &report.calls {
         let setup = call.setup_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.0} ms"));
         let _ = writeln!(
             out,
@@ -87,10 +87,14 @@ fn calls(out: &mut String, report: &Report) {
             words::printable(words::short_call_id(&call.call_id)),
             clip(&words::printable(&call.from), 22),
             clip(&words::printable(&call.to), 22),
-            clip(&call.state, 10),
+            clip(call.state.word(), 10),
             setup,
             call.messages,
-            if call.message_copies > 0 { format!(" (+{} copies)", call.message_copies) } else { String::new() },
+            if call.message_copies > 0 {
+                format!(" (+{} copies)", call.message_copies)
+            } else {
+                String::new()
+            },
         );
     }
 }
@@ -100,10 +104,19 @@ fn streams(out: &mut String, report: &Report) {
     if report.streams.is_empty() {
         return;
     }
-    let width = report.streams.iter().map(|s| s.src.to_string().len().max(s.dst.to_string().len())).max().unwrap_or(0);
+    let width = report
+        .streams
+        .iter()
+        .map(|s| s.src.to_string().len().max(s.dst.to_string().len()))
+        .max()
+        .unwrap_or(0);
     // Two addresses side by side leave no room for the figures when they are IPv6.
     let stacked = width > 24;
-    let head = if stacked { format!("{:<width$}", "from, to") } else { format!("{:<width$}   {:<width$}", "from", "to") };
+    let head = if stacked {
+        format!("{:<width$}", "from, to")
+    } else {
+        format!("{:<width$}   {:<width$}", "from", "to")
+    };
     let _ = writeln!(
         out,
         "  {head}  {:<8} {:>7} {:>7} {:>9} {:>6} {:>7} {:>7} {:>4}  {:<8}",
@@ -141,7 +154,10 @@ fn figures(stream: &StreamReport) -> String {
         jitter(|p| p.p50),
         jitter(|p| p.p99),
         stream.mos.as_ref().map_or_else(|| "-".to_owned(), |mos| format!("{:.1}", mos.value)),
-        stream.call_id.as_deref().map_or_else(|| "-".to_owned(), |id| words::printable(words::short_call_id(id))),
+        stream
+            .call_id
+            .as_deref()
+            .map_or_else(|| "-".to_owned(), |id| words::printable(words::short_call_id(id))),
     )
 }
 
@@ -150,7 +166,13 @@ fn reasons(out: &mut String, stream: &StreamReport) {
     let mut lines = Vec::new();
     lines.extend(stream.jitter_absent_because.as_ref().map(|reason| format!("no jitter: {reason}")));
     lines.extend(stream.mos_absent_because.as_ref().map(|reason| format!("no MOS: {reason}")));
-    lines.extend(stream.duplicates.causes.iter().map(|cause| format!("{} copies, {}", cause.count, words::cause(cause))));
+    lines.extend(
+        stream
+            .duplicates
+            .causes
+            .iter()
+            .map(|cause| format!("{} copies, {}", cause.count, words::cause(cause))),
+    );
     if lines.is_empty() {
         return;
     }

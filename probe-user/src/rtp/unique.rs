@@ -133,7 +133,6 @@ struct Last {
     time: Nanos,
     timestamp: u32,
     payload_type: u8,
-    seq: u64,
     timed: bool,
 }
 
@@ -296,7 +295,6 @@ impl Last {
             time: packet.time,
             timestamp: packet.rtp.timestamp,
             payload_type: packet.rtp.payload_type,
-            seq: placed.seq,
             timed: placed.clock_rate.is_some(),
         }
     }

@@ -33,7 +33,8 @@ pub const GRACE: Nanos = Nanos(5_000_000_000);
 pub const MAX_SILENCE: Nanos = Nanos(1_800_000_000_000);
 
 /// Slots for descriptions: twice the lines, so that half of them can be past ones.
-const SLOTS: u32 = 2 * MAX_LINES as u32;
+const SLOTS: u32 = 65_536;
+const _: () = assert!(SLOTS as usize == 2 * MAX_LINES);
 /// Lines compared when one has to go.
 const EVICTION_SAMPLE: usize = 16;
 /// Lines looked at for silence in one [`MediaTable::advance`].
@@ -102,6 +103,7 @@ pub struct MediaTable {
     hand: usize,
     changes: Vec<EndpointChange>,
     is_followed: bool,
+    grace: Nanos,
     evicted: u64,
     silent: u64,
 }
@@ -141,6 +143,7 @@ impl MediaTable {
             hand: 0,
             changes: Vec::new(),
             is_followed: false,
+            grace: GRACE,
             evicted: 0,
             silent: 0,
         }
@@ -150,6 +153,13 @@ impl MediaTable {
     #[must_use]
     pub fn followed(mut self) -> Self {
         self.is_followed = true;
+        self
+    }
+
+    /// Keeps lines of ended calls this long instead of [`GRACE`].
+    #[must_use]
+    pub fn with_grace(mut self, grace: Nanos) -> Self {
+        self.grace = grace;
         self
     }
 
@@ -186,12 +196,12 @@ impl MediaTable {
         if self.live >= self.max_lines {
             self.evict();
         }
-        Some(self.insert(Arc::new(info), time))
+        Some(self.insert(info, time))
     }
 
-    /// The call ended: takes the line out after [`GRACE`], unless it is announced again before.
+    /// The call ended: takes the line out after the grace, unless it is announced again before.
     pub fn withdraw(&mut self, id: MediaId, time: Nanos) {
-        let deadline = Nanos(time.0.saturating_add(GRACE.0));
+        let deadline = Nanos(time.0.saturating_add(self.grace.0));
         if let Some(slot) = self.slot_mut(id).filter(|slot| slot.is_live && slot.closes.is_none()) {
             slot.closes = Some(deadline);
             self.closing.push_back((deadline, id));
@@ -253,6 +263,16 @@ impl MediaTable {
         found.map_or(MediaId::UNANNOUNCED, |announced| announced.id)
     }
 
+    /// The line of a packet at `time`, which is thereby not silent.
+    #[inline]
+    pub fn attribute(&mut self, flow: &Flow, time: Nanos) -> MediaId {
+        let id = self.lookup(flow);
+        if id != MediaId::UNANNOUNCED {
+            self.touch(id, time);
+        }
+        id
+    }
+
     /// The description behind an id, also for some time after the line is gone.
     pub fn info(&self, id: MediaId) -> Option<Arc<MediaInfo>> {
         let slot = self.slots.get(slot_index(id)).filter(|slot| slot.id == id)?;
@@ -284,15 +304,15 @@ impl MediaTable {
         self.silent
     }
 
-    fn insert(&mut self, info: Arc<MediaInfo>, time: Nanos) -> MediaId {
+    fn insert(&mut self, info: MediaInfo, time: Nanos) -> MediaId {
         let id = self.free_id();
-        let slot = Slot { id, is_live: true, closes: None, last_seen: time, info: Arc::clone(&info) };
+        self.live += 1;
+        self.claim_both(id, &info);
+        let slot = Slot { id, is_live: true, closes: None, last_seen: time, info: Arc::new(info) };
         match self.slots.get_mut(slot_index(id)) {
             Some(old) => *old = slot,
             None => self.slots.push(slot),
         }
-        self.live += 1;
-        self.claim_both(id, &info);
         id
     }
 

@@ -47,7 +47,7 @@ fn announcing_again_keeps_the_id_and_other_formats_make_a_new_one() {
     assert_ne!(first, second);
     assert_eq!((table.lookup(&to(5000)), table.len()), (second, 1));
     assert_eq!(table.info(first).unwrap().formats[0].payload_type, 0, "past ids keep their description");
-    let kernel = Vec::from_iter(table.drain_changes());
+    let kernel = table.drain_changes().collect::<Vec<_>>();
     assert_eq!(
         &kernel[..2],
         [EndpointChange::Added(endpoint(5000)), EndpointChange::Added(endpoint(5001))],
@@ -70,7 +70,7 @@ fn ended_line_stays_for_the_grace_and_a_new_offer_keeps_it() {
     table.withdraw(id, Nanos(60 * SECOND));
     table.advance(Nanos(65 * SECOND));
     assert_eq!((table.lookup(&to(5000)), table.len()), (MediaId::UNANNOUNCED, 0));
-    assert_eq!(replay(&Vec::from_iter(table.drain_changes())), []);
+    assert_eq!(replay(&table.drain_changes().collect::<Vec<_>>()), []);
     table.reopen(id, Nanos(66 * SECOND));
     assert_eq!((table.lookup(&to(5000)), table.len()), (id, 1));
 }
@@ -124,7 +124,10 @@ fn flood_of_announcements_stays_bounded_and_the_kernel_map_follows() {
     let mut table = MediaTable::new(1000).followed();
     let mut state = std::collections::BTreeSet::new();
     for n in 0..200_000_u64 {
-        let address = Endpoint::v4([10, 0, u8::try_from(n >> 8 & 0xff).unwrap(), n as u8], 4000);
+        let address = Endpoint::v4(
+            [10, 0, u8::try_from(n >> 8 & 0xff).unwrap(), u8::try_from(n & 0xff).unwrap()],
+            4000,
+        );
         let port = 4000 + 2 * u16::try_from(n % 17_000).unwrap();
         let wanted = MediaLine {
             endpoint: Some(Endpoint { port, ..address }),

@@ -8,9 +8,10 @@
 //! A datagram holds one message and what follows it is nobody's (RFC 3261, 18.3); in a stream
 //! Content-Length separates them, see [`split`].
 
-use std::fmt;
-
 use thiserror::Error;
+
+pub use super::defects::Defects;
+use super::text::{Quoted, number, parameter, prefix_matches, token, trim, values};
 
 /// Bytes searched for a start line behind junk. Real junk (keep-alives, an old body's tail) is short.
 const MAX_JUNK: usize = 1024;
@@ -203,6 +204,9 @@ impl<'a> Message<'a> {
             }),
             None => rest,
         };
+        if !is_keep_alive(rest.get(self.body.len()..).unwrap_or_default()) {
+            self.defects.note(Defects::TRAILING);
+        }
     }
 }
 
@@ -259,6 +263,8 @@ impl<'a> Address<'a> {
     pub fn parse(value: &'a [u8]) -> Self {
         let mut quoted = Quoted::default();
         let open = value.iter().position(|&b| !quoted.step(b) && b == b'<');
+        // A quote that is never closed must not hide the URI.
+        let open = open.or_else(|| value.iter().position(|&b| b == b'<').filter(|_| quoted.inside));
         let Some((before, after)) = open.and_then(|at| value.split_at_checked(at)) else {
             // Without brackets every parameter is the header's, not the URI's (RFC 3261, 20).
             let end = value.iter().position(|&b| b == b';').unwrap_or(value.len());
@@ -366,75 +372,6 @@ impl<'a> Iterator for Headers<'a> {
     }
 }
 
-/// What was wrong with a message that could be read all the same.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub struct Defects(u16);
-
-impl Defects {
-    /// Bytes other than line ends and NUL before the start line.
-    pub const JUNK_BEFORE: Self = Self(1 << 0);
-    /// Call-ID, CSeq, From, To or Via is missing.
-    pub const MISSING_HEADER: Self = Self(1 << 1);
-    /// A header that may occur once occurs again with another value.
-    pub const REPEATED_HEADER: Self = Self(1 << 2);
-    /// CSeq is not a 32-bit number and a method.
-    pub const BAD_CSEQ: Self = Self(1 << 3);
-    /// The request's method is not CSeq's.
-    pub const METHOD_MISMATCH: Self = Self(1 << 4);
-    /// Content-Length is not a number.
-    pub const BAD_CONTENT_LENGTH: Self = Self(1 << 5);
-    /// The body is shorter than Content-Length says.
-    pub const BODY_CUT: Self = Self(1 << 6);
-    /// The head ends with the datagram, not with an empty line.
-    pub const NO_EMPTY_LINE: Self = Self(1 << 7);
-    /// A line of the head has no colon.
-    pub const NOT_A_HEADER: Self = Self(1 << 8);
-    /// White space where the start line may have none, or its URI in angle brackets.
-    pub const ODD_START_LINE: Self = Self(1 << 9);
-
-    const NAMES: [&'static str; 10] = [
-        "junk_before",
-        "missing_header",
-        "repeated_header",
-        "bad_cseq",
-        "method_mismatch",
-        "bad_content_length",
-        "body_cut",
-        "no_empty_line",
-        "not_a_header",
-        "odd_start_line",
-    ];
-
-    /// Is there any?
-    pub fn any(self) -> bool {
-        self.0 != 0
-    }
-
-    /// Is `defect` among them?
-    pub fn has(self, defect: Self) -> bool {
-        self.0 & defect.0 != 0
-    }
-
-    /// Their names, in a fixed order.
-    pub fn names(self) -> impl Iterator<Item = &'static str> {
-        Self::NAMES
-            .into_iter()
-            .enumerate()
-            .filter(move |(bit, _)| self.0 & (1 << bit) != 0)
-            .map(|(_, name)| name)
-    }
-
-    fn note(&mut self, defect: Self) {
-        self.0 |= defect.0;
-    }
-}
-
-impl fmt::Debug for Defects {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.names()).finish()
-    }
-}
-
 /// Why bytes are not a SIP message. Offsets count from the first byte of the datagram or of the stream's rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Malformed {
@@ -464,6 +401,20 @@ pub enum Malformed {
 /// Does a datagram hold only what keeps a NAT binding open?
 pub fn is_keep_alive(bytes: &[u8]) -> bool {
     bytes.iter().all(|b| matches!(b, b'\r' | b'\n' | 0 | b' '))
+}
+
+/// Could a payload on any port be SIP? A start line at its very beginning, told from RTP by the first byte.
+#[inline]
+pub fn begins_like_sip(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(u8::is_ascii_uppercase) && matches!(first_line(bytes), Ok(Some(_)))
+}
+
+fn first_line(bytes: &[u8]) -> Result<Option<(StartLine<'_>, Defects)>, Malformed> {
+    let window = bytes.get(..MAX_JUNK).unwrap_or(bytes);
+    match window.iter().position(|&b| b == b'\n') {
+        Some(end) => start_line(window.get(..end).unwrap_or_default(), 0),
+        None => Ok(None),
+    }
 }
 
 /// What stands at the front of a stream's bytes.
@@ -606,84 +557,6 @@ fn split_head(bytes: &[u8]) -> (&[u8], Option<&[u8]>) {
             None => return (bytes, None),
         }
     }
-}
-
-/// The values of a header that are separated by commas, outside quotes and angle brackets.
-pub fn values(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut quoted = Quoted::default();
-    let mut bracket = false;
-    value
-        .split(move |&b| {
-            if quoted.step(b) {
-                return false;
-            }
-            match b {
-                b'<' => bracket = true,
-                b'>' => bracket = false,
-                _ => {}
-            }
-            b == b',' && !bracket
-        })
-        .map(trim)
-        .filter(|value| !value.is_empty())
-}
-
-/// The value of a `;name=value` parameter, without quotes. `name` in lower case.
-pub fn parameter<'a>(value: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let mut quoted = Quoted::default();
-    value.split(move |&b| !quoted.step(b) && b == b';').skip(1).find_map(|parameter| {
-        let equals = parameter.iter().position(|&b| b == b'=')?;
-        let (key, value) = parameter.split_at_checked(equals)?;
-        let value = trim(value.get(1..)?);
-        let value = value.strip_prefix(b"\"").and_then(|v| v.strip_suffix(b"\"")).unwrap_or(value);
-        trim(key).eq_ignore_ascii_case(name).then_some(value)
-    })
-}
-
-/// Are we inside a quoted string? Fed byte by byte.
-#[derive(Clone, Copy, Default)]
-struct Quoted {
-    inside: bool,
-    escaped: bool,
-}
-
-impl Quoted {
-    /// Is this byte part of a quoted string, its quotes included?
-    fn step(&mut self, byte: u8) -> bool {
-        if self.escaped {
-            self.escaped = false;
-            return true;
-        }
-        match byte {
-            b'\\' if self.inside => self.escaped = true,
-            b'"' => {
-                self.inside = !self.inside;
-                return true;
-            }
-            _ => {}
-        }
-        self.inside
-    }
-}
-
-/// Without white space at both ends; folding makes line ends white space.
-pub(super) fn trim(bytes: &[u8]) -> &[u8] {
-    bytes.trim_ascii()
-}
-
-fn number<T: std::str::FromStr>(digits: &[u8]) -> Option<T> {
-    // Rust takes a sign, SIP does not.
-    digits.first()?.is_ascii_digit().then(|| std::str::from_utf8(digits).ok()?.parse().ok())?
-}
-
-/// `token` of RFC 3261, 25.1: as such it is ASCII.
-fn token(bytes: &[u8]) -> Option<&str> {
-    let is_token = |b: &u8| b.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(b);
-    (!bytes.is_empty() && bytes.iter().all(is_token)).then(|| std::str::from_utf8(bytes).ok())?
-}
-
-fn prefix_matches(bytes: &[u8], prefix: &[u8]) -> bool {
-    bytes.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ fn compact_folded_and_mixed_case_headers_are_read() {
     );
     assert_eq!(message.to(), Address { display: b"", uri: b"sip:bob@b.example", tag: Some(b"b") });
     assert_eq!((message.content_type, message.body), (&b"application/sdp"[..], &b"v=0\n"[..]));
-    assert_eq!(message.defects, Defects::default());
+    assert_eq!(message.defects.names().collect::<Vec<_>>(), ["trailing"]);
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn junk_and_line_ends_before_the_start_line_are_skipped() {
     assert_eq!(message.call_id, b"call-1@a.example");
     assert!(message.defects.has(Defects::JUNK_BEFORE));
     let blank = [b"\r\n\r\n".as_slice(), INVITE].concat();
-    assert!(!Message::parse(&blank).unwrap().defects.any());
+    assert!(!Message::parse(&blank).unwrap().defects.has(Defects::JUNK_BEFORE));
 }
 
 #[test]
@@ -62,6 +62,21 @@ fn what_is_not_sip_is_refused_with_its_reason() {
     ];
     for (bytes, refusal) in table {
         assert_eq!(Message::parse(bytes).unwrap_err(), refusal, "{}", bytes.escape_ascii());
+    }
+}
+
+#[test]
+fn start_line_tells_sip_on_any_port() {
+    for (bytes, is_sip) in [
+        (INVITE, true),
+        (b"SIP/2.0 200 OK\r\n", true),
+        (b"HTTP/1.1 200 OK\r\n", false),
+        (b"GET / HTTP/1.1\r\n", false),
+        (b"SIP/2.0", false),
+        (b"\x80\x00SIP/2.0 200 OK\r\n", false),
+        (b"", false),
+    ] {
+        assert_eq!(begins_like_sip(bytes), is_sip, "{}", bytes.escape_ascii());
     }
 }
 

@@ -1,5 +1,29 @@
 //! Signalling: SIP messages, their SDP, the calls they make, and the media they announce.
+//!
+//! ```text
+//!   message   bytes -> one message, whatever state it is in
+//!   stream    TCP segments -> messages
+//!   copies    copy, retransmission, or neither
+//!   sdp       body -> media lines
+//!   calls     messages -> calls
+//!   media     media lines -> who may be asked for every RTP packet
+//!   signalling   all of them in the order of the capture; what callers use
+//! ```
 
+mod call;
+pub mod calls;
+pub mod copies;
+mod defects;
 pub mod media;
 pub mod message;
 pub mod sdp;
+pub mod signalling;
+mod stream;
+mod text;
+pub mod totals;
+
+pub use calls::{CallEvent, CallReport, CallState};
+pub use copies::{Repeat, Timer, Transport};
+pub use media::{EndpointChange, MediaInfo, MediaTable};
+pub use signalling::{Limits, Observed, Signalling, SignallingReport};
+pub use totals::SipReport;

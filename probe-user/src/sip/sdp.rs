@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 use sdp_types::{Media, RtpMap, Session};
 
-use super::message::{parameter, trim};
+use super::text::{parameter, trim};
 use crate::packet::Endpoint;
 
 /// Media lines read of one description; real ones have at most a dozen.
@@ -73,6 +73,18 @@ pub enum Direction {
     RecvOnly,
     /// Nobody: hold.
     Inactive,
+}
+
+impl Direction {
+    /// The attribute of RFC 8866, 6.7.
+    pub fn attribute(self) -> &'static str {
+        match self {
+            Self::SendRecv => "sendrecv",
+            Self::SendOnly => "sendonly",
+            Self::RecvOnly => "recvonly",
+            Self::Inactive => "inactive",
+        }
+    }
 }
 
 /// One payload type of a line.
@@ -244,12 +256,11 @@ fn media_text(body: &[u8], mut keep: impl FnMut(&[u8], &[u8]) -> bool) -> Vec<u8
                 is_kept = keep(&[], line);
                 section = line;
             }
-            [b'a', b'=', ..] if !(is_kept && keep(section, line)) => continue,
-            [b'a', b'=', ..] => {}
             // A second session address is an error to the grammar, and of no meaning.
             [b'c', b'=', ..] if section.is_empty() && has_connection => continue,
-            [b'c', b'=', ..] if !(is_kept && keep(section, line)) => continue,
-            [b'c', b'=', ..] => has_connection |= section.is_empty(),
+            [b'a' | b'c', b'=', ..] if is_kept && keep(section, line) => {
+                has_connection |= section.is_empty() && line.starts_with(b"c");
+            }
             _ => continue,
         }
         if is_kept {
@@ -270,16 +281,12 @@ fn parts<'a>(body: &'a [u8], boundary: &'a [u8]) -> impl Iterator<Item = &'a [u8
     let mut rest = after_delimiter(body, boundary).map(|(_, rest)| rest);
     std::iter::from_fn(move || {
         let current = rest?;
-        match after_delimiter(current, boundary) {
-            Some((part, next)) => {
-                rest = (!next.starts_with(b"--")).then_some(next);
-                Some(part)
-            }
-            None => {
-                rest = None;
-                Some(current)
-            }
-        }
+        let Some((part, next)) = after_delimiter(current, boundary) else {
+            rest = None;
+            return Some(current);
+        };
+        rest = (!next.starts_with(b"--")).then_some(next);
+        Some(part)
     })
     .take(MAX_PARTS)
 }
@@ -323,8 +330,8 @@ fn part_body(part: &[u8]) -> Option<(&[u8], &[u8])> {
 mod tests {
     use super::*;
 
-    fn at(address: [u8; 4], port: u16) -> Option<Endpoint> {
-        Some(Endpoint::v4(address, port))
+    fn at(address: [u8; 4], port: u16) -> Endpoint {
+        Endpoint::v4(address, port)
     }
 
     #[test]
@@ -338,7 +345,10 @@ mod tests {
         );
         assert_eq!((offer.lines.len(), offer.not_rtp, offer.dropped), (3, 1, 0));
         let audio = &offer.lines[0];
-        assert_eq!((audio.endpoint, audio.rtcp), (at([10, 0, 0, 1], 16384), at([10, 0, 0, 1], 16385)));
+        assert_eq!(
+            (audio.endpoint, audio.rtcp),
+            (Some(at([10, 0, 0, 1], 16384)), Some(at([10, 0, 0, 1], 16385)))
+        );
         assert_eq!((audio.ptime_ms, audio.direction, audio.srtp), (Some(20), Direction::SendOnly, false));
         let types: Vec<_> = audio.formats.iter().map(|f| f.payload_type).collect();
         assert_eq!(types, [0, 101, 96]);
@@ -358,8 +368,8 @@ mod tests {
             let text = format!("v=0\nc=IN IP4 10.0.0.1\nm=audio 5000 RTP/AVP 0\na=rtcp:{rtcp}\n");
             Description::parse(text.as_bytes()).lines[0].rtcp
         };
-        assert_eq!(line("5555"), at([10, 0, 0, 1], 5555));
-        assert_eq!(line("5555 IN IP4 10.0.0.9"), at([10, 0, 0, 9], 5555));
+        assert_eq!(line("5555"), Some(at([10, 0, 0, 1], 5555)));
+        assert_eq!(line("5555 IN IP4 10.0.0.9"), Some(at([10, 0, 0, 9], 5555)));
         assert_eq!(line("0"), None);
     }
 
@@ -381,7 +391,7 @@ mod tests {
         let description = Description::parse(body);
         assert_eq!(description.dropped, 3);
         assert_eq!(description.lines.len(), 1);
-        assert_eq!(description.lines[0].endpoint, at([10, 0, 0, 1], 6000));
+        assert_eq!(description.lines[0].endpoint, Some(at([10, 0, 0, 1], 6000)));
         assert_eq!(description.lines[0].formats[0].codec.as_ref().unwrap().clock_rate, 8000);
     }
 
@@ -391,7 +401,7 @@ mod tests {
             --uniq\r\ncontent-TYPE : application/SDP ;x=y\r\nContent-Disposition: session\r\n\r\n\
             v=0\r\nc=IN IP4 10.0.0.1\r\nm=audio 5000 RTP/AVP 0\r\n--uniq--\r\n";
         let found = describe(b"multipart/mixed; boundary=\"uniq\"", body).unwrap();
-        assert_eq!(found.lines[0].endpoint, at([10, 0, 0, 1], 5000));
+        assert_eq!(found.lines[0].endpoint, Some(at([10, 0, 0, 1], 5000)));
         assert_eq!(found.lines.len(), 1);
         assert_eq!(describe(b"text/plain", b"v=0\n"), None);
     }

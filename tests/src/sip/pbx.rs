@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use crate::calls::{CallBook, CallRecord, TRANSFER_PAUSE};
+use crate::link::bind_numbered;
 use crate::media::{MediaEngine, Talk};
 use crate::netns::Namespace;
 use crate::random::Random;
@@ -43,8 +44,7 @@ impl Pbx {
         let mut pbx = Self { stop: Arc::default(), threads: Vec::new() };
         for v6 in [false, true] {
             let own = SocketAddr::new(pbx_address(v6), 5060);
-            let socket =
-                namespace.within(|| UdpSocket::bind(own))?.with_context(|| format!("cannot bind {own}"))?;
+            let socket = namespace.within(|| bind_numbered(own))??;
             let server = Server {
                 namespace: Arc::clone(namespace),
                 engine: engine.clone(),
@@ -311,9 +311,10 @@ impl Server {
     }
 
     fn send(&self, dialog: &Dialog, message: &Message, again: bool) {
-        if self.socket.send_to(message.to_string().as_bytes(), dialog.peer).is_ok() {
-            dialog.record.sent(again);
-        }
+        // Counted first: the phone may have read the count by the time that sending returns.
+        dialog.record.sent(again);
+        // A phone that is gone is the call's failure, which the phone's side reports.
+        let _ = self.socket.send_to(message.to_string().as_bytes(), dialog.peer);
     }
 
     fn schedule(&mut self, call_id: &str, after: Duration, act: Act) {

@@ -27,6 +27,15 @@ const BUFFER: usize = 1 << 20;
 const MAX_BUFFER: usize = 64 << 20;
 /// Longest frame believed (libpcap's own limit, MAXIMUM_SNAPLEN).
 const MAX_FRAME: usize = 262_144;
+/// Bits of a classic header's last word that hold the link type; above them are FCS length and reserved bits
+/// (draft-ietf-opsawg-pcap, 4).
+const LINK_TYPE: i32 = 0xffff;
+/// Type of the obsolete packet block (draft-ietf-opsawg-pcapng, appendix A), and the same in the other order.
+const PACKET_BLOCK: u32 = 2;
+const PACKET_BLOCK_SWAPPED: u32 = PACKET_BLOCK.swap_bytes();
+
+const TOO_LONG: &str = "a frame claims to be longer than 256 KiB";
+const UNDESCRIBED: &str = "a frame names an interface that is not described";
 
 /// Why a file cannot be read at all.
 #[derive(Debug, Error)]
@@ -133,6 +142,7 @@ pub struct Frames {
     /// Interfaces of the sections before this one: numbering goes on, so that taps stay apart.
     section_base: usize,
     nanoseconds: bool,
+    layout: Layout,
     frame: Vec<u8>,
     number: u64,
     skipped: u64,
@@ -152,6 +162,8 @@ pub struct Interface {
     resolution: u64,
     /// Seconds to add to them.
     offset_s: i64,
+    /// Most bytes it captured of a frame; zero for no limit.
+    snap_len: u32,
 }
 
 /// How far reading has come, for a progress bar on another thread.
@@ -169,6 +181,14 @@ impl Progress {
     }
 }
 
+/// How the file is laid out, once its header was read.
+#[derive(Clone, Copy)]
+enum Layout {
+    Unknown,
+    Classic { big_endian: bool },
+    Blocks { big_endian: bool },
+}
+
 struct Located {
     time: Nanos,
     interface: usize,
@@ -184,6 +204,7 @@ impl Frames {
             interfaces: Vec::new(),
             section_base: 0,
             nanoseconds: false,
+            layout: Layout::Unknown,
             frame: Vec::with_capacity(2048),
             number: 0,
             skipped: 0,
@@ -198,7 +219,8 @@ impl Frames {
         let located = self.locate()?;
         self.number += 1;
         self.last_time = located.time;
-        let link = self.interfaces.get(located.interface).map_or(LinkType::Ethernet, |interface| interface.link);
+        let link =
+            self.interfaces.get(located.interface).map_or(LinkType::Ethernet, |interface| interface.link);
         self.skipped += u64::from(matches!(link, LinkType::Other(_)));
         Some(Frame {
             time: located.time,
@@ -220,6 +242,7 @@ impl Frames {
                         interfaces: &mut self.interfaces,
                         base: &mut self.section_base,
                         nanoseconds: &mut self.nanoseconds,
+                        layout: &mut self.layout,
                         frame: &mut self.frame,
                         last_time: self.last_time,
                     };
@@ -227,13 +250,19 @@ impl Frames {
                 }
                 Err(PcapError::Eof) => return None,
                 Err(PcapError::Incomplete(_)) => {
-                    if self.reader.refill().is_err() {
+                    // Said now, not after 64 MiB were read in the hope of more.
+                    self.cut_short = self.lie();
+                    if self.cut_short.is_none() && self.reader.refill().is_err() {
                         self.cut_short = Some("a read failed, or the compressed data is damaged");
                     }
                     continue;
                 }
                 Err(PcapError::BufferTooSmall) => {
                     self.buffer_size *= 2;
+                    self.cut_short = self.lie();
+                    if self.cut_short.is_some() {
+                        continue;
+                    }
                     if self.buffer_size > MAX_BUFFER || !self.reader.grow(self.buffer_size) {
                         self.cut_short = Some("a block claims to be larger than 64 MiB");
                     } else if self.reader.refill().is_err() {
@@ -242,7 +271,7 @@ impl Frames {
                     continue;
                 }
                 Err(PcapError::UnexpectedEof) => {
-                    self.cut_short = Some("the file ends inside a frame");
+                    self.cut_short = self.lie().or(Some("the file ends inside a frame"));
                     continue;
                 }
                 Err(_) => {
@@ -258,6 +287,22 @@ impl Frames {
             }
         }
         None
+    }
+
+    /// What is wrong with the lengths of the next block, if the parser asks for more bytes in vain.
+    fn lie(&self) -> Option<&'static str> {
+        let data = self.reader.data();
+        let field = |at: usize, big_endian: bool| {
+            let field = data.get(at..).and_then(<[u8]>::first_chunk).copied()?;
+            Some(if big_endian { u32::from_be_bytes(field) } else { u32::from_le_bytes(field) } as usize)
+        };
+        match self.layout {
+            Layout::Unknown => None,
+            Layout::Classic { big_endian } => (field(8, big_endian)? > MAX_FRAME).then_some(TOO_LONG),
+            Layout::Blocks { big_endian } => {
+                (field(4, big_endian)? <= data.len()).then_some("a frame claims to be longer than its block")
+            }
+        }
     }
 
     /// Why the capture ended before the file said so, if it did.
@@ -286,6 +331,7 @@ struct Section<'a> {
     interfaces: &'a mut Vec<Interface>,
     base: &'a mut usize,
     nanoseconds: &'a mut bool,
+    layout: &'a mut Layout,
     frame: &'a mut Vec<u8>,
     last_time: Nanos,
 }
@@ -295,9 +341,10 @@ impl Section<'_> {
         match block {
             PcapBlockOwned::LegacyHeader(header) => {
                 *self.nanoseconds = header.is_nanosecond_precision();
-                // The upper bits hold FCS information (draft-ietf-opsawg-pcap, 4).
-                let link = LinkType::from_number(header.network.0 & 0x0fff_ffff);
-                self.interfaces.push(Interface { name: None, link, resolution: 0, offset_s: 0 });
+                *self.layout = Layout::Classic { big_endian: header.is_bigendian() };
+                let link = LinkType::from_number(header.network.0 & LINK_TYPE);
+                let snap_len = header.snaplen;
+                self.interfaces.push(Interface { name: None, link, resolution: 0, offset_s: 0, snap_len });
                 Ok(None)
             }
             PcapBlockOwned::Legacy(block) => {
@@ -305,36 +352,69 @@ impl Section<'_> {
                 let time = u64::from(block.ts_sec) * 1_000_000_000 + u64::from(block.ts_usec) * scale;
                 self.keep(block.data, block.caplen, block.origlen, Nanos(time), 0)
             }
-            PcapBlockOwned::NG(Block::SectionHeader(_)) => {
+            PcapBlockOwned::NG(Block::SectionHeader(header)) => {
+                *self.layout = Layout::Blocks { big_endian: header.big_endian() };
                 *self.base = self.interfaces.len();
                 Ok(None)
             }
             PcapBlockOwned::NG(Block::InterfaceDescription(interface)) => {
+                // The parser reads neither powers of two nor, in big-endian sections, the offset.
+                let resolution =
+                    resolution(interface.if_tsresol).ok_or("an interface's clock is finer than 64 bits")?;
+                let offset_s = match interface.block_type {
+                    pcap_parser::IDB_MAGIC => interface.if_tsoffset,
+                    _ => interface.if_tsoffset.swap_bytes(),
+                };
                 self.interfaces.push(Interface {
                     name: interface.if_name().and_then(Result::ok).map(ToOwned::to_owned),
                     link: LinkType::from_number(interface.linktype.0),
-                    resolution: interface.ts_resolution().filter(|&r| r > 0).unwrap_or(1_000_000),
-                    offset_s: interface.ts_offset(),
+                    resolution,
+                    offset_s,
+                    snap_len: interface.snaplen,
                 });
                 Ok(None)
             }
             PcapBlockOwned::NG(Block::EnhancedPacket(block)) => {
                 let at = *self.base + block.if_id as usize;
-                let interface = self.interfaces.get(at).ok_or("a frame names an interface that is not described")?;
-                let time = interface.time(block.ts_high, block.ts_low);
+                let time = self.interfaces.get(at).ok_or(UNDESCRIBED)?.time(block.ts_high, block.ts_low);
                 self.keep(block.packet_data(), block.caplen, block.origlen, time, at)
             }
             PcapBlockOwned::NG(Block::SimplePacket(block)) => {
                 // It has no time; the last one keeps the order. Its length is what the snap length left of it.
                 let at = *self.base;
+                let interface = self.interfaces.get(at).ok_or(UNDESCRIBED)?;
+                let limit = if interface.snap_len == 0 { u32::MAX } else { interface.snap_len };
                 let data = block.packet_data();
-                let data = data.get(..block.origlen as usize).unwrap_or(data);
-                let captured = u32::try_from(data.len()).unwrap_or(u32::MAX);
+                let captured = u32::try_from(data.len()).unwrap_or(u32::MAX).min(limit);
                 let time = self.last_time;
                 self.keep(data, captured, block.origlen, time, at)
             }
+            PcapBlockOwned::NG(Block::Unknown(block)) => match block.block_type {
+                PACKET_BLOCK => self.obsolete(block.data, u16::from_le_bytes, u32::from_le_bytes),
+                PACKET_BLOCK_SWAPPED => self.obsolete(block.data, u16::from_be_bytes, u32::from_be_bytes),
+                _ => Ok(None),
+            },
             PcapBlockOwned::NG(_) => Ok(None),
         }
+    }
+
+    /// The packet block of before 2009, which the parser does not know: interface and drops in 16 bits each,
+    /// then as in the enhanced one.
+    fn obsolete(
+        self,
+        body: &[u8],
+        short: fn([u8; 2]) -> u16,
+        word: fn([u8; 4]) -> u32,
+    ) -> Result<Option<Located>, &'static str> {
+        let Some((header, data)) = body.split_first_chunk::<20>() else {
+            return Err("a block is damaged");
+        };
+        let [i0, i1, _, _, fields @ ..] = *header;
+        let (fields, _) = fields.as_chunks::<4>();
+        let &[high, low, captured, wire_len] = fields else { return Err("a block is damaged") };
+        let at = *self.base + usize::from(short([i0, i1]));
+        let time = self.interfaces.get(at).ok_or(UNDESCRIBED)?.time(word(high), word(low));
+        self.keep(data, word(captured), word(wire_len), time, at)
     }
 
     fn keep(
@@ -346,13 +426,19 @@ impl Section<'_> {
         interface: usize,
     ) -> Result<Option<Located>, &'static str> {
         if captured as usize > MAX_FRAME {
-            return Err("a frame claims to be longer than 256 KiB");
+            return Err(TOO_LONG);
         }
         let bytes = data.get(..captured as usize).ok_or("a frame is shorter than it claims")?;
         self.frame.clear();
         self.frame.extend_from_slice(bytes);
         Ok(Some(Located { time, interface, wire_len: wire_len.max(captured) }))
     }
+}
+
+/// Ticks a second: the upper bit of `if_tsresol` tells a power of two from one of ten.
+fn resolution(if_tsresol: u8) -> Option<u64> {
+    let base: u64 = if if_tsresol & 0x80 == 0 { 10 } else { 2 };
+    base.checked_pow(u32::from(if_tsresol & 0x7f))
 }
 
 impl Interface {

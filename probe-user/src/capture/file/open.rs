@@ -7,7 +7,7 @@ use std::path::Path;
 use flate2::read::MultiGzDecoder;
 use pcap_parser::{PcapError, create_reader};
 
-use super::{BUFFER, Counted, FileError, Frames, LinkType, Progress};
+use super::{BUFFER, Counted, FileError, Frames, LINK_TYPE, LinkType, Progress};
 
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
@@ -49,7 +49,10 @@ impl Frames {
                 return Err(FileError::NotACapture { path: path.to_owned(), looks });
             }
             Err(PcapError::ReadError) => {
-                return Err(fail(io::Error::new(io::ErrorKind::InvalidData, "the compressed data is damaged")));
+                return Err(fail(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "the compressed data is damaged",
+                )));
             }
             Err(_) => return Err(FileError::Header { path: path.to_owned() }),
         };
@@ -86,7 +89,7 @@ fn legacy_link_type(start: &[u8]) -> Option<LinkType> {
         [0xa1, 0xb2, 0xc3, 0xd4] | [0xa1, 0xb2, 0x3c, 0x4d] => u32::from_be_bytes(field),
         _ => return None,
     };
-    Some(LinkType::from_number((number & 0x0fff_ffff).cast_signed()))
+    Some(LinkType::from_number(number.cast_signed() & LINK_TYPE))
 }
 
 /// What a person would say it is.

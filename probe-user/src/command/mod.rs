@@ -1,0 +1,81 @@
+//! Subcommands: arguments in, library called, result shown.
+
+pub(crate) mod analyze;
+pub(crate) mod run;
+
+use anyhow::{Context as _, bail};
+use clap::{Args, ValueEnum};
+use probe_ebpf::Config;
+use probe_ebpf::config::{MAX_SIP_PORTS, MAX_TLS_PORTS};
+use voxprobe::pipeline::offline::RtpRule;
+
+/// What is signalling and what is media: the same for files and interfaces.
+#[derive(Debug, Args)]
+pub(crate) struct Filter {
+    /// Ports that carry SIP in clear, UDP and TCP
+    #[arg(long, value_name = "PORT,…", value_delimiter = ',', default_value = "5060,5080")]
+    sip_ports: Vec<u16>,
+    /// TCP ports that carry SIP over TLS: counted, not read
+    #[arg(long, value_name = "PORT,…", value_delimiter = ',', default_value = "5061")]
+    tls_ports: Vec<u16>,
+    /// Ports that unannounced media may use, both ends (with --rtp auto)
+    #[arg(long, value_name = "A-B", default_value = "1024-65535")]
+    rtp_ports: String,
+    /// Which UDP is media
+    #[arg(long, value_enum, default_value_t = Rtp::Auto)]
+    rtp: Rtp,
+}
+
+/// Values of --rtp.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Rtp {
+    /// What SDP announced, from then on
+    Sdp,
+    /// Announced, and what proves to be RTP by consecutive sequence numbers
+    Auto,
+    /// Whatever looks like RTP, on any port
+    Any,
+}
+
+impl Filter {
+    fn rule(&self) -> RtpRule {
+        match self.rtp {
+            Rtp::Sdp => RtpRule::Sdp,
+            Rtp::Auto => RtpRule::Auto,
+            Rtp::Any => RtpRule::Any,
+        }
+    }
+
+    fn config(&self) -> anyhow::Result<Config> {
+        let (low, high) = self.rtp_ports.split_once('-').unwrap_or((&self.rtp_ports, &self.rtp_ports));
+        let port = |text: &str| {
+            text.trim().parse::<u16>().with_context(|| format!("--rtp-ports: {text:?} is no port"))
+        };
+        let (rtp_low, rtp_high) = (port(low)?, port(high)?);
+        if rtp_low > rtp_high {
+            bail!("--rtp-ports: {rtp_low} is above {rtp_high}");
+        }
+        Ok(Config {
+            sip_ports: ports::<MAX_SIP_PORTS>("--sip-ports", &self.sip_ports)?,
+            tls_ports: ports::<MAX_TLS_PORTS>("--tls-ports", &self.tls_ports)?,
+            rtp_low,
+            rtp_high,
+            media_rule: self.rule().media_rule() as u8,
+            ..Config::DEFAULT
+        })
+    }
+}
+
+fn ports<const N: usize>(option: &str, given: &[u16]) -> anyhow::Result<[u16; N]> {
+    if given.len() > N {
+        bail!("{option}: {} ports were given, {N} is the most", given.len());
+    }
+    let mut ports = [0; N];
+    for (slot, port) in ports.iter_mut().zip(given) {
+        if *port == 0 {
+            bail!("{option}: 0 is no port");
+        }
+        *slot = *port;
+    }
+    Ok(ports)
+}

@@ -1,0 +1,276 @@
+//! `voxprobe run`: the control plane of a live probe.
+//!
+//! One tokio thread: signals, the clock, the kernel's log, and the health log. The data path has its own threads
+//! (see [`voxprobe::pipeline`]) and never waits for this one.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::{Args, ValueEnum};
+use jiff::Timestamp;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use voxprobe::capture::clock::{Reading, WallClock};
+use voxprobe::capture::live::{KernelLog, LiveOptions, LogLevel, XdpMode};
+use voxprobe::pipeline::live::{Options, Probe};
+use voxprobe::report::health::{Entry, Format};
+use voxprobe::report::log::LogWriter;
+use voxprobe::report::monitor::Monitor;
+use voxprobe::report::{text, words};
+
+use super::Filter;
+
+/// How often events are taken: what a reader of the log may wait for a line.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Watch interfaces: the stream health log, until Ctrl-C
+///
+/// Frames are only looked at: every one passes unchanged, and if voxprobe dies, traffic flows. Needs root, or the
+/// capabilities CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// Interface to watch; once for each
+    #[arg(long = "iface", value_name = "IF", required = true)]
+    interfaces: Vec<String>,
+    #[command(flatten)]
+    filter: Filter,
+    /// Watch also what leaves through the interfaces (tcx, kernel 6.6)
+    #[arg(long)]
+    egress: bool,
+    /// Where in the receive path to attach
+    #[arg(long, value_enum, default_value_t = Xdp::Auto)]
+    xdp: Xdp,
+    /// Log to a file, reopened on SIGHUP, instead of standard output
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+    /// Form of the log
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+    /// How often each stream reports
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    interval: Duration,
+    /// Stop by itself after this time
+    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    run_for: Option<Duration>,
+    /// Write the final report as JSON, in the form of `analyze --json`
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Stream lines an interval in the text log, worst first; 0 shows all
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    lines: usize,
+    /// Ring of each CPU in KiB, a power of two; 8 MiB last 130 ms at 1 Mpps
+    #[arg(long, value_name = "KIB", default_value_t = 8192)]
+    ring_size: u32,
+    /// Threads that hold streams; 1 means the receiving one
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    shards: u16,
+    /// Streams held at once; one takes about 3 KiB
+    #[arg(long, value_name = "N", default_value_t = 131_072)]
+    max_streams: usize,
+    /// A stream silent for so long has ended
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    idle: Duration,
+}
+
+/// Values of --xdp.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Xdp {
+    /// In the driver; in the stack where it cannot
+    Auto,
+    /// In the driver only
+    Native,
+    /// In the stack only
+    Generic,
+}
+
+/// Values of --log-format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// For people
+    Text,
+    /// A JSON object a line
+    Json,
+}
+
+impl Run {
+    /// Runs until a signal or the end of --for.
+    pub(crate) fn execute(&self) -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.context("cannot start the control plane")?.block_on(self.control())
+    }
+
+    fn options(&self) -> anyhow::Result<Options> {
+        if self.interval < Duration::from_millis(100) {
+            bail!("--interval: less than 100 ms leaves nothing to measure in one");
+        }
+        let ring_bytes =
+            self.ring_size.checked_mul(1024).filter(|bytes| bytes.is_power_of_two() && *bytes >= 4096);
+        let Some(ring_bytes) = ring_bytes else {
+            bail!(
+                "--ring-size: {} KiB is not a power of two of at least 4 and at most 2,097,152",
+                self.ring_size
+            );
+        };
+        let capture = LiveOptions {
+            egress: self.egress,
+            xdp: match self.xdp {
+                Xdp::Auto => XdpMode::Auto,
+                Xdp::Native => XdpMode::Native,
+                Xdp::Generic => XdpMode::Generic,
+            },
+            config: self.filter.config()?,
+            ring_bytes,
+            log_level: LogLevel::Warn,
+            ..LiveOptions::new(self.interfaces.clone())
+        };
+        Ok(Options {
+            capture,
+            shards: usize::from(self.shards),
+            max_streams: self.max_streams,
+            idle: self.idle,
+            interval: self.interval,
+        })
+    }
+
+    async fn control(&self) -> anyhow::Result<()> {
+        let options = self.options()?;
+        // Signals first: one that comes while programs are loading must not kill the process half way.
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch SIGINT")?;
+        let mut terminate = signal(SignalKind::terminate()).context("cannot watch SIGTERM")?;
+        let mut hangup = signal(SignalKind::hangup()).context("cannot watch SIGHUP")?;
+        let mut log = Log::open(self)?;
+        let mut probe = Probe::start(&options)?;
+        for rung in probe.capture().ladder() {
+            log.write(&Entry::Start { message: rung.to_string() })?;
+        }
+        log.write(&Entry::Start { message: self.summary(&options) })?;
+
+        let mut kernel_log = probe.capture().take_logger();
+        let mut monitor = Monitor::new(usize::from(self.shards).max(1), self.lines_shown());
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut second = interval(Duration::from_secs(1));
+        let end = self.run_for.map(|time| Instant::now() + time);
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => break,
+                _ = terminate.recv() => break,
+                () = sleep_until(end.unwrap_or_else(Instant::now)), if end.is_some() => break,
+                _ = hangup.recv() => log.reopen(),
+                _ = second.tick() => {
+                    log.follow_clock()?;
+                    // What the programs log is rare, and not urgent: a look a second is enough.
+                    for line in kernel_log.iter_mut().flat_map(KernelLog::lines) {
+                        log.write(&Entry::Start { message: format!("kernel: {line}") })?;
+                    }
+                }
+                _ = look.tick() => {
+                    if probe.has_failed() {
+                        break;
+                    }
+                    while let Ok(event) = probe.events().try_recv() {
+                        let complete = monitor.take(event);
+                        if complete {
+                            let counters = probe.capture().counters()?;
+                            monitor.close(&counters);
+                        }
+                        for entry in monitor.drain() {
+                            log.write(&entry)?;
+                        }
+                    }
+                }
+            }
+        }
+        self.finish(probe, monitor, log)
+    }
+
+    fn finish(&self, probe: Probe, mut monitor: Monitor, mut log: Log) -> anyhow::Result<()> {
+        let outcome = probe.stop(|event| {
+            monitor.take(event);
+        })?;
+        let report = monitor.finish(outcome, &self.interfaces, self.log_format == LogFormat::Text);
+        for entry in monitor.drain() {
+            log.write(&entry)?;
+        }
+        if let Some(path) = &self.report {
+            let json = serde_json::to_vec_pretty(&report).context("cannot form the report")?;
+            fs::write(path, json)
+                .with_context(|| format!("cannot write the report to {}", path.display()))?;
+        }
+        if self.log_format == LogFormat::Text {
+            log.write_text(&text::render(&report))?;
+        }
+        Ok(())
+    }
+
+    fn lines_shown(&self) -> usize {
+        if self.lines == 0 || self.log_format == LogFormat::Json { usize::MAX } else { self.lines }
+    }
+
+    fn summary(&self, options: &Options) -> String {
+        format!(
+            "watching {}; SIP ports {}; every {}; up to {} streams ({} at most); Ctrl-C ends with a report",
+            self.interfaces.join(", "),
+            ports(&options.capture.config.sip_ports),
+            humantime::format_duration(self.interval),
+            words::thousands(self.max_streams as u64),
+            words::bytes(self.max_streams as u64 * 3072),
+        )
+    }
+}
+
+fn ports(ports: &[u16]) -> String {
+    let ports: Vec<_> = ports.iter().filter(|port| **port != 0).map(u16::to_string).collect();
+    ports.join(", ")
+}
+
+/// The health log with its clock.
+struct Log {
+    writer: LogWriter,
+    format: Format,
+    clock: WallClock,
+}
+
+impl Log {
+    fn open(run: &Run) -> anyhow::Result<Self> {
+        let writer = match &run.log {
+            Some(path) => LogWriter::file(path)?,
+            None => LogWriter::stdout(),
+        };
+        let format = Format::new(run.log_format == LogFormat::Json, writer.has_colour());
+        Ok(Self { writer, format, clock: WallClock::starting_at(Reading::take()) })
+    }
+
+    fn write(&mut self, entry: &Entry) -> anyhow::Result<()> {
+        let now = self.clock.wall(Reading::take().monotonic);
+        let time = Timestamp::from_nanosecond(i128::from(now.0)).unwrap_or(Timestamp::UNIX_EPOCH);
+        let line = self.format.line(time, entry);
+        Ok(self.writer.line(&line)?)
+    }
+
+    fn write_text(&mut self, text: &str) -> anyhow::Result<()> {
+        text.lines().try_for_each(|line| self.writer.line(line))?;
+        Ok(())
+    }
+
+    /// A log that cannot be reopened goes on where it was: losing lines would be worse.
+    fn reopen(&mut self) {
+        if let Err(error) = self.writer.reopen() {
+            eprintln!("voxprobe: {error}; the old file stays in use");
+        }
+    }
+
+    fn follow_clock(&mut self) -> anyhow::Result<()> {
+        if let Some(step) = self.clock.update(Reading::take()) {
+            let seconds = step.by_ns as f64 / 1e9;
+            self.write(&Entry::Start {
+                message: format!(
+                    "the wall clock was set, by {seconds:+.3} s; measurements do not depend on it"
+                ),
+            })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,191 @@
+//! Live capture from end to end: records in, events out, an exact account at the end.
+//!
+//! ```text
+//!   vox-rx thread: rings ─▶ Receiver ─▶ shards        control plane (the caller): events, counters, clocks
+//!        └── sleeps when the rings are empty                 └── stop(): detach, drain, count, join
+//! ```
+//!
+//! The end is a sequence: detach, so that nothing is matched any more; drain, so that nothing is left in the
+//! rings; then `matched = analysed + sum(losses)` holds exactly, whatever happened before.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver as Events, bounded};
+use probe_ebpf::record::KernelLoss;
+use thiserror::Error;
+
+use super::account::{Account, Loss};
+use super::receiver::{Receiver, Remains};
+use super::shard::{Event, Overflow, Shards};
+use super::table::Limits;
+use crate::capture::clock;
+use crate::capture::live::{KernelCounters, LiveCapture, LiveError, LiveOptions, RingReader};
+use crate::decode::Decoder;
+use crate::packet::Nanos;
+use crate::sip::{Signalling, signalling};
+
+/// Records taken in one round, before clocks and flags are looked at again: 2 ms at 2 Mpps.
+const ROUND: usize = 4096;
+/// How long the receive thread sleeps when the rings are empty. At 1 Mpps a nap gathers 1,000 records of 64
+/// bytes, a hundredth of the default ring; sleeping less only costs CPU.
+const NAP: Duration = Duration::from_millis(1);
+/// Events that may wait for the control plane: an interval's worth of lines.
+const EVENTS: usize = 1 << 16;
+
+/// How to run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What to capture, and how.
+    pub capture: LiveOptions,
+    /// Shards: threads besides the receiver's, if more than one.
+    pub shards: usize,
+    /// Streams held at once, all shards together.
+    pub max_streams: usize,
+    /// A stream silent for so long has ended.
+    pub idle: Duration,
+    /// How often streams report.
+    pub interval: Duration,
+}
+
+/// Why it does not run.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The capture did not start.
+    #[error(transparent)]
+    Live(#[from] LiveError),
+    /// The system refuses a thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] std::io::Error),
+    /// The receive thread died; its message is on standard error.
+    #[error("the receive thread ended by itself; please report its message")]
+    Receiver,
+}
+
+/// A running probe.
+pub struct Probe {
+    capture: LiveCapture,
+    events: Events<Event>,
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Ended>,
+}
+
+/// What the receive thread leaves.
+struct Ended {
+    remains: Remains,
+    malformed_records: u64,
+}
+
+/// Everything, when it is over.
+pub struct Outcome {
+    /// The receiver's remains; its account is complete but for what shards analysed.
+    pub remains: Remains,
+    /// Final counters of the kernel.
+    pub counters: KernelCounters,
+}
+
+impl Probe {
+    /// Loads, attaches, and starts the threads.
+    ///
+    /// # Errors
+    /// [`RunError`]; nothing is left behind.
+    pub fn start(options: &Options) -> Result<Self, RunError> {
+        let mut capture = LiveCapture::start(&options.capture)?;
+        let rings = capture.take_rings().ok_or(RunError::Receiver)?;
+        let endpoints = capture.take_endpoints().ok_or(RunError::Receiver)?;
+        let (sender, events) = bounded(EVENTS);
+        let limits = Limits { streams: options.max_streams, idle: Some(options.idle) };
+        let shards = Shards::start(options.shards, limits, Overflow::Lose, &sender)?;
+        let decoder = Decoder::new(options.capture.config, false);
+        let signalling = Signalling::new(signalling::Limits {
+            follow_endpoints: true,
+            follow_calls: true,
+            ..signalling::Limits::default()
+        });
+        let receiver = Receiver::new(decoder, signalling, shards, endpoints, sender);
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, interval) = (Arc::clone(&stop), options.interval);
+        let thread = thread::Builder::new()
+            .name("vox-rx".to_owned())
+            .spawn(move || receive(rings, receiver, interval, &stopped))?;
+        Ok(Self { capture, events, stop, thread })
+    }
+
+    /// The capture, for its ladder, log and counters.
+    pub fn capture(&mut self) -> &mut LiveCapture {
+        &mut self.capture
+    }
+
+    /// What shards and the receiver tell.
+    pub fn events(&self) -> &Events<Event> {
+        &self.events
+    }
+
+    /// Has the receive thread died?
+    pub fn has_failed(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Detaches, drains and ends. `last` gets the events of the end, among them every stream's.
+    ///
+    /// # Errors
+    /// [`RunError::Receiver`], or if the counters cannot be read.
+    pub fn stop(mut self, mut last: impl FnMut(Event)) -> Result<Outcome, RunError> {
+        self.capture.detach();
+        // Release: the detachment is visible to the thread that sees the flag; pairs with its acquire.
+        self.stop.store(true, Ordering::Release);
+        self.events.iter().for_each(&mut last);
+        let ended = self.thread.join().map_err(|_| RunError::Receiver)?;
+        let counters = self.capture.counters()?;
+        let mut remains = ended.remains;
+        remains.account.matched = counters.matched();
+        remains.account.lose(Loss::BadRecord, ended.malformed_records);
+        add_kernel_losses(&mut remains.account, &counters);
+        Ok(Outcome { remains, counters })
+    }
+}
+
+/// Books what the kernel lost under the names of the account.
+pub fn add_kernel_losses(account: &mut Account, counters: &KernelCounters) {
+    let total = counters.total();
+    for (kernel, count) in KernelLoss::ALL.into_iter().zip(total.losses) {
+        let loss = match kernel {
+            KernelLoss::RingFull => Loss::RingFull,
+            KernelLoss::NoRing => Loss::NoRing,
+            KernelLoss::CopyFailed => Loss::CopyFailed,
+        };
+        account.lose(loss, count);
+    }
+}
+
+/// The receive thread. One clock call a round, none a record.
+fn receive<S: super::receiver::EndpointSink>(
+    mut rings: RingReader,
+    mut receiver: Receiver<S>,
+    interval: Duration,
+    stop: &AtomicBool,
+) -> Ended {
+    let interval_ns = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
+    let mut next_interval = clock::monotonic_ns().saturating_add(interval_ns);
+    loop {
+        // Acquire: pairs with the release in `Probe::stop`. Read before the rings, so that an empty round
+        // after it is the last.
+        let stopping = stop.load(Ordering::Acquire);
+        let taken = rings.poll(ROUND, |record| receiver.record(record));
+        receiver.flush();
+        if taken == 0 && stopping {
+            let remains = receiver.finish();
+            return Ended { remains, malformed_records: rings.malformed() };
+        }
+        let now = clock::monotonic_ns();
+        if now >= next_interval && !stopping {
+            receiver.close_interval(Nanos(now));
+            next_interval = now.saturating_add(interval_ns);
+        }
+        if taken < ROUND && !stopping {
+            thread::sleep(NAP);
+        }
+    }
+}

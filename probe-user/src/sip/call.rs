@@ -1,0 +1,321 @@
+//! One call: how each message moves it, and what SDP it carries.
+
+use std::hash::{BuildHasher, BuildHasherDefault};
+use std::sync::Arc;
+
+use rustc_hash::FxHasher;
+
+use super::calls::{CallReport, CallState, Moment, Transfer, What};
+use super::media::MediaTable;
+use super::message::{Address, Message};
+use super::sdp::{self, Direction};
+use super::text::parameter;
+use crate::packet::{Flow, MediaId, Nanos};
+
+/// Moments kept of one call; a call of an hour with session refreshes has some twenty.
+const MAX_MOMENTS: usize = 48;
+/// Parties of a call that may announce media: two, and a few per fork or hop.
+const MAX_PARTIES: usize = 16;
+const MAX_TRANSFERS: usize = 16;
+/// Bytes kept of a URI or a Call-ID.
+const MAX_TEXT: usize = 256;
+
+/// A call, and what it needs to remember to go on.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) report: CallReport,
+    /// Hash of the caller's tag; 0 if unknown.
+    pub(super) caller_tag: u64,
+    answered: Option<Nanos>,
+    parties: Vec<Party>,
+}
+
+/// Whoever sends SDP in a call, as one hop sees it: a proxy that rewrites SDP must not replace the
+/// caller's own lines.
+#[derive(Debug)]
+struct Party {
+    key: u64,
+    lines: Vec<MediaId>,
+}
+
+/// When and where a message was seen.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sighting {
+    pub(super) time: Nanos,
+    pub(super) number: u64,
+    pub(super) flow: Flow,
+}
+
+impl Call {
+    pub(super) fn new(call_id: Arc<str>, at: Sighting, message: &Message<'_>, begins: bool) -> Self {
+        let (from, to) = (message.from(), message.to());
+        // Within a dialog the From of a BYE may be the called.
+        let is_callers = message.method() == "INVITE";
+        Self {
+            report: CallReport {
+                call_id,
+                from: uri_text(&from),
+                to: uri_text(&to),
+                state: CallState::Inviting,
+                final_code: None,
+                ended_by: None,
+                setup_ms: None,
+                ringing_ms: None,
+                talked_ms: None,
+                messages: 0,
+                message_copies: 0,
+                retransmissions: 0,
+                auth_challenges: 0,
+                reinvites: 0,
+                transfers: Vec::new(),
+                seen_from_the_middle: !begins,
+                media: Vec::new(),
+                moments: Vec::new(),
+                first_frame: at.number,
+                began: at.time,
+                last_seen: at.time,
+            },
+            caller_tag: if is_callers { tag_hash(from.tag) } else { 0 },
+            answered: None,
+            parties: Vec::new(),
+        }
+    }
+
+    /// Moves the state. Gives what is worth remembering.
+    pub(super) fn advance(
+        &mut self,
+        at: Sighting,
+        message: &Message<'_>,
+        media: &mut MediaTable,
+    ) -> Option<What> {
+        match message.status() {
+            None => self.request(at, message, media),
+            Some(code) => self.response(at, message, code, media),
+        }
+    }
+
+    fn request(&mut self, at: Sighting, message: &Message<'_>, media: &mut MediaTable) -> Option<What> {
+        match message.method() {
+            "INVITE" if message.to().tag.is_some() => {
+                if self.report.seen_from_the_middle && self.report.state == CallState::Inviting {
+                    self.report.state = CallState::Answered;
+                }
+                self.report.reinvites += 1;
+                Some(What::ReInvite)
+            }
+            "INVITE" => match self.report.state {
+                CallState::Challenged | CallState::Failed(_) | CallState::Cancelled => {
+                    self.report.state = CallState::Inviting;
+                    self.report.final_code = None;
+                    None
+                }
+                CallState::Inviting if self.report.messages == 1 => Some(What::Invite),
+                _ => None,
+            },
+            "CANCEL" => {
+                // If a 2xx wins the race, it opens the lines again.
+                if !matches!(self.report.state, CallState::Answered | CallState::Ended) {
+                    self.withdraw(at, media);
+                }
+                Some(What::Cancel)
+            }
+            "BYE" => {
+                if self.report.state == CallState::Ended {
+                    return None; // the same BYE on the next hop, or both hung up at once
+                }
+                self.report.state = CallState::Ended;
+                self.report.talked_ms = self.answered.map(|answered| millis(at.time, answered));
+                if self.caller_tag != 0 {
+                    let is_caller = self.caller_tag == tag_hash(message.from().tag);
+                    self.report.ended_by = Some(if is_caller { "caller" } else { "called" });
+                }
+                self.withdraw(at, media);
+                Some(What::Bye)
+            }
+            "REFER" => {
+                self.refer(at, message);
+                Some(What::Refer)
+            }
+            "NOTIFY" => self.notify(at, message),
+            _ => None,
+        }
+    }
+
+    fn response(
+        &mut self,
+        at: Sighting,
+        message: &Message<'_>,
+        code: u16,
+        media: &mut MediaTable,
+    ) -> Option<What> {
+        let is_challenge = matches!(code, 401 | 407);
+        self.report.auth_challenges += u64::from(is_challenge);
+        if message.method() == "REFER" {
+            let cseq = message.cseq.map(|cseq| cseq.number);
+            let transfer = self.report.transfers.iter_mut().rev().find(|t| Some(t.cseq) == cseq);
+            if let Some(transfer) = transfer {
+                transfer.answer = Some(code);
+            }
+            return None;
+        }
+        if message.method() != "INVITE" {
+            return None;
+        }
+        let state = self.report.state;
+        let is_open = matches!(state, CallState::Inviting | CallState::Ringing | CallState::Challenged);
+        match code {
+            101..=199 if is_open => {
+                let is_first = state != CallState::Ringing;
+                self.report.state = CallState::Ringing;
+                if self.report.ringing_ms.is_none() && !self.report.seen_from_the_middle {
+                    self.report.ringing_ms = Some(millis(at.time, self.report.began));
+                }
+                is_first.then_some(What::Ringing(code))
+            }
+            200..=299 if !matches!(state, CallState::Answered | CallState::Ended) => {
+                self.report.state = CallState::Answered;
+                self.report.final_code = None;
+                self.answered = Some(at.time);
+                if !self.report.seen_from_the_middle {
+                    self.report.setup_ms = Some(millis(at.time, self.report.began));
+                }
+                // Another branch may have failed before.
+                for id in self.parties.iter().flat_map(|party| &party.lines) {
+                    media.reopen(*id, at.time);
+                }
+                Some(What::Answer)
+            }
+            300..=699 if is_open => {
+                self.report.state = match code {
+                    401 | 407 => CallState::Challenged,
+                    487 => CallState::Cancelled,
+                    _ => CallState::Failed(code),
+                };
+                self.report.final_code = (!is_challenge).then_some(code);
+                self.withdraw(at, media);
+                Some(if is_challenge { What::Challenge(code) } else { What::Failure(code) })
+            }
+            _ => None,
+        }
+    }
+
+    fn refer(&mut self, at: Sighting, message: &Message<'_>) {
+        if self.report.transfers.len() >= MAX_TRANSFERS {
+            return;
+        }
+        let target = Address::parse(message.header("refer-to", Some(b'r')).unwrap_or_default());
+        self.report.transfers.push(Transfer {
+            at_s: Nanos(at.time.0.saturating_sub(self.report.began.0)),
+            frame: at.number,
+            by: uri_text(&message.from()),
+            target: uri_text(&target),
+            answer: None,
+            outcome: None,
+            completed_ms: None,
+            seen: at.time,
+            cseq: message.cseq.map_or(0, |cseq| cseq.number),
+        });
+    }
+
+    /// A NOTIFY of `Event: refer` carries the new call's status line (RFC 3515, 2.4.5); its `id` is REFER's CSeq.
+    fn notify(&mut self, at: Sighting, message: &Message<'_>) -> Option<What> {
+        let event = message.header("event", Some(b'o'))?;
+        let fragment = Message::parse(message.body).ok()?;
+        let code = fragment.status()?;
+        let id = parameter(event, b"id").and_then(|id| std::str::from_utf8(id).ok()?.parse().ok());
+        let transfers = &mut self.report.transfers;
+        let named = transfers.iter().rposition(|t| Some(t.cseq) == id);
+        let index = named.or(transfers.len().checked_sub(1))?;
+        let transfer = transfers.get_mut(index)?;
+        transfer.outcome = Some(code);
+        if code >= 200 && transfer.completed_ms.is_none() {
+            transfer.completed_ms = Some(millis(at.time, transfer.seen));
+        }
+        Some(What::Notify(code))
+    }
+
+    /// Offers and answers. SDP elsewhere (the capabilities in an answer to OPTIONS) announces nothing.
+    pub(super) fn negotiate(&mut self, at: Sighting, message: &Message<'_>, media: &mut MediaTable) {
+        let negotiates = matches!(message.method(), "INVITE" | "ACK" | "PRACK" | "UPDATE");
+        if !negotiates
+            || message.body.is_empty()
+            || message.is_encoded
+            || self.report.state == CallState::Ended
+            || message.status().is_some_and(|code| code >= 300)
+        {
+            return;
+        }
+        let Some(description) = sdp::describe(message.content_type, message.body) else { return };
+        if description.lines.is_empty() {
+            return;
+        }
+        let hold = description.lines.iter().map(|line| line.direction).find(|d| *d != Direction::SendRecv);
+        if let Some(direction) = hold.filter(|_| message.status().is_none()) {
+            self.remember(at, What::Hold(direction));
+        }
+        let mut lines = Vec::with_capacity(description.lines.len());
+        for line in &description.lines {
+            let Some(id) = media.announce(&self.report.call_id, line, at.time, at.number) else { continue };
+            lines.push(id);
+            if !self.report.media.contains(&id) && self.report.media.len() < 4 * MAX_PARTIES {
+                self.report.media.push(id);
+            }
+        }
+        let key = party_key(message, &at.flow);
+        let known = self.parties.iter().position(|party| party.key == key);
+        if known.is_none() && self.parties.len() >= MAX_PARTIES {
+            let oldest = self.parties.remove(0);
+            withdraw_all(&oldest.lines, &[], at, media);
+        }
+        match known.and_then(|index| self.parties.get_mut(index)) {
+            Some(party) => {
+                let before = std::mem::replace(&mut party.lines, lines);
+                let kept: Vec<_> =
+                    self.parties.iter().flat_map(|party| party.lines.iter().copied()).collect();
+                withdraw_all(&before, &kept, at, media);
+            }
+            None => self.parties.push(Party { key, lines }),
+        }
+    }
+
+    fn withdraw(&self, at: Sighting, media: &mut MediaTable) {
+        for party in &self.parties {
+            withdraw_all(&party.lines, &[], at, media);
+        }
+    }
+
+    pub(super) fn remember(&mut self, at: Sighting, what: What) -> Moment {
+        let moment = Moment { time: at.time, number: at.number, what };
+        if self.report.moments.len() < MAX_MOMENTS {
+            self.report.moments.push(moment);
+        }
+        moment
+    }
+}
+
+fn withdraw_all(lines: &[MediaId], except: &[MediaId], at: Sighting, media: &mut MediaTable) {
+    for id in lines.iter().filter(|id| !except.contains(id)) {
+        media.withdraw(*id, at.time);
+    }
+}
+
+fn party_key(message: &Message<'_>, flow: &Flow) -> u64 {
+    BuildHasherDefault::<FxHasher>::default().hash_one((message.sender_tag(), flow.src, flow.dst))
+}
+
+/// Zero is "unknown".
+pub(super) fn tag_hash(tag: Option<&[u8]>) -> u64 {
+    tag.map_or(0, |tag| BuildHasherDefault::<FxHasher>::default().hash_one(tag) | 1)
+}
+
+pub(super) fn shortened(bytes: &[u8]) -> &[u8] {
+    bytes.get(..MAX_TEXT).unwrap_or(bytes)
+}
+
+fn uri_text(address: &Address<'_>) -> Box<str> {
+    String::from_utf8_lossy(shortened(address.uri)).into()
+}
+
+fn millis(later: Nanos, earlier: Nanos) -> f64 {
+    later.since(earlier) as f64 / 1e6
+}

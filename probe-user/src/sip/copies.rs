@@ -1,0 +1,304 @@
+//! Copy, retransmission, or neither: what it means that the same bytes were seen before.
+//!
+//! ```text
+//!   t:  0    40us        500ms  500.04ms      1500ms
+//!       ●────○            ●──────○              ●          ● a transmission   ○ its copy
+//!       └ first           └ again: timer A      └ again: timer A
+//! ```
+//!
+//! Copies are clustered first, by identity (flow and payload, and in TCP the sequence number), and by
+//! time: nothing that an endpoint's timer could have made is a copy. What is left are transmissions, and only
+//! those are held against RFC 3261's timers. Another branch makes other bytes, so a new transaction is never
+//! taken for a retransmission, whatever its Call-ID and CSeq say.
+//!
+//! Whether an answer had already been seen is not asked: it was seen here, behind which it may have been lost,
+//! and then the timer ran on.
+
+use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
+use std::hash::Hasher;
+
+use rustc_hash::{FxHashMap, FxHasher};
+
+use super::message::Message;
+use crate::packet::{Evidence, Flow, Nanos};
+
+/// Copies arrive within this.
+pub const WINDOW_NS: i64 = 20 * MILLISECOND;
+/// A quarter of T1: a copy from another tap or out of a tunnel may be this late, never later.
+pub const LATE_WINDOW_NS: i64 = 125 * MILLISECOND;
+
+/// Transmissions remembered: 32 s of 4,000 messages a second, 30 MB at most.
+const MAX_SENDS: usize = 131_072;
+/// Timers A to H end after 64 T1.
+const MEMORY_NS: i64 = 32_000 * MILLISECOND;
+const MILLISECOND: i64 = 1_000_000;
+const T1: i64 = 500 * MILLISECOND;
+const T2: i64 = 4_000 * MILLISECOND;
+/// Sends that the capture may have missed between two that it saw.
+const MISSED: u32 = 2;
+
+/// What carried the message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// A datagram.
+    Udp,
+    /// A segment of a stream.
+    Tcp {
+        /// Sequence number of its first byte.
+        seq: u32,
+    },
+}
+
+/// A timer that makes an endpoint send again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Timer {
+    /// INVITE, until any response (RFC 3261, 17.1.1.2).
+    A,
+    /// Any other request, until a final response (17.1.2.2).
+    E,
+    /// A final response that refuses an INVITE, until ACK (17.2.1).
+    G,
+    /// 2xx to INVITE, until ACK, over any transport (13.3.1.4).
+    TwoHundred,
+    /// A reliable provisional response, until PRACK (RFC 3262, 3).
+    Provisional,
+}
+
+impl Timer {
+    /// The name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::A => "A",
+            Self::E => "E",
+            Self::G => "G",
+            Self::TwoHundred => "2xx",
+            Self::Provisional => "1xx",
+        }
+    }
+
+    /// The timer that may repeat this message; `None` if only another message does (an ACK answers each
+    /// 2xx, a response to anything but INVITE answers each request).
+    fn of(message: &Message<'_>, transport: Transport) -> Option<Self> {
+        let timer = match (message.status(), message.method()) {
+            (None, "ACK") => return None,
+            (None, "INVITE") => Self::A,
+            (None, _) => Self::E,
+            (Some(100..=199), "INVITE") => {
+                message.header("rseq", None)?;
+                return Some(Self::Provisional);
+            }
+            (Some(200..=299), "INVITE") => return Some(Self::TwoHundred),
+            (Some(_), "INVITE") => Self::G,
+            (Some(_), _) => return None,
+        };
+        (transport == Transport::Udp).then_some(timer)
+    }
+
+    /// The cap of its interval.
+    fn cap(self) -> i64 {
+        match self {
+            Self::A | Self::Provisional => i64::MAX,
+            Self::E | Self::G | Self::TwoHundred => T2,
+        }
+    }
+
+    /// From send `from` to send `to`, counted from 0, if the first interval is `t1`.
+    fn between(self, t1: i64, from: u32, to: u32) -> i64 {
+        (from..to)
+            .map(|send| t1.saturating_mul(1 << send.min(16)).min(self.cap()))
+            .fold(0, i64::saturating_add)
+    }
+}
+
+/// Why a message was transmitted again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Repeat {
+    /// A timer ran out: a retransmission.
+    Timer(Timer),
+    /// Something else was repeated, and this answers it once more.
+    Echo,
+    /// No timer and no message explains it.
+    Unscheduled,
+}
+
+/// What a frame is among those seen before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// New bytes.
+    First,
+    /// The same transmission, captured again. The original's evidence, frame number, and delay.
+    Copy { original: Evidence, number: u64, delay_ns: i64 },
+    /// The same bytes, transmitted again after this long.
+    Again { gap_ns: i64 },
+}
+
+/// A message that a frame completed: where it was counted, so that copies are counted there too.
+#[derive(Clone, Debug)]
+pub(super) struct Noted {
+    pub(super) tally: usize,
+    pub(super) call: Option<u64>,
+}
+
+/// Transmissions of the last 32 s.
+#[derive(Debug, Default)]
+pub(super) struct Transmissions {
+    sends: FxHashMap<Key, Send>,
+    oldest: VecDeque<(Nanos, Key)>,
+    forgotten: u64,
+}
+
+/// Identity on the wire. A 64-bit hash stands for the payload: among the messages of 32 s, on one flow,
+/// of one length, a chance match is out of reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    flow: Flow,
+    carrier: Carrier,
+    length: usize,
+    hash: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Carrier {
+    Frame(Transport),
+    MessageInStream,
+}
+
+impl Key {
+    /// A frame's: copies share it.
+    pub(super) fn of_frame(flow: Flow, transport: Transport, payload: &[u8]) -> Self {
+        Self::new(flow, Carrier::Frame(transport), payload)
+    }
+
+    /// A message's in a stream: an endpoint that sends it again does so under other sequence numbers.
+    pub(super) fn in_stream(flow: Flow, message: &[u8]) -> Self {
+        Self::new(flow, Carrier::MessageInStream, message)
+    }
+
+    fn new(flow: Flow, carrier: Carrier, payload: &[u8]) -> Self {
+        let mut hasher = FxHasher::default();
+        hasher.write(payload);
+        Self { flow, carrier, length: payload.len(), hash: hasher.finish() }
+    }
+}
+
+/// One payload's latest transmission, and how it was repeated so far.
+#[derive(Debug)]
+struct Send {
+    time: Nanos,
+    number: u64,
+    evidence: Evidence,
+    /// Where in the timer's schedule the latest transmission stands.
+    index: u32,
+    t1: i64,
+    /// The gap before the latest transmission, if no timer explained it.
+    unexplained: Option<i64>,
+    noted: Vec<Noted>,
+}
+
+impl Transmissions {
+    /// Sorts a frame in. A first one or a repeat becomes the latest transmission.
+    pub(super) fn observe(&mut self, key: Key, time: Nanos, number: u64, evidence: &Evidence) -> Seen {
+        self.forget(time);
+        match self.sends.entry(key) {
+            Entry::Vacant(free) => {
+                free.insert(Send {
+                    time,
+                    number,
+                    evidence: *evidence,
+                    index: 0,
+                    t1: T1,
+                    unexplained: None,
+                    noted: Vec::new(),
+                });
+                self.oldest.push_back((time, key));
+                Seen::First
+            }
+            Entry::Occupied(mut held) => {
+                let send = held.get_mut();
+                let gap_ns = time.since(send.time);
+                if is_copy(gap_ns, &send.evidence, evidence) {
+                    return Seen::Copy { original: send.evidence, number: send.number, delay_ns: gap_ns };
+                }
+                (send.time, send.number, send.evidence) = (time, number, *evidence);
+                Seen::Again { gap_ns }
+            }
+        }
+    }
+
+    /// Holds a repeat against the timer of its message. Also says how many earlier repeats, unexplained
+    /// until now, this one explains: a doubled gap shows another T1 than RFC 3261's.
+    pub(super) fn classify(
+        &mut self,
+        key: &Key,
+        message: &Message<'_>,
+        transport: Transport,
+        gap_ns: i64,
+    ) -> (Repeat, u64) {
+        let Some(timer) = Timer::of(message, transport) else { return (Repeat::Echo, 0) };
+        let Some(send) = self.sends.get_mut(key) else { return (Repeat::Unscheduled, 0) };
+        let near = |expected: i64| (gap_ns - expected).abs() <= expected / 10 + 60 * MILLISECOND;
+        // Asked first: a T1 of 200 ms doubles to 400 ms, which is not far from 500 ms either.
+        if let Some(before) = send.unexplained.filter(|&before| before > LATE_WINDOW_NS && near(2 * before)) {
+            (send.t1, send.index, send.unexplained) = (before, 2, None);
+            return (Repeat::Timer(timer), 1);
+        }
+        let next = send.index + 1..=send.index + 1 + MISSED;
+        let found = next.into_iter().find(|&to| near(timer.between(send.t1, send.index, to)));
+        if let Some(index) = found.or((timer.cap() == T2 && near(T2)).then_some(send.index + 1)) {
+            send.index = index;
+            send.unexplained = None;
+            return (Repeat::Timer(timer), 0);
+        }
+        send.unexplained = Some(gap_ns);
+        (Repeat::Unscheduled, 0)
+    }
+
+    /// Remembers what the latest transmission of `key` was counted as.
+    pub(super) fn note(&mut self, key: &Key, noted: Noted) {
+        if let Some(send) = self.sends.get_mut(key) {
+            send.noted.push(noted);
+        }
+    }
+
+    /// What a transmission of `key` was counted as.
+    pub(super) fn noted(&self, key: &Key) -> &[Noted] {
+        self.sends.get(key).map_or(&[], |send| &send.noted)
+    }
+
+    /// Forgets what it noted, before a repeat is counted.
+    pub(super) fn clear_noted(&mut self, key: &Key) {
+        if let Some(send) = self.sends.get_mut(key) {
+            send.noted.clear();
+        }
+    }
+
+    /// Transmissions forgotten before their timers could have ended, for want of room.
+    pub(super) fn forgotten(&self) -> u64 {
+        self.forgotten
+    }
+
+    fn forget(&mut self, now: Nanos) {
+        while let Some(&(queued, key)) = self.oldest.front() {
+            let is_full = self.oldest.len() >= MAX_SENDS;
+            if now.since(queued) <= MEMORY_NS && !is_full {
+                break;
+            }
+            self.oldest.pop_front();
+            let Some(latest) = self.sends.get(&key).map(|send| send.time) else { continue };
+            let is_recent = now.since(latest) <= MEMORY_NS;
+            if is_recent && !is_full {
+                self.oldest.push_back((latest, key));
+                continue;
+            }
+            self.sends.remove(&key);
+            self.forgotten += u64::from(is_recent);
+        }
+    }
+}
+
+/// Beyond the short window only another tap or tunnel makes a copy: no endpoint can choose those.
+fn is_copy(gap_ns: i64, original: &Evidence, copy: &Evidence) -> bool {
+    let elsewhere = original.tap != copy.tap || original.encapsulation != copy.encapsulation;
+    gap_ns.abs() <= if elsewhere { LATE_WINDOW_NS } else { WINDOW_NS }
+}

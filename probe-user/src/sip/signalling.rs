@@ -1,0 +1,344 @@
+//! The tracker that all SIP passes through, in the order of the capture.
+//!
+//! ```text
+//!   datagram ─▶ copy? ──yes─▶ counted with its original, and its cause
+//!                 │no
+//!                 ▼
+//!     (TCP: stream) ─▶ message ─▶ repeat? ─▶ totals ─▶ call ─▶ media table ─▶ kernel's map
+//! ```
+//!
+//! One thread owns it: the one that receives packets, so that an SDP takes effect before the next packet.
+//! No clocks, no I/O: the same packets give the same answers.
+
+use serde::Serialize;
+
+use super::call::Sighting;
+use super::calls::{CallEvent, CallReport, Calls, MAX_CALLS};
+use super::copies::{Key, Noted, Repeat, Seen, Transmissions, Transport};
+use super::media::{self, MediaTable};
+use super::message::{self, Front, Malformed, Message};
+use super::stream::{Segment, Streams};
+use super::totals::SipReport;
+use crate::dedup::{Cause, CopyStats, explain};
+use crate::packet::{Evidence, Flow, Nanos};
+
+/// Bounds, and what the caller wants to follow.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Calls kept, ended ones included.
+    pub calls: usize,
+    /// Media lines announced at one time.
+    pub media_lines: usize,
+    /// How long packets still belong to a call that has ended. tshark never ends it: a comparison needs forever.
+    pub grace: Nanos,
+    /// Keep changes of endpoints for [`MediaTable::drain_changes`]: for the kernel's map.
+    pub follow_endpoints: bool,
+    /// Keep changes of calls for [`Signalling::drain_events`]: for the health log.
+    pub follow_calls: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            calls: MAX_CALLS,
+            media_lines: media::MAX_LINES,
+            grace: media::GRACE,
+            follow_endpoints: false,
+            follow_calls: false,
+        }
+    }
+}
+
+/// What a frame turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Observed {
+    /// One message, or several in a stream's segment.
+    Messages {
+        /// How many.
+        count: u32,
+        /// Whether the last of them was sent before.
+        repeat: Option<Repeat>,
+    },
+    /// The frame with number `of`, captured again.
+    Copy {
+        /// Number of the original.
+        of: u64,
+        /// Why there are two.
+        cause: Cause,
+    },
+    /// Line ends only.
+    KeepAlive,
+    /// A part of a stream that completes no message.
+    Part,
+    /// No message.
+    Malformed(Malformed),
+}
+
+/// All signalling of a capture. See the module's text.
+#[derive(Debug)]
+pub struct Signalling {
+    media: MediaTable,
+    calls: Calls,
+    totals: SipReport,
+    copies: CopyStats,
+    transmissions: Transmissions,
+    streams: Streams,
+}
+
+/// What there is to say at the end, or now.
+///
+/// As JSON, `calls` and `sip` of the contract; what was given up for want of room is shown beside them.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct SignallingReport {
+    /// Calls, in the order in which they began.
+    pub calls: Vec<CallReport>,
+    /// All signalling.
+    pub sip: SipReport,
+    /// What was given up for want of room.
+    pub given_up: GivenUp,
+}
+
+/// What was given up for want of room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct GivenUp {
+    /// Calls that had ended.
+    pub ended_calls: u64,
+    /// Calls that had not.
+    pub live_calls: u64,
+    /// Announced media lines.
+    pub media_lines: u64,
+    /// Transmissions that a timer could still repeat: `retransmissions` may be low by these.
+    pub transmissions: u64,
+}
+
+impl Default for Signalling {
+    fn default() -> Self {
+        Self::new(Limits::default())
+    }
+}
+
+impl Signalling {
+    /// An empty tracker.
+    pub fn new(limits: Limits) -> Self {
+        let media = MediaTable::new(limits.media_lines).with_grace(limits.grace);
+        Self {
+            media: if limits.follow_endpoints { media.followed() } else { media },
+            calls: Calls::new(limits.calls, limits.follow_calls),
+            totals: SipReport::default(),
+            copies: CopyStats::default(),
+            transmissions: Transmissions::default(),
+            streams: Streams::default(),
+        }
+    }
+
+    /// Takes the payload of a frame on a SIP port: of a datagram, or of a TCP segment.
+    pub fn observe(
+        &mut self,
+        time: Nanos,
+        number: u64,
+        flow: Flow,
+        transport: Transport,
+        evidence: &Evidence,
+        payload: &[u8],
+    ) -> Observed {
+        self.media.advance(time);
+        let is_datagram = transport == Transport::Udp;
+        if is_datagram && message::is_keep_alive(payload) {
+            self.totals.keep_alives += 1;
+            return Observed::KeepAlive;
+        }
+        let key = Key::of_frame(flow, transport, payload);
+        let seen = self.transmissions.observe(key, time, number, evidence);
+        if let Seen::Copy { original, number: of, delay_ns } = seen {
+            if self.transmissions.noted(&key).is_empty() {
+                // Of a keep-alive, of half a message, of junk: no copy of a message.
+                return Observed::Copy { of, cause: explain(&original, evidence).0 };
+            }
+            let cause = self.copies.observe(&original, evidence, delay_ns, of, number);
+            return self.count_copies(&key, of, cause);
+        }
+        let at = Sighting { time, number, flow };
+        match transport {
+            Transport::Udp => match Message::parse(payload) {
+                Ok(message) => {
+                    let repeat = self.count(at, &key, seen, transport, &message);
+                    Observed::Messages { count: 1, repeat }
+                }
+                Err(malformed) => {
+                    self.totals.malformed += 1;
+                    Observed::Malformed(malformed)
+                }
+            },
+            Transport::Tcp { seq } => self.segment(at, &key, seq, evidence, payload),
+        }
+    }
+
+    /// Lets packet time pass without signalling, so that ended calls give up their endpoints.
+    pub fn advance(&mut self, now: Nanos) {
+        self.media.advance(now);
+    }
+
+    /// Announced media.
+    pub fn media(&self) -> &MediaTable {
+        &self.media
+    }
+
+    /// Announced media, to touch lines that carry packets and to drain changes.
+    pub fn media_mut(&mut self) -> &mut MediaTable {
+        &mut self.media
+    }
+
+    /// Calls as they are now.
+    pub fn calls(&self) -> &Calls {
+        &self.calls
+    }
+
+    /// Counters as they are now.
+    pub fn totals(&self) -> &SipReport {
+        &self.totals
+    }
+
+    /// Copies as they are now.
+    pub fn copies(&self) -> &CopyStats {
+        &self.copies
+    }
+
+    /// Changes of calls since the last time.
+    pub fn drain_events(&mut self) -> std::vec::Drain<'_, CallEvent> {
+        self.calls.drain_events()
+    }
+
+    /// The report on what was seen so far.
+    pub fn report(&self) -> SignallingReport {
+        let (ended_calls, live_calls) = self.calls.evicted();
+        SignallingReport {
+            sip: SipReport { causes: self.copies.causes(), ..self.totals.clone() },
+            calls: self.calls.reports().into_iter().cloned().collect(),
+            given_up: GivenUp {
+                ended_calls,
+                live_calls,
+                media_lines: self.media.evicted(),
+                transmissions: self.transmissions.forgotten(),
+            },
+        }
+    }
+
+    /// Reads the messages that a segment completes.
+    fn segment(
+        &mut self,
+        at: Sighting,
+        frame: &Key,
+        seq: u32,
+        evidence: &Evidence,
+        payload: &[u8],
+    ) -> Observed {
+        self.transmissions.clear_noted(frame);
+        let (bytes, lost_message) = match self.streams.accept(at.flow, seq, payload) {
+            Segment::Fresh { bytes, lost_message } => (bytes, lost_message),
+            Segment::Old => {
+                self.totals.tcp_retransmissions += 1;
+                return Observed::Part;
+            }
+        };
+        self.totals.sip_tcp_partial += u64::from(lost_message);
+        let mut observed = Observed::Part;
+        let mut rest = &*bytes;
+        while !rest.is_empty() {
+            let taken = match message::split(rest) {
+                Front::KeepAlive(length) => {
+                    if matches!(observed, Observed::Part) {
+                        self.totals.keep_alives += 1;
+                        observed = Observed::KeepAlive;
+                    }
+                    length
+                }
+                Front::Message(message, length) => {
+                    let key = Key::in_stream(at.flow, rest.get(..length).unwrap_or_default());
+                    let seen = match self.transmissions.observe(key, at.time, at.number, evidence) {
+                        Seen::Copy { delay_ns, .. } => Seen::Again { gap_ns: delay_ns },
+                        seen => seen,
+                    };
+                    let transport = Transport::Tcp { seq };
+                    let repeat = self.count(at, &key, seen, transport, &message);
+                    for noted in self.transmissions.noted(&key).to_vec() {
+                        self.transmissions.note(frame, noted);
+                    }
+                    let before = if let Observed::Messages { count, .. } = observed { count } else { 0 };
+                    observed = Observed::Messages { count: before + 1, repeat };
+                    length
+                }
+                Front::Incomplete => {
+                    if !self.streams.hold(&at.flow, rest) {
+                        self.totals.sip_tcp_partial += 1;
+                    }
+                    break;
+                }
+                Front::Malformed(malformed) => {
+                    // The rest of a message whose beginning was not captured, or no SIP at all.
+                    self.totals.sip_tcp_partial += 1;
+                    if matches!(observed, Observed::Part) {
+                        observed = Observed::Malformed(malformed);
+                    }
+                    break;
+                }
+            };
+            rest = rest.get(taken..).unwrap_or_default();
+        }
+        observed
+    }
+
+    /// Counts a transmission of a message and takes it into its call.
+    fn count(
+        &mut self,
+        at: Sighting,
+        key: &Key,
+        seen: Seen,
+        transport: Transport,
+        message: &Message<'_>,
+    ) -> Option<Repeat> {
+        let repeat = match seen {
+            Seen::Again { gap_ns } => Some(self.transmissions.classify(key, message, transport, gap_ns)),
+            Seen::First | Seen::Copy { .. } => None,
+        };
+        self.totals.messages += 1;
+        self.totals.defective += u64::from(message.defects.any());
+        let tally = self.totals.kinds.count(message.status(), message.method());
+        if repeat.is_none() && matches!(message.status(), Some(401 | 407)) {
+            self.totals.auth_challenges += 1;
+        }
+        let call = self.calls.observe(at, message, repeat.map(|(repeat, _)| repeat), &mut self.media);
+        if let Some((repeat, explained)) = repeat {
+            self.totals.repeats.count(repeat, explained);
+            self.totals.retransmissions = self.totals.repeats.retransmissions();
+            if let Some(call) = call {
+                self.calls.note_retransmissions(call, explained);
+            }
+        }
+        self.transmissions.clear_noted(key);
+        self.transmissions.note(key, Noted { tally, call });
+        repeat.map(|(repeat, _)| repeat)
+    }
+
+    fn count_copies(&mut self, key: &Key, of: u64, cause: Cause) -> Observed {
+        for noted in self.transmissions.noted(key) {
+            self.totals.copies += 1;
+            self.totals.kinds.count_copy(noted.tally);
+            if let Some(call) = noted.call {
+                self.calls.note_copy(call);
+            }
+        }
+        Observed::Copy { of, cause }
+    }
+}
+
+#[cfg(test)]
+#[path = "stories_tests.rs"]
+mod tests;
+
+#[cfg(test)]
+#[path = "captures_tests.rs"]
+mod captures_tests;
+
+#[cfg(test)]
+#[path = "cost_tests.rs"]
+mod cost_tests;

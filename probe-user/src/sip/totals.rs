@@ -1,0 +1,178 @@
+//! What was counted of all signalling.
+//!
+//! Messages are counted as they were sent: copies apart, retransmissions included. Messages and copies together are
+//! what a tool that knows no copies counts (`sip,stat` of tshark).
+
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
+
+use super::copies::{Repeat, Timer};
+use crate::dedup::stats::CauseReport;
+
+/// Method names kept apart; a flood of invented ones adds up under `other`.
+const MAX_METHODS: usize = 64;
+const FIRST_CODE: u16 = 100;
+const CODES: usize = 600;
+
+/// Counters of one kind of message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Tally {
+    /// Sent: copies removed, retransmissions included.
+    pub messages: u64,
+    /// Frames captured beyond the first.
+    pub copies: u64,
+}
+
+/// Requests by method and responses by status code.
+#[derive(Clone, Debug)]
+pub struct Kinds {
+    codes: Vec<Tally>,
+    methods: Vec<(Box<str>, Tally)>,
+}
+
+impl Default for Kinds {
+    fn default() -> Self {
+        Self { codes: vec![Tally::default(); CODES], methods: Vec::new() }
+    }
+}
+
+impl Kinds {
+    /// Counts a message. Gives the place where its copies are counted.
+    pub(super) fn count(&mut self, status: Option<u16>, method: &str) -> usize {
+        let place = match status {
+            Some(code) => usize::from(code.saturating_sub(FIRST_CODE)),
+            None => CODES + self.method(method),
+        };
+        if let Some(tally) = self.tally(place) {
+            tally.messages += 1;
+        }
+        place
+    }
+
+    pub(super) fn count_copy(&mut self, place: usize) {
+        if let Some(tally) = self.tally(place) {
+            tally.copies += 1;
+        }
+    }
+
+    /// Requests of a method.
+    pub fn requests(&self, method: &str) -> Tally {
+        self.methods.iter().find(|(name, _)| **name == *method).map_or(Tally::default(), |(_, tally)| *tally)
+    }
+
+    /// Responses with a status code.
+    pub fn responses(&self, code: u16) -> Tally {
+        let place = code.checked_sub(FIRST_CODE).map(usize::from);
+        place.and_then(|place| self.codes.get(place)).copied().unwrap_or_default()
+    }
+
+    /// What was seen: `INVITE`, …, `200`, ….
+    pub fn iter(&self) -> impl Iterator<Item = (String, Tally)> {
+        let methods = self.methods.iter().map(|(name, tally)| (name.to_string(), *tally));
+        let codes = (FIRST_CODE..).zip(&self.codes).filter(|(_, tally)| **tally != Tally::default());
+        methods.chain(codes.map(|(code, tally)| (code.to_string(), *tally)))
+    }
+
+    fn tally(&mut self, place: usize) -> Option<&mut Tally> {
+        match place.checked_sub(CODES) {
+            None => self.codes.get_mut(place),
+            Some(method) => self.methods.get_mut(method).map(|(_, tally)| tally),
+        }
+    }
+
+    fn method(&mut self, name: &str) -> usize {
+        let position =
+            |methods: &[(Box<str>, Tally)], name: &str| methods.iter().position(|(n, _)| **n == *name);
+        if let Some(known) = position(&self.methods, name) {
+            return known;
+        }
+        let name = if self.methods.len() < MAX_METHODS { name } else { "other" };
+        position(&self.methods, name).unwrap_or_else(|| {
+            self.methods.push((name.into(), Tally::default()));
+            self.methods.len() - 1
+        })
+    }
+}
+
+impl Serialize for Kinds {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for (name, tally) in self.iter() {
+            map.serialize_entry(&name, &tally)?;
+        }
+        map.end()
+    }
+}
+
+/// Retransmissions by the timer that made them, and repeats that none did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Repeats {
+    /// INVITE without any response.
+    pub timer_a: u64,
+    /// Another request without a final response.
+    pub timer_e: u64,
+    /// A refusal of INVITE without ACK.
+    pub timer_g: u64,
+    /// 2xx to INVITE without ACK.
+    pub two_hundred: u64,
+    /// A reliable provisional response without PRACK.
+    pub provisional: u64,
+    /// Sent again because what they answer was.
+    pub echoes: u64,
+    /// Neither.
+    pub unscheduled: u64,
+}
+
+impl Repeats {
+    /// Those that a timer made.
+    pub fn retransmissions(&self) -> u64 {
+        self.timer_a + self.timer_e + self.timer_g + self.two_hundred + self.provisional
+    }
+
+    /// Counts a repeat, and `explained` earlier ones of its message that it explains.
+    pub(super) fn count(&mut self, repeat: Repeat, explained: u64) {
+        *self.of(repeat) += 1 + explained;
+        self.unscheduled = self.unscheduled.saturating_sub(explained);
+    }
+
+    fn of(&mut self, repeat: Repeat) -> &mut u64 {
+        match repeat {
+            Repeat::Timer(Timer::A) => &mut self.timer_a,
+            Repeat::Timer(Timer::E) => &mut self.timer_e,
+            Repeat::Timer(Timer::G) => &mut self.timer_g,
+            Repeat::Timer(Timer::TwoHundred) => &mut self.two_hundred,
+            Repeat::Timer(Timer::Provisional) => &mut self.provisional,
+            Repeat::Echo => &mut self.echoes,
+            Repeat::Unscheduled => &mut self.unscheduled,
+        }
+    }
+}
+
+/// The `sip` object of the report, and the counters while they count.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct SipReport {
+    /// Sent on the wire: copies removed, retransmissions included.
+    pub messages: u64,
+    /// Frames captured beyond the first.
+    pub copies: u64,
+    /// Those of `messages` that repeat an earlier one by a timer.
+    pub retransmissions: u64,
+    /// 401 and 407, repeats apart.
+    pub auth_challenges: u64,
+    /// Datagrams and streams on a SIP port that hold no message.
+    pub malformed: u64,
+    /// Messages with a defect that did not prevent reading.
+    pub defective: u64,
+    /// Datagrams of line ends only.
+    pub keep_alives: u64,
+    /// Messages over TCP that a gap or the limit of memory cut off.
+    pub sip_tcp_partial: u64,
+    /// TCP segments that brought nothing new.
+    pub tcp_retransmissions: u64,
+    /// Repeats by their reason.
+    pub repeats: Repeats,
+    /// By method and status code.
+    pub kinds: Kinds,
+    /// Copies by cause. Filled when a report is made.
+    pub causes: Vec<CauseReport>,
+}
