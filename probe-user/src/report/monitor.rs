@@ -12,7 +12,7 @@ use crate::pipeline::table::End;
 use crate::pipeline::{Account, Event, Loss};
 use crate::rtp::stream::StreamParts;
 
-/// Ended streams kept for the final report; older ones are in the log, and counted.
+/// Streams that ended before the end and are kept for the final report; later ones are in the log, and counted.
 const MAX_ENDED: usize = 10_000;
 
 /// See the module.
@@ -92,7 +92,8 @@ impl Monitor {
             let report = StreamReport::new(parts.clone(), 0.0);
             self.entries.push(Entry::StreamEnd(Box::new(EndEntry { ended, report })));
         }
-        if self.ended.len() < MAX_ENDED {
+        // Those that the end finds in the table are bounded by it.
+        if end == End::Finished || self.ended.len() < MAX_ENDED {
             self.ended.push(parts);
         } else {
             self.ended_left_out += 1;
