@@ -169,7 +169,7 @@ impl Mapping {
 
     /// The first word of a record's header.
     fn header(&self, offset: usize) -> &AtomicU32 {
-        assert!(offset % 8 == 0 && offset + 8 <= self.bytes, "a ring position outside its mapping");
+        assert!(offset.is_multiple_of(8) && offset + 8 <= self.bytes, "a ring position outside its mapping");
         // SAFETY: in bounds and aligned by the assertion; the kernel writes this word whole.
         unsafe { self.start.cast::<u8>().add(offset).cast::<AtomicU32>().as_ref() }
     }
