@@ -258,7 +258,7 @@ impl Log {
     /// A log that cannot be reopened goes on where it was: losing lines would be worse.
     fn reopen(&mut self) {
         if let Err(error) = self.writer.reopen() {
-            eprintln!("voxprobe: {error}; the old file stays in use");
+            eprintln!("voxprobe: {:#}; the old file stays in use", anyhow::Error::from(error));
         }
     }
 

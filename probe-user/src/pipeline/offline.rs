@@ -70,7 +70,7 @@ pub enum AnalyzeError {
     #[error(transparent)]
     File(#[from] FileError),
     /// The system refuses a thread.
-    #[error("cannot start a thread: {0}; try --threads 1")]
+    #[error("cannot start a thread; try --threads 1")]
     Thread(#[from] std::io::Error),
 }
 
