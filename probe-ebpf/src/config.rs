@@ -73,10 +73,10 @@ impl Config {
     /// Is one of the ports one that carries SIP in clear?
     #[inline(always)]
     pub fn is_sip(&self, src: u16, dst: u16) -> bool {
-        let [a, b, c, d, e, f, g, h] = self.sip_ports;
-        let second = lanes([e, f, g, h]);
+        let [p0, p1, p2, p3, p4, p5, p6, p7] = self.sip_ports;
+        let second = lanes([p4, p5, p6, p7]);
         // With four ports or fewer the verifier knows that this is zero, and removes the rest.
-        (second != 0 && holds_either(second, src, dst)) || holds_either(lanes([a, b, c, d]), src, dst)
+        (second != 0 && holds_either(second, src, dst)) || holds_either(lanes([p0, p1, p2, p3]), src, dst)
     }
 
     /// Is one of the ports one that carries SIP over TLS?

@@ -47,7 +47,7 @@ fn cases() -> Vec<Case> {
         case(
             "RTP, checksum left to the card",
             MediaRule::Range,
-            { Frame { checksum: 0, payload: rtp(1, 160), ..Frame::default() }.bytes() },
+            Frame { checksum: 0, payload: rtp(1, 160), ..Frame::default() }.bytes(),
             64,
         ),
         case("SIP, 900 bytes", MediaRule::Range, udp(5060, sip(900)).bytes(), 1_024),

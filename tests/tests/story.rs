@@ -2,6 +2,8 @@
 //!
 //! Expectations are counted by the generator, frame by frame; nothing here is read back from the analysis.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::path::PathBuf;
 
@@ -64,15 +66,14 @@ impl Story {
     /// The call. Media flows from 1 s to 14 s, with a pause of 1.79 s from the REFER on, and seeded loss.
     fn new(taps: &[SecondTap]) -> Self {
         let mut story = Self::default();
-        let dialog = Dialog::default();
         let (ms, at) = (1_000_000, SECOND_NS / 2);
-        story.say(0, true, &dialog.invite(1, ""), taps);
-        story.say(20 * ms, false, &dialog.answer(407, 1, "INVITE", false), taps);
-        story.say(25 * ms, true, &dialog.request("ACK", 1, ""), taps);
+        story.say(0, true, &dialog::invite(1, ""), taps);
+        story.say(20 * ms, false, &dialog::answer(407, 1, "INVITE", false), taps);
+        story.say(25 * ms, true, &dialog::request("ACK", 1, ""), taps);
         story.say(
             40 * ms,
             true,
-            &dialog.invite(2, "Proxy-Authorization: Digest username=\"1001\"\r\n"),
+            &dialog::invite(2, "Proxy-Authorization: Digest username=\"1001\"\r\n"),
             taps,
         );
         // The answer is late: timer A runs out once.
@@ -80,22 +81,22 @@ impl Story {
         story.say(
             540 * ms,
             true,
-            &dialog.invite(2, "Proxy-Authorization: Digest username=\"1001\"\r\n"),
+            &dialog::invite(2, "Proxy-Authorization: Digest username=\"1001\"\r\n"),
             taps,
         );
-        story.say(560 * ms, false, &dialog.answer(100, 2, "INVITE", false), taps);
-        story.say(600 * ms, false, &dialog.answer(180, 2, "INVITE", false), taps);
-        story.say(900 * ms, false, &dialog.answer(200, 2, "INVITE", true), taps);
-        story.say(910 * ms, true, &dialog.request("ACK", 2, ""), taps);
+        story.say(560 * ms, false, &dialog::answer(100, 2, "INVITE", false), taps);
+        story.say(600 * ms, false, &dialog::answer(180, 2, "INVITE", false), taps);
+        story.say(900 * ms, false, &dialog::answer(200, 2, "INVITE", true), taps);
+        story.say(910 * ms, true, &dialog::request("ACK", 2, ""), taps);
         let refer_ns = 7 * SECOND_NS;
-        story.say(refer_ns, true, &dialog.request("REFER", 3, "Refer-To: <sip:300@pbx.example>\r\n"), taps);
-        story.say(refer_ns + 10 * ms, false, &dialog.answer(202, 3, "REFER", false), taps);
+        story.say(refer_ns, true, &dialog::request("REFER", 3, "Refer-To: <sip:300@pbx.example>\r\n"), taps);
+        story.say(refer_ns + 10 * ms, false, &dialog::answer(202, 3, "REFER", false), taps);
         let notify = "Event: refer\r\nSubscription-State: terminated\r\n";
-        story.say(refer_ns + 1_780 * ms, false, &dialog.request("NOTIFY", 4, notify), taps);
-        story.say(refer_ns + 1_785 * ms, true, &dialog.answer(200, 4, "NOTIFY", false), taps);
+        story.say(refer_ns + 1_780 * ms, false, &dialog::request("NOTIFY", 4, notify), taps);
+        story.say(refer_ns + 1_785 * ms, true, &dialog::answer(200, 4, "NOTIFY", false), taps);
         story.media(taps, refer_ns);
-        story.say(14 * SECOND_NS, true, &dialog.request("BYE", 5, ""), taps);
-        story.say(14 * SECOND_NS + at / 10, false, &dialog.answer(200, 5, "BYE", false), taps);
+        story.say(14 * SECOND_NS, true, &dialog::request("BYE", 5, ""), taps);
+        story.say(14 * SECOND_NS + at / 10, false, &dialog::answer(200, 5, "BYE", false), taps);
         story.frames.sort_by_key(|(time, _)| *time);
         story
     }
@@ -130,7 +131,7 @@ impl Story {
     fn analyse(&self, name: &str, options: &Options) -> Value {
         let path = scratch(name);
         fs::write(&path, Writer::PCAP_NG.file(&self.frames)).unwrap();
-        let report = analyze(&[path.clone()], options, |_, _| ()).unwrap();
+        let report = analyze(std::slice::from_ref(&path), options, |_, _| ()).unwrap();
         fs::remove_file(&path).unwrap();
         serde_json::to_value(report).unwrap()
     }
@@ -171,35 +172,34 @@ impl Story {
     }
 }
 
-/// The lines of one dialog between the phone (10.0.0.1) and the PBX (10.0.0.2).
-#[derive(Default)]
-struct Dialog;
+/// The messages of one dialog between the phone (10.0.0.1) and the PBX (10.0.0.2).
+mod dialog {
+    use super::CALL_ID;
 
-impl Dialog {
-    fn invite(&self, cseq: u32, more: &str) -> String {
-        self.with_body(
-            &self.head(&format!("INVITE sip:200@pbx.example SIP/2.0\r\n{more}"), cseq, "INVITE"),
+    pub(super) fn invite(cseq: u32, more: &str) -> String {
+        with_body(
+            &head(&format!("INVITE sip:200@pbx.example SIP/2.0\r\n{more}"), cseq, "INVITE"),
             &sdp("10.0.0.1", 16_384),
         )
     }
 
-    fn request(&self, method: &str, cseq: u32, more: &str) -> String {
+    pub(super) fn request(method: &str, cseq: u32, more: &str) -> String {
         let body = if method == "NOTIFY" { "SIP/2.0 200 OK\r\n" } else { "" };
         let kind = if method == "NOTIFY" { "Content-Type: message/sipfrag\r\n" } else { "" };
-        let head = self.head(&format!("{method} sip:200@pbx.example SIP/2.0\r\n{more}{kind}"), cseq, method);
+        let head = head(&format!("{method} sip:200@pbx.example SIP/2.0\r\n{more}{kind}"), cseq, method);
         format!("{head}Content-Length: {}\r\n\r\n{body}", body.len())
     }
 
-    fn answer(&self, status: u16, cseq: u32, method: &str, with_sdp: bool) -> String {
-        let head = self.head(&format!("SIP/2.0 {status} Whatever\r\n"), cseq, method);
+    pub(super) fn answer(status: u16, cseq: u32, method: &str, with_sdp: bool) -> String {
+        let head = head(&format!("SIP/2.0 {status} Whatever\r\n"), cseq, method);
         if with_sdp {
-            self.with_body(&head, &sdp("10.0.0.2", 20_002))
+            with_body(&head, &sdp("10.0.0.2", 20_002))
         } else {
             format!("{head}Content-Length: 0\r\n\r\n")
         }
     }
 
-    fn head(&self, start: &str, cseq: u32, method: &str) -> String {
+    fn head(start: &str, cseq: u32, method: &str) -> String {
         format!(
             "{start}Via: SIP/2.0/UDP 10.0.0.1:5060;branch=z9hG4bK-{cseq}-{}\r\nMax-Forwards: 70\r\n\
              From: <sip:1001@phone.example>;tag=p1\r\nTo: <sip:200@pbx.example>{}\r\nCall-ID: {CALL_ID}\r\n\
@@ -209,15 +209,15 @@ impl Dialog {
         )
     }
 
-    fn with_body(&self, head: &str, body: &str) -> String {
+    fn with_body(head: &str, body: &str) -> String {
         format!("{head}Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{body}", body.len())
     }
-}
 
-fn sdp(address: &str, port: u16) -> String {
-    format!(
-        "v=0\r\no=- 1 1 IN IP4 {address}\r\ns=-\r\nc=IN IP4 {address}\r\nt=0 0\r\nm=audio {port} RTP/AVP 8\r\n"
-    )
+    fn sdp(address: &str, port: u16) -> String {
+        format!(
+            "v=0\r\no=- 1 1 IN IP4 {address}\r\ns=-\r\nc=IN IP4 {address}\r\nt=0 0\r\nm=audio {port} RTP/AVP 8\r\n"
+        )
+    }
 }
 
 fn scratch(name: &str) -> PathBuf {
@@ -290,7 +290,9 @@ fn a_capture_cut_into_files_reads_as_one() {
         let mut parts =
             serde_json::to_value(analyze(&paths, &Options::default(), |_, _| ()).unwrap()).unwrap();
         parts["capture"]["sources"] = whole["capture"]["sources"].clone();
-        paths.iter().for_each(|path| fs::remove_file(path).unwrap());
+        for path in &paths {
+            fs::remove_file(path).unwrap();
+        }
         // Classic pcap rounds to microseconds, so figures may differ there; counts may not.
         for pointer in
             ["/sip/messages", "/sip/copies", "/streams/0/unique/lost", "/streams/1/duplicates/total"]

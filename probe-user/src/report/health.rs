@@ -469,15 +469,15 @@ mod tests {
         StreamEntry::new(line)
     }
 
-    fn text(entry: Entry) -> String {
-        let line = Format::new(false, false).line(Timestamp::UNIX_EPOCH, &entry);
+    fn text(entry: &Entry) -> String {
+        let line = Format::new(false, false).line(Timestamp::UNIX_EPOCH, entry);
         line.get(10..).unwrap().to_owned()
     }
 
     #[test]
     fn a_healthy_stream_is_one_aligned_line() {
         assert_eq!(
-            text(Entry::Stream(Box::new(line(|_| ())))),
+            text(&Entry::Stream(Box::new(line(|_| ())))),
             "ok           10.0.0.1:4000 → 10.0.0.2:5000          PCMU   500 pkt  lost  0.0 %  jitter p50 0.4 p99 0.4 ms  \
              MOS 4.4  call a84b4c76"
         );
@@ -495,7 +495,7 @@ mod tests {
             line.causes = copies.causes();
         });
         assert_eq!(entry.status, Status::Dup);
-        let text = text(Entry::Stream(Box::new(entry)));
+        let text = text(&Entry::Stream(Box::new(entry)));
         let part = "lost  0.0 % (as captured -99.4 %: every frame twice, re-emitted: destination MAC and IP ID differ, +38 us)";
         assert!(text.contains(part), "{text}");
     }
@@ -509,7 +509,7 @@ mod tests {
             line.summary.jitter.clear();
         });
         assert_eq!(lossy.status, Status::Loss);
-        let text = text(Entry::Stream(Box::new(lossy)));
+        let text = text(&Entry::Stream(Box::new(lossy)));
         for part in
             ["lost  3.8 %", "jitter - (clock rate unknown)", "MOS - (codec unknown", "call - (no SDP seen)"]
         {
@@ -541,7 +541,7 @@ mod tests {
             ..SummaryEntry::default()
         };
         assert_eq!(
-            text(Entry::Summary(entry)),
+            text(&Entry::Summary(entry)),
             "sum   2 calls, 4 streams (1 dup, 3 ok), 2,004 frames matched = 2,004 analysed + 0 lost"
         );
     }
