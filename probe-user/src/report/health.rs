@@ -478,7 +478,7 @@ mod tests {
     fn a_healthy_stream_is_one_aligned_line() {
         assert_eq!(
             text(&Entry::Stream(Box::new(line(|_| ())))),
-            "ok           10.0.0.1:4000 → 10.0.0.2:5000          PCMU   500 pkt  lost  0.0 %  jitter p50 0.4 p99 0.4 ms  \
+            "ok            10.0.0.1:4000 → 10.0.0.2:5000          PCMU   500 pkt  lost  0.0 %  jitter p50 0.4 p99 0.4 ms  \
              MOS 4.4  call a84b4c76"
         );
     }
