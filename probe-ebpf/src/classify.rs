@@ -131,7 +131,7 @@ pub fn classify<B: Bytes + ?Sized, E: Endpoints>(
 
 #[inline(always)]
 fn tcp<B: Bytes + ?Sized>(frame: &B, layers: &Layers, config: &Config) -> Verdict {
-    if config.is_sip(layers.src_port) || config.is_sip(layers.dst_port) {
+    if config.is_sip(layers.src_port, layers.dst_port) {
         let Some(data_offset) = frame.be8(layers.transport + 12) else { return Verdict::Truncated };
         let header_len = u16::from(data_offset >> 4) * 4;
         if header_len < 20 || header_len > layers.transport_len {
@@ -139,7 +139,7 @@ fn tcp<B: Bytes + ?Sized>(frame: &B, layers: &Layers, config: &Config) -> Verdic
         }
         return if header_len == layers.transport_len { Verdict::SipTcpEmpty } else { Verdict::SipTcp };
     }
-    if config.is_tls(layers.src_port) || config.is_tls(layers.dst_port) {
+    if config.is_tls(layers.src_port, layers.dst_port) {
         return Verdict::SipTls;
     }
     Verdict::OtherTcp
@@ -152,25 +152,22 @@ fn udp<B: Bytes + ?Sized, E: Endpoints>(
     config: &Config,
     endpoints: &E,
 ) -> Verdict {
-    if config.is_sip(layers.src_port) || config.is_sip(layers.dst_port) {
+    if config.is_sip(layers.src_port, layers.dst_port) {
         return Verdict::SipUdp;
     }
-    let shape = media_shape(frame, layers);
-    if is_announced(frame, layers, endpoints) {
-        return match shape {
-            Shape::Rtp => Verdict::Rtp,
-            Shape::Rtcp => Verdict::Rtcp,
-            Shape::Neither => Verdict::MediaOther,
-        };
-    }
+    // The rule before the table: where the rule suffices, the table cannot change the verdict, and a look-up
+    // costs as much as everything up to here.
     let allowed = config.media_rule == MediaRule::Anything as u8
         || (config.media_rule == MediaRule::Range as u8
             && config.in_media_range(layers.src_port)
             && config.in_media_range(layers.dst_port));
+    let shape = media_shape(frame, layers);
+    let known = (allowed && !matches!(shape, Shape::Neither)) || is_announced(frame, layers, endpoints);
     match shape {
-        Shape::Rtp if allowed => Verdict::Rtp,
-        Shape::Rtcp if allowed => Verdict::Rtcp,
-        _ => Verdict::OtherUdp,
+        _ if !known => Verdict::OtherUdp,
+        Shape::Rtp => Verdict::Rtp,
+        Shape::Rtcp => Verdict::Rtcp,
+        Shape::Neither => Verdict::MediaOther,
     }
 }
 

@@ -194,7 +194,9 @@ impl MediaId {
     /// Where a bounded table keeps what is known of it: ids that far apart are never in use together, as the
     /// media table holds half as many lines.
     pub fn slot(self) -> u32 {
-        self.0 % (2 * probe_ebpf::config::MAX_ENDPOINTS as u32)
+        #[expect(clippy::cast_possible_truncation, reason = "a constant of 17 bits")]
+        const SLOTS: u32 = 2 * probe_ebpf::config::MAX_ENDPOINTS as u32;
+        self.0 % SLOTS
     }
 }
 

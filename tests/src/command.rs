@@ -15,6 +15,7 @@ use crate::lab::Lab;
 use crate::media::Impairment;
 use crate::netns;
 use crate::probe::Probe;
+use crate::sip::sipp;
 use crate::topology::MAX_PHONES;
 
 /// Only one lab talks to a terminal at a time; tests, which have labs of their own, do not take it.
@@ -25,6 +26,7 @@ const INTERVAL: &str = "5s";
 
 /// Options of `voxlab lab`.
 #[derive(Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "switches of a command line")]
 pub struct Options {
     /// Calls at the same time, one a phone.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=i64::from(MAX_PHONES)))]
@@ -44,6 +46,9 @@ pub struct Options {
     /// The probe's log: text or json.
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
+    /// Place all calls with the built-in user agents, also where sipp is installed.
+    #[arg(long)]
+    built_in: bool,
     /// Leave the probe out.
     #[arg(long)]
     no_probe: bool,
@@ -73,8 +78,12 @@ pub fn run(options: &Options) -> Result<()> {
 
     let seed = options.seed.unwrap_or_else(clock_seed);
     let started = Instant::now();
-    let lab = Lab::start(options.calls, options.mirror)?;
-    print_header(options, seed, &lab);
+    let mut lab = Lab::start(options.calls, options.mirror)?;
+    let sipp = !options.built_in && sipp::is_installed();
+    if sipp {
+        lab = lab.with_sipp();
+    }
+    print_header(options, seed, sipp, &lab);
 
     let mut probe = if options.no_probe { None } else { Some(start_probe(options, &lab)?) };
     if let Some(probe) = probe.as_mut() {
@@ -131,18 +140,19 @@ fn start_probe(options: &Options, lab: &Lab) -> Result<Probe> {
     Probe::spawn(Probe::command(&lab.topology.gw, args)?)
 }
 
-fn print_header(options: &Options, seed: u64, lab: &Lab) {
+fn print_header(options: &Options, seed: u64, sipp: bool, lab: &Lab) {
     let gw = lab.topology.gw.name();
     let copies = if options.mirror {
         "every frame twice: at the gateway, and at mir0 as a second tap would see it (other MAC, IP ID 0)"
     } else {
         "every frame once; try --mirror for the case where each is captured twice"
     };
+    let agents = if sipp { "sipp (IPv4) and the built-in phone (IPv6)" } else { "the built-in phones" };
     eprintln!(
         "\
 lab: {calls} phones 10.60.1.11… ── gw-phones [gateway] gw-pbx ── PBX 10.60.2.10   (seed {seed})
      {calls} calls at a time, of each four: one plain, one challenged (407), one transferred (REFER), one over IPv6
-     G.711 at 20 ms both ways, up to 4 ms of jitter, 0.5 % lost, 0.3 % reordered, by the sender
+     placed by {agents}; G.711 at 20 ms both ways, up to 4 ms of jitter, 0.5 % lost, 0.3 % reordered, by the sender
      the probe sees {copies}
      look: lost and p99 jitter of each stream; the 1.8 s gap at the REFER of every fourth call
      in the gateway: ip netns exec {gw} ip -s link       Ctrl-C ends it and removes everything

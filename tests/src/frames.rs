@@ -53,9 +53,9 @@ impl Frame {
         frame.extend(if self.v6 { [0x86, 0xdd] } else { [0x08, 0x00] });
         let transport = self.transport();
         if self.v6 {
-            self.ipv6(&mut frame, &transport)
+            self.ipv6(&mut frame, &transport);
         } else {
-            self.ipv4(&mut frame, &transport)
+            self.ipv4(&mut frame, &transport);
         }
         frame.extend(transport);
         frame

@@ -29,6 +29,7 @@ pub struct Lab {
     engine: MediaEngine,
     book: CallBook,
     stop: Arc<AtomicBool>,
+    sipp: bool,
     /// The network.
     pub topology: Topology,
 }
@@ -85,7 +86,14 @@ impl Lab {
         let book = CallBook::default();
         let pbx = Pbx::start(&topology.pbx, &engine, &book)?;
         let mirror = mirror.then(|| Mirror::start(&topology)).transpose()?;
-        Ok(Self { _pbx: pbx, mirror, engine, book, stop: Arc::default(), topology })
+        Ok(Self { _pbx: pbx, mirror, engine, book, stop: Arc::default(), sipp: false, topology })
+    }
+
+    /// Has sipp place the calls over IPv4; the built-in phones those over IPv6.
+    #[must_use]
+    pub fn with_sipp(mut self) -> Self {
+        self.sipp = true;
+        self
     }
 
     /// Ends the calls in progress, in an orderly way, and places no more.
@@ -157,6 +165,7 @@ impl Lab {
             engine: &self.engine,
             book: &self.book,
             stop: &self.stop,
+            sipp: self.sipp && !plan.v6,
         };
         ended(phone.call(plan));
     }

@@ -14,6 +14,7 @@
 pub mod calls;
 pub mod captures;
 pub mod command;
+pub mod cost;
 pub mod frames;
 pub mod g711;
 pub mod lab;
@@ -27,3 +28,13 @@ pub mod random;
 pub mod sip;
 pub mod topology;
 pub mod traffic;
+
+/// The captures that lie beside the project, or a loud word that a test cannot do its work without them.
+pub fn shared_captures() -> Option<std::path::PathBuf> {
+    let captures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/captures");
+    if captures.is_dir() {
+        return Some(captures);
+    }
+    eprintln!("skipped: ../shared/captures is not there, so nothing was compared with real captures");
+    None
+}

@@ -94,9 +94,7 @@ impl Generator {
         ensure!(spec.streams > 0, "no streams to send");
         let template = template(spec);
         let image = kernel_spec(spec, &template).to_ne_bytes();
-        let path = object();
-        let object = std::fs::read(&path)
-            .with_context(|| format!("cannot read {}: `cargo xtask build-ebpf` makes it", path.display()))?;
+        let object = object()?;
         let mut ebpf = EbpfLoader::new()
             .btf(None)
             .override_global("SPEC", &image[..], true)
@@ -167,8 +165,11 @@ impl Drop for Generator {
     }
 }
 
-fn object() -> PathBuf {
-    std::env::var_os("VOXLAB_TRAFFIC_OBJECT").map_or_else(|| OBJECT.into(), PathBuf::from)
+/// The generator's BPF object.
+pub(crate) fn object() -> Result<Vec<u8>> {
+    let path = std::env::var_os("VOXLAB_TRAFFIC_OBJECT").map_or_else(|| OBJECT.into(), PathBuf::from);
+    std::fs::read(&path)
+        .with_context(|| format!("cannot read {}: `cargo xtask build-ebpf` makes it", path.display()))
 }
 
 /// The one long system call.

@@ -123,8 +123,7 @@ fn a_million_packets_a_second_for_ten_seconds_are_all_read() {
         return;
     }
     let limit = 10_000_000;
-    let spec =
-        Spec { streams: STREAMS, rate_pps: Some(1_000_000), limit: Some(limit), ..Spec::default() };
+    let spec = Spec { streams: STREAMS, rate_pps: Some(1_000_000), limit: Some(limit), ..Spec::default() };
     // The longest pause of a reader that shares two cores with other work decides the ring.
     let outcome = run(&spec, 64 << 20, Duration::from_secs(30), Duration::from_micros(200)).unwrap();
     assert_adds_up(&outcome);

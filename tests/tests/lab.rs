@@ -19,8 +19,9 @@ use serde_json::Value;
 use voxlab::calls::{CallPlan, CallState, CallTruth, DirectionTruth};
 use voxlab::lab::{Lab, LabReport};
 use voxlab::media::Impairment;
-use voxlab::privileges::root_for;
+use voxlab::privileges::{root_for, skipped};
 use voxlab::probe::{Probe, output_within};
+use voxlab::sip::sipp;
 
 const SEED: u64 = 20_260;
 const PHONES: u8 = 4;
@@ -151,6 +152,35 @@ fn a_mirror_shows_every_frame_twice_and_is_explained() {
     assert_eq!(report["sip"]["messages"], truth.sip_sent(), "{:#}", report["sip"]);
     assert_eq!(report["sip"]["copies"], truth.sip_sent(), "{:#}", report["sip"]);
     assert_eq!(report["sip"]["retransmissions"], 0, "copies are not retransmissions");
+}
+
+#[test]
+fn calls_of_another_sip_stack_are_seen_as_they_were() {
+    if !root_for("calls_of_another_sip_stack_are_seen_as_they_were") {
+        return;
+    }
+    if !sipp::is_installed() {
+        skipped(
+            "calls_of_another_sip_stack_are_seen_as_they_were",
+            "sipp is not installed (package sip-tester)",
+        );
+        return;
+    }
+    let lab = lab(false).with_sipp();
+    let mut probe = Watching::start(&lab, &[]);
+    let truth = lab.place(plans(4));
+    let report = probe.finish();
+
+    assert_eq!(truth.failures(), [""; 0]);
+    account_is_exact(&report);
+    for call in &truth.calls {
+        let told = call_of(&report, call);
+        assert_eq!(told["messages"], call.messages, "{told:#}");
+        assert_eq!(told["auth_challenges"], u64::from(call.authenticated), "{told:#}");
+        for direction in &call.directions {
+            assert_eq!(stream(&report, direction)["unique"]["packets"], direction.stream.sent);
+        }
+    }
 }
 
 #[test]

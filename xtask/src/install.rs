@@ -81,7 +81,8 @@ fn apt_get() -> Command {
 pub(crate) fn rustup_components(toolchain: &str, components: &[&str]) -> Result<()> {
     let title = format!("rustup component add {} --toolchain {toolchain}", components.join(" "));
     let mut rustup = Command::new("rustup");
-    rustup.args(["component", "add", "--toolchain", toolchain]).args(components);
+    // Being offline is an answer, and its stack trace says nothing more.
+    rustup.args(["component", "add", "--toolchain", toolchain]).args(components).env("RUST_BACKTRACE", "0");
     progress::step(&title, &mut rustup)
 }
 
@@ -109,7 +110,7 @@ pub(crate) fn bpf_linker(compiler: &Compiler, build: LinkerBuild) -> Result<()> 
         .arg(&root)
         // LLVM does its work, and is compiled already: optimising the rest would only be waited for.
         .envs([("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1"), ("CARGO_PROFILE_RELEASE_LTO", "off")])
-        .envs([("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")])
+        .envs([("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16"), ("CARGO_PROFILE_RELEASE_DEBUG", "0")])
         .env_remove("CARGO_TARGET_DIR");
     progress::step(&format!("cargo install bpf-linker {release} ({feature})"), &mut command)
 }

@@ -69,7 +69,7 @@ pub(crate) fn step(title: &str, command: &mut Command) -> Result<()> {
 /// Runs `command` with the terminal as its own: for programs that show progress themselves.
 pub(crate) fn shown(title: &str, command: &mut Command) -> Result<()> {
     let started = Instant::now();
-    eprintln!("  ..    {title}");
+    eprintln!("  ..     {title}");
     let status = command.status().with_context(|| format!("cannot start {} ({title})", name(command)))?;
     Display::new_quiet(title, started).finish(status.success());
     if !status.success() {
@@ -106,7 +106,7 @@ impl<'a> Display<'a> {
     fn new(title: &'a str, started: Instant) -> Self {
         let display = Self::new_quiet(title, started);
         if !display.terminal {
-            eprintln!("  ..    {title}");
+            eprintln!("  ..     {title}");
         }
         display
     }
@@ -140,6 +140,6 @@ impl<'a> Display<'a> {
     fn finish(&self, success: bool) {
         let (clear, word) =
             (if self.terminal { "\r\x1b[K" } else { "" }, if success { "ok" } else { "FAILED" });
-        eprintln!("{clear}  {word:<6}{} ({:.1} s)", self.title, self.started.elapsed().as_secs_f64());
+        eprintln!("{clear}  {word:<6} {} ({:.1} s)", self.title, self.started.elapsed().as_secs_f64());
     }
 }

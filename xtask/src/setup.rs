@@ -73,10 +73,9 @@ fn provide_compiler() -> Result<Compiler> {
         Ok(compiler) => return Ok(compiler),
         Err(error) => error,
     };
-    say(&format!(
-        "rustup cannot provide it ({by_rustup:#}); trying the distribution's compiler and its source."
-    ));
+    say(&format!("rustup cannot provide it ({by_rustup:#}); trying the distribution."));
     let packages = ["rustc-web", "rust-web-src"].map(str::to_owned);
+    say("Will install: rustc-web and rust-web-src, a compiler with its library's source.");
     let by_packages = match Apt::usable(&packages).and_then(|apt| apt.install(&packages)) {
         Ok(()) => match Compiler::installed() {
             Some(compiler) => return Ok(compiler),

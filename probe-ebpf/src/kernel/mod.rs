@@ -11,13 +11,16 @@ mod source;
 use aya_ebpf::EbpfContext;
 use aya_log_ebpf::warn;
 use probe_ebpf::classify::VERDICTS;
-use probe_ebpf::parse::{self, Layers, UDP};
+use probe_ebpf::parse::{self, Layers, TCP, UDP};
 use probe_ebpf::record::{HASHED_PAYLOAD, KERNEL_LOSSES};
 use probe_ebpf::{Verdict, classify};
 
 use self::frame::{COPIED_HEAD, Copied, Memory};
 use self::maps::{Announced, Tap, config};
 use self::source::Source;
+
+/// Headers without which a frame in pieces is not judged: Ethernet with two tags, IPv6.
+const ETHERNET_AND_IPV6: usize = 14 + 8 + 40;
 
 /// Takes one frame into account. Returns nothing, as nothing may depend on it.
 #[inline(always)]
@@ -71,7 +74,13 @@ fn observe_copied<S: Source + EbpfContext>(source: &S, wire_len: u32) {
     let len = if copied { len as usize } else { 0 };
     let frame = Copied { bytes: head, len, unknown: source.ifindex() as usize };
     let (verdict, layers) = judge(&frame);
-    account(source, &frame, verdict, &layers);
+    // What the verdict rests on: network headers, and of UDP and TCP what a record or the classifier reads.
+    let transport = match layers.protocol {
+        UDP | TCP => usize::from(layers.transport_len).min(20),
+        _ => 0,
+    };
+    let is_whole = layers.transport + transport <= len && len >= ETHERNET_AND_IPV6;
+    account(source, &frame, if is_whole { verdict } else { Verdict::Truncated }, &layers);
 }
 
 /// Counts the frame under its verdict and, if it matched, hands it over or counts the loss.

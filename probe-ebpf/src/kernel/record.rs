@@ -1,7 +1,7 @@
 //! Filling records, in place, in this CPU's ring.
 //!
-//! Every field is in hand before the reservation: between reserve and submit nothing can fail, so there is one
-//! way out. Submits never wake the reader (`BPF_RB_NO_WAKEUP`), which polls: a wakeup per record costs twenty
+//! Every field but the time is in hand before the reservation: between reserve and submit nothing can fail, so
+//! there is one way out. The time is taken after it, which is what makes the reader's merge of the rings exact. Submits never wake the reader (`BPF_RB_NO_WAKEUP`), which polls: a wakeup per record costs twenty
 //! times the record.
 
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
@@ -32,7 +32,7 @@ pub(crate) fn media<S: Source, M: Memory>(
     let udp = frame.window::<20>(layers.transport).ok_or(KernelLoss::CopyFailed)?;
     let ring = maps::ring().ok_or(KernelLoss::NoRing)?;
     let common = MediaCommon {
-        time_ns: now_ns(),
+        time_ns: 0,
         kind: flags,
         point: tap.point() | tags.point,
         outer_vlan: tags.outer,
@@ -52,6 +52,7 @@ pub(crate) fn media<S: Source, M: Memory>(
         let mut entry = ring.reserve_untyped::<MediaHead6>(0).ok_or(KernelLoss::RingFull)?;
         entry.write(MediaHead6 {
             common: MediaCommon {
+                time_ns: now_ns(),
                 kind: common.kind | kind::MEDIA6,
                 ttl: ip.read::<u8, 7>(),
                 tos: (first >> 20) as u8,
@@ -89,7 +90,7 @@ pub(crate) fn media<S: Source, M: Memory>(
     if let Some(inner) = tags.inner {
         let mut entry = ring.reserve_untyped::<MediaHead6>(0).ok_or(KernelLoss::RingFull)?;
         entry.write(MediaHead6 {
-            common: MediaCommon { kind: common.kind | kind::MEDIA4_TWO_TAGS, ..common },
+            common: MediaCommon { time_ns: now_ns(), kind: common.kind | kind::MEDIA4_TWO_TAGS, ..common },
             src: address(src, 0, 0, 0),
             dst: address(dst, 0, 0, 0),
             inner_vlan: inner,
@@ -100,7 +101,7 @@ pub(crate) fn media<S: Source, M: Memory>(
     } else {
         let mut entry = ring.reserve_untyped::<MediaHead4>(0).ok_or(KernelLoss::RingFull)?;
         entry.write(MediaHead4 {
-            common: MediaCommon { kind: common.kind | kind::MEDIA4, ..common },
+            common: MediaCommon { time_ns: now_ns(), kind: common.kind | kind::MEDIA4, ..common },
             src: src.to_ne_bytes(),
             dst: dst.to_ne_bytes(),
         });

@@ -71,9 +71,9 @@ fn show_progress(path: &Path, progress: Progress) {
         loop {
             thread::sleep(Duration::from_millis(200));
             let read = progress.read().min(progress.size);
-            let seconds = began.elapsed().as_secs_f64();
             let percent = read * 100 / progress.size.max(1);
-            let rate = words::bytes((read as f64 / seconds.max(0.001)) as u64);
+            let elapsed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
+            let rate = words::bytes(read.saturating_mul(1000) / elapsed_ms);
             eprint!("\r{name}: {percent:>3} % of {}, {rate}/s ", words::bytes(progress.size));
             if read >= progress.size {
                 eprintln!();

@@ -3,7 +3,7 @@
 pub(crate) mod analyze;
 pub(crate) mod run;
 
-use anyhow::{Context as _, bail};
+use anyhow::{anyhow, bail};
 use clap::{Args, ValueEnum};
 use probe_ebpf::Config;
 use probe_ebpf::config::{MAX_SIP_PORTS, MAX_TLS_PORTS};
@@ -48,9 +48,8 @@ impl Filter {
 
     fn config(&self) -> anyhow::Result<Config> {
         let (low, high) = self.rtp_ports.split_once('-').unwrap_or((&self.rtp_ports, &self.rtp_ports));
-        let port = |text: &str| {
-            text.trim().parse::<u16>().with_context(|| format!("--rtp-ports: {text:?} is no port"))
-        };
+        let port =
+            |text: &str| text.trim().parse::<u16>().map_err(|_| anyhow!("--rtp-ports: {text:?} is no port"));
         let (rtp_low, rtp_high) = (port(low)?, port(high)?);
         if rtp_low > rtp_high {
             bail!("--rtp-ports: {rtp_low} is above {rtp_high}");

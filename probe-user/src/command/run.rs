@@ -53,7 +53,7 @@ pub(crate) struct Run {
     interval: Duration,
     /// Stop by itself after this time
     #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
-    run_for: Option<Duration>,
+    stop_after: Option<Duration>,
     /// Write the final report as JSON, in the form of `analyze --json`
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -152,7 +152,7 @@ impl Run {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut second = interval(Duration::from_secs(1));
-        let end = self.run_for.map(|time| Instant::now() + time);
+        let end = self.stop_after.map(|time| Instant::now() + time);
         loop {
             tokio::select! {
                 _ = interrupt.recv() => break,
@@ -190,7 +190,7 @@ impl Run {
         let outcome = probe.stop(|event| {
             monitor.take(event);
         })?;
-        let report = monitor.finish(outcome, &self.interfaces);
+        let report = monitor.finish(outcome, &self.interfaces, self.log_format == LogFormat::Text);
         for entry in monitor.drain() {
             log.write(&entry)?;
         }
@@ -258,7 +258,7 @@ impl Log {
     /// A log that cannot be reopened goes on where it was: losing lines would be worse.
     fn reopen(&mut self) {
         if let Err(error) = self.writer.reopen() {
-            eprintln!("voxprobe: {error}; the old file stays in use");
+            eprintln!("voxprobe: {:#}; the old file stays in use", anyhow::Error::from(error));
         }
     }
 

@@ -87,17 +87,18 @@ struct Seen {
 #[derive(Debug)]
 pub struct Decoder {
     config: Config,
-    wireshark_heuristic: bool,
+    as_wireshark: bool,
     fragments: Fragments,
     /// A reassembled datagram, laid out as the frame it would have been.
     whole: Vec<u8>,
 }
 
 impl Decoder {
-    /// A decoder for one capture. With `wireshark_heuristic`, unannounced UDP is RTP exactly where
-    /// Wireshark's rtp_udp heuristic says so.
-    pub fn new(config: Config, wireshark_heuristic: bool) -> Self {
-        Self { config, wireshark_heuristic, fragments: Fragments::default(), whole: Vec::new() }
+    /// A decoder for one capture. With `as_wireshark`, for files, two questions are asked of more than ports: what
+    /// begins like a SIP message is SIP on any port, and unannounced UDP is RTP exactly where Wireshark's
+    /// rtp_udp heuristic says so.
+    pub fn new(config: Config, as_wireshark: bool) -> Self {
+        Self { config, as_wireshark, fragments: Fragments::default(), whole: Vec::new() }
     }
 
     /// Fragments that were given up since the last call; they are lost.
@@ -132,7 +133,7 @@ impl Decoder {
             Ok(layers) => layers,
             Err(refusal) => return Decoded::Nothing(refusal.into()),
         };
-        let verdict = classify::classify(bytes, &layers, &self.config, endpoints);
+        let verdict = self.verdict(bytes, &layers, endpoints);
         if verdict != Verdict::Fragment {
             return self.datagram(seen, bytes, &layers, verdict, endpoints);
         }
@@ -144,9 +145,25 @@ impl Decoder {
                     Ok(layers) => layers,
                     Err(refusal) => return Decoded::Nothing(refusal.into()),
                 };
-                let verdict = classify::classify(whole.as_slice(), &layers, &self.config, endpoints);
+                let verdict = self.verdict(whole, &layers, endpoints);
                 self.datagram(seen, whole, &layers, verdict, endpoints)
             }
+        }
+    }
+
+    fn verdict<E: Endpoints>(&self, bytes: &[u8], layers: &Layers, endpoints: &E) -> Verdict {
+        let verdict = classify::classify(bytes, layers, &self.config, endpoints);
+        let begins_like_sip = |header_len: usize| {
+            bytes.get(layers.transport + header_len..).is_some_and(crate::sip::message::begins_like_sip)
+        };
+        match verdict {
+            Verdict::OtherUdp if self.as_wireshark && begins_like_sip(8) => Verdict::SipUdp,
+            Verdict::OtherTcp if self.as_wireshark => {
+                let header_len =
+                    bytes.get(layers.transport + 12).map_or(0, |offset| usize::from(offset >> 4) * 4);
+                if header_len >= 20 && begins_like_sip(header_len) { Verdict::SipTcp } else { verdict }
+            }
+            other => other,
         }
     }
 
@@ -189,7 +206,7 @@ impl Decoder {
                 };
                 let payload = datagram(8, None).payload;
                 let claimed = usize::from(layers.transport_len) - 8;
-                if self.wireshark_heuristic && !wireshark_accepts(payload, claimed) && !announced() {
+                if self.as_wireshark && !wireshark_accepts(layers, payload, claimed) && !announced() {
                     return Decoded::Nothing(Verdict::OtherUdp);
                 }
                 rtp(seen, flow, evidence, bytes, layers, payload, claimed)
@@ -230,8 +247,15 @@ fn rtp<'a>(
     })
 }
 
+/// Ports whose own dissectors in Wireshark take any payload, so that its RTP heuristic is never asked.
+const TAKEN_PORTS: [u16; 18] =
+    [53, 67, 68, 69, 88, 111, 123, 137, 138, 161, 162, 389, 514, 520, 1900, 3000, 5353, 5355];
+
 /// Wireshark's rtp_udp heuristic (`../shared/reference/wireshark_rtp.md`, 1). `claimed` is the length by the UDP header.
-fn wireshark_accepts(payload: &[u8], claimed: usize) -> bool {
+fn wireshark_accepts(layers: &Layers, payload: &[u8], claimed: usize) -> bool {
+    if TAKEN_PORTS.contains(&layers.src_port) || TAKEN_PORTS.contains(&layers.dst_port) {
+        return false;
+    }
     let &[first, second, ..] = payload else { return false };
     if first >> 6 != 2 || matches!(second & 0x7f, 72..=76) {
         return false;

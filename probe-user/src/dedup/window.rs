@@ -15,7 +15,7 @@ use crate::packet::{Evidence, Nanos, RtpPacket};
 /// RFC 3550 A.1 stops believing a sequence number at 100 (MAX_MISORDER).
 const DEPTH: u64 = 128;
 /// Packets of which enough is remembered to prove a copy: 640 ms at 20 ms a packet.
-const SLOTS: u64 = 32;
+const SLOTS: usize = 32;
 /// Distinct ways in which one stream's packets are seen, e.g. two taps and their tunnels.
 const MAX_TAPS: usize = 8;
 
@@ -52,7 +52,7 @@ pub struct DupWindow {
     seen: u128,
     /// Bits of `seen` that belong to this stream; fewer than 128 at its start.
     filled: u64,
-    slots: [Slot; SLOTS as usize],
+    slots: [Slot; SLOTS],
     taps: Vec<Evidence>,
 }
 
@@ -75,7 +75,7 @@ impl DupWindow {
     /// A window whose first packet has the extended sequence number `seq`.
     pub fn new(seq: u64, packet: &RtpPacket) -> Self {
         let mut window =
-            Self { top: seq, seen: 1, filled: 1, slots: [Slot::default(); SLOTS as usize], taps: Vec::new() };
+            Self { top: seq, seen: 1, filled: 1, slots: [Slot::default(); SLOTS], taps: Vec::new() };
         window.remember(seq, packet);
         window
     }
@@ -102,12 +102,12 @@ impl DupWindow {
         if self.seen & bit == 0 {
             self.seen |= bit;
             self.filled = self.filled.max(age + 1);
-            if age < SLOTS {
+            if age < SLOTS as u64 {
                 self.remember(seq, packet);
             }
             return Seen::First;
         }
-        if age >= SLOTS {
+        if age >= SLOTS as u64 {
             return Seen::OldCopy;
         }
         let slot = self.slots.get(slot_index(seq)).copied().unwrap_or_default();
@@ -191,9 +191,8 @@ impl Slot {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "a remainder of 32")]
 fn slot_index(seq: u64) -> usize {
-    (seq % SLOTS) as usize
+    usize::try_from(seq % SLOTS as u64).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -57,7 +57,7 @@ pub enum RunError {
     #[error(transparent)]
     Live(#[from] LiveError),
     /// The system refuses a thread.
-    #[error("cannot start a thread: {0}")]
+    #[error("cannot start a thread")]
     Thread(#[from] std::io::Error),
     /// The receive thread died; its message is on standard error.
     #[error("the receive thread ended by itself; please report its message")]

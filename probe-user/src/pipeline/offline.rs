@@ -70,7 +70,7 @@ pub enum AnalyzeError {
     #[error(transparent)]
     File(#[from] FileError),
     /// The system refuses a thread.
-    #[error("cannot start a thread: {0}; try --threads 1")]
+    #[error("cannot start a thread; try --threads 1")]
     Thread(#[from] std::io::Error),
 }
 
@@ -99,7 +99,9 @@ pub fn analyze(
     let shards = Shards::start(options.shards, limits, Overflow::Wait, &sender)?;
     let config = Config { media_rule: options.rtp.media_rule() as u8, ..options.config };
     let decoder = Decoder::new(config, true);
-    let signalling = Signalling::new(signalling::Limits::default());
+    // tshark never ends a conversation that SDP announced, and the raw ledger has to equal it.
+    let signalling =
+        Signalling::new(signalling::Limits { grace: Nanos(u64::MAX), ..signalling::Limits::default() });
     let mut receiver = Receiver::new(decoder, signalling, shards, (), sender);
     let collector = thread::Builder::new().name("vox-collect".to_owned()).spawn(move || collect(&events))?;
 

@@ -165,7 +165,9 @@ impl Shards {
     /// Hands over what waits for a batch to fill. Called when the source has nothing more for now.
     pub fn flush(&mut self) {
         if let Lanes::Threads(lanes) = &mut self.lanes {
-            lanes.iter_mut().for_each(|lane| lane.flush(self.overflow, &mut self.lost));
+            for lane in lanes {
+                lane.flush(self.overflow, &mut self.lost);
+            }
         }
     }
 
@@ -217,9 +219,8 @@ impl Shards {
 fn lane_of(packet: &RtpPacket, lanes: usize) -> usize {
     let hash = FxBuildHasher.hash_one(packet.flow);
     // The upper half: Fx mixes upwards.
-    #[expect(clippy::cast_possible_truncation, reason = "below the number of lanes")]
-    let lane = ((hash >> 32) * lanes as u64 >> 32) as usize;
-    lane
+    let scaled = ((hash >> 32) * lanes as u64) >> 32;
+    usize::try_from(scaled).unwrap_or(0)
 }
 
 impl Lane {
@@ -230,7 +231,9 @@ impl Lane {
             loop {
                 match from.pop() {
                     Ok(Message::Packets(mut batch)) => {
-                        batch.iter().for_each(|packet| shard.packet(packet));
+                        for packet in &batch {
+                            shard.packet(packet);
+                        }
                         batch.clear();
                         // No room to give it back: it is freed, and the receiver makes another.
                         let _ = give_back.push(batch);

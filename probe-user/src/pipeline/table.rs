@@ -168,3 +168,62 @@ impl StreamTable {
         self.evicted
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rtp::testing::packet;
+
+    fn stream(ssrc: u32, seq: u64) -> RtpPacket {
+        let mut packet = packet(seq);
+        packet.rtp.ssrc = ssrc;
+        packet
+    }
+
+    fn table(streams: usize, idle_s: u64) -> StreamTable {
+        StreamTable::new(Limits { streams, idle: Some(std::time::Duration::from_secs(idle_s)) })
+    }
+
+    #[test]
+    fn a_flood_of_sources_stays_bounded_and_spares_the_streams_that_proved_themselves() {
+        let mut table = table(20, 30);
+        for ssrc in 0..10 {
+            assert!(table.observe(&stream(ssrc, 1)).is_none());
+            assert!(table.observe(&stream(ssrc, 2)).is_none());
+        }
+        for ssrc in 1_000..6_000 {
+            if let Some(evicted) = table.observe(&stream(ssrc, 3)) {
+                assert!(!evicted.valid, "{:#x} had proved itself", evicted.key.ssrc);
+            }
+        }
+        assert_eq!((table.len(), table.evicted()), (20, 5_000 - 10));
+        let mut valid = 0;
+        table.finish(|parts| valid += u32::from(parts.valid));
+        assert_eq!(valid, 10);
+    }
+
+    #[test]
+    fn a_silent_stream_ends_once_and_begins_anew_when_it_comes_back() {
+        let mut table = table(20, 30);
+        table.observe(&stream(1, 1));
+        table.observe(&stream(2, 1));
+        table.observe(&stream(2, 1_600)); // 32 s later
+        let mut ended = Vec::new();
+        table.sweep(stream(2, 1_600).time, |parts| ended.push(parts.key.ssrc));
+        assert_eq!(ended, [1]);
+        table.observe(&stream(1, 1_601));
+        assert_eq!(table.len(), 2);
+    }
+
+    #[test]
+    fn an_announcement_reaches_streams_that_began_before_it() {
+        let mut table = table(20, 30);
+        table.observe(&stream(1, 1));
+        let announced = Announcement { call_id: Some("call".into()), ..Announcement::default() };
+        table.announce(MediaId(7), Arc::new(announced));
+        table.observe(&RtpPacket { media: MediaId(7), ..stream(1, 2) });
+        let mut call_id = None;
+        table.finish(|parts| call_id = parts.announcement.call_id.clone());
+        assert_eq!(call_id.as_deref(), Some("call"));
+    }
+}

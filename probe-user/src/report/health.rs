@@ -435,3 +435,114 @@ fn json_line(time: Timestamp, entry: &Entry) -> String {
     serde_json::to_string(&line)
         .unwrap_or_else(|error| format!("{{\"type\":\"error\",\"message\":\"{error}\"}}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dedup::CopyStats;
+    use crate::histogram::MicrosHistogram;
+    use crate::rtp::StreamKey;
+    use crate::rtp::codec::Announcement;
+    use crate::rtp::stream::{IntervalSummary, Totals};
+    use crate::rtp::testing::packet;
+
+    /// An interval of 500 packets with 400 us of jitter, in which `change` happened.
+    fn line(change: impl FnOnce(&mut IntervalLine)) -> StreamEntry {
+        let mut jitter = MicrosHistogram::default();
+        (0..499).for_each(|_| jitter.record_ns(400_000));
+        let totals = Totals { frames: 500, packets: 500, expected: 500, copies: 0 };
+        let mut line = IntervalLine {
+            key: StreamKey::from(&packet(0)),
+            number: 1,
+            codec: Some("PCMU".to_owned()),
+            announcement: Arc::new(Announcement {
+                call_id: Some("a84b4c76e66710@x".into()),
+                ..Announcement::default()
+            }),
+            summary: IntervalSummary { totals, jitter, interruption: None },
+            lifetime: totals,
+            raw_lost_percent: 0.0,
+            burst_ratio: 1.0,
+            causes: Vec::new(),
+        };
+        change(&mut line);
+        StreamEntry::new(line)
+    }
+
+    fn text(entry: &Entry) -> String {
+        let line = Format::new(false, false).line(Timestamp::UNIX_EPOCH, entry);
+        line.get(10..).unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_healthy_stream_is_one_aligned_line() {
+        assert_eq!(
+            text(&Entry::Stream(Box::new(line(|_| ())))),
+            "ok           10.0.0.1:4000 → 10.0.0.2:5000          PCMU   500 pkt  lost  0.0 %  jitter p50 0.4 p99 0.4 ms  \
+             MOS 4.4  call a84b4c76"
+        );
+    }
+
+    #[test]
+    fn a_mirrored_stream_says_what_the_capture_did_and_that_nothing_was_lost() {
+        let mut copies = CopyStats::default();
+        let (original, mut copy) = (packet(1).evidence, packet(1).evidence);
+        (copy.dst_mac, copy.ip_id) = ([9; 6], 0xffff);
+        copies.observe(&original, &copy, 38_000, 3062, 3066);
+        let entry = line(|line| {
+            line.summary.totals.copies = 500;
+            line.raw_lost_percent = -99.39;
+            line.causes = copies.causes();
+        });
+        assert_eq!(entry.status, Status::Dup);
+        let text = text(&Entry::Stream(Box::new(entry)));
+        let part = "lost  0.0 % (as captured -99.4 %: every frame twice, re-emitted: destination MAC and IP ID differ, +38 us)";
+        assert!(text.contains(part), "{text}");
+    }
+
+    #[test]
+    fn the_worst_word_wins_and_absent_numbers_say_why() {
+        let lossy = line(|line| {
+            line.summary.totals.expected = 520;
+            line.codec = None;
+            line.announcement = Arc::default();
+            line.summary.jitter.clear();
+        });
+        assert_eq!(lossy.status, Status::Loss);
+        let text = text(&Entry::Stream(Box::new(lossy)));
+        for part in
+            ["lost  3.8 %", "jitter - (clock rate unknown)", "MOS - (codec unknown", "call - (no SDP seen)"]
+        {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+
+    #[test]
+    fn the_json_form_carries_time_and_type() {
+        let entry = Entry::Summary(SummaryEntry { matched: 2004, analysed: 2004, ..SummaryEntry::default() });
+        let line = Format::new(true, false).line(Timestamp::UNIX_EPOCH, &entry);
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(
+            (&value["type"], &value["time"]),
+            (&"summary".into(), &"1970-01-01T00:00:00.000000Z".into())
+        );
+        assert_eq!(value["matched"], 2004);
+    }
+
+    #[test]
+    fn the_sum_adds_up_in_words() {
+        let by_status = BTreeMap::from([("dup", 1), ("ok", 3)]);
+        let entry = SummaryEntry {
+            calls: 2,
+            streams: 4,
+            by_status,
+            matched: 2004,
+            analysed: 2004,
+            ..SummaryEntry::default()
+        };
+        assert_eq!(
+            text(&Entry::Summary(entry)),
+            "sum   2 calls, 4 streams (1 dup, 3 ok), 2,004 frames matched = 2,004 analysed + 0 lost"
+        );
+    }
+}

@@ -10,7 +10,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum LogError {
     /// The file does not open.
-    #[error("cannot open the log file {path}: {source}", path = path.display())]
+    #[error("cannot open the log file {path}", path = path.display())]
     Open {
         /// Which.
         path: PathBuf,
@@ -18,7 +18,7 @@ pub enum LogError {
         source: io::Error,
     },
     /// A line could not be written.
-    #[error("cannot write to the log: {0}")]
+    #[error("cannot write to the log")]
     Write(#[from] io::Error),
 }
 

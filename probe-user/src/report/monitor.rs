@@ -12,7 +12,7 @@ use crate::pipeline::table::End;
 use crate::pipeline::{Account, Event, Loss};
 use crate::rtp::stream::StreamParts;
 
-/// Ended streams kept for the final report; older ones are in the log, and counted.
+/// Streams that ended before the end and are kept for the final report; later ones are in the log, and counted.
 const MAX_ENDED: usize = 10_000;
 
 /// See the module.
@@ -92,7 +92,8 @@ impl Monitor {
             let report = StreamReport::new(parts.clone(), 0.0);
             self.entries.push(Entry::StreamEnd(Box::new(EndEntry { ended, report })));
         }
-        if self.ended.len() < MAX_ENDED {
+        // Those that the end finds in the table are bounded by it.
+        if end == End::Finished || self.ended.len() < MAX_ENDED {
             self.ended.push(parts);
         } else {
             self.ended_left_out += 1;
@@ -164,8 +165,9 @@ impl Monitor {
         self.entries.drain(..)
     }
 
-    /// The final report, and its entries: every stream, every finding, the sum.
-    pub fn finish(&mut self, outcome: Outcome, interfaces: &[String]) -> Report {
+    /// The final report, and its entries: every stream, every finding, the sum. The text log gets the report
+    /// itself instead of the first two.
+    pub fn finish(&mut self, outcome: Outcome, interfaces: &[String], is_text: bool) -> Report {
         let mut account = outcome.remains.account;
         account.analysed += self.finished_analysed;
         self.lines.clear();
@@ -197,9 +199,11 @@ impl Monitor {
         let calls =
             outcome.remains.signalling.calls.iter().filter(|call| !call.state.is_over()).count() as u64;
         let report = Report::new(capture, streams, outcome.remains.signalling);
-        let ends = report.streams.iter().cloned().map(|report| EndEntry { ended: "finished", report });
-        self.entries.extend(ends.map(|end| Entry::StreamEnd(Box::new(end))));
-        self.entries.extend(report.findings.iter().cloned().map(Entry::Finding));
+        if !is_text {
+            let ends = report.streams.iter().cloned().map(|report| EndEntry { ended: "finished", report });
+            self.entries.extend(ends.map(|end| Entry::StreamEnd(Box::new(end))));
+            self.entries.extend(report.findings.iter().cloned().map(Entry::Finding));
+        }
         self.report_losses(&account);
         self.entries.push(Entry::Summary(SummaryEntry {
             calls,

@@ -177,7 +177,9 @@ fn reasons(out: &mut String, stream: &StreamReport) {
         return;
     }
     let _ = writeln!(out, "  {} → {} {}", stream.src, stream.dst, stream.ssrc);
-    lines.iter().for_each(|line| wrap(out, line, 6));
+    for line in &lines {
+        wrap(out, line, 6);
+    }
 }
 
 /// Writes `text` in lines of at most [`WIDTH`] columns, all indented.

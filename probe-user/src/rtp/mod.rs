@@ -30,6 +30,7 @@ pub(crate) mod testing {
     use probe_ebpf::Fingerprint;
 
     /// The packet with (extended) sequence number `seq`, arriving at its nominal time.
+    #[expect(clippy::cast_possible_truncation, reason = "what the wire has room for")]
     pub(crate) fn packet(seq: u64) -> RtpPacket {
         RtpPacket {
             time: Nanos(1_000_000_000_000 + seq * 20_000_000),

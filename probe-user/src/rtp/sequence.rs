@@ -146,8 +146,9 @@ mod tests {
         /// Extended numbers are the true ones under any reordering below the misorder bound.
         #[test]
         fn extension_survives_reordering(start in 0_u64..70_000, jitter in prop::collection::vec(0_u64..90, 2..500)) {
-            let mut order: Vec<u64> = (0..jitter.len() as u64).collect();
-            order.sort_by_key(|i| i + jitter[*i as usize]);
+            let mut order: Vec<(u64, u64)> = (0..).zip(jitter).collect();
+            order.sort_by_key(|(i, late)| i + late);
+            let order: Vec<u64> = order.into_iter().map(|(i, _)| i).collect();
             let first = start + order[0];
             let mut sequence = Sequence::new((first & 0xffff) as u16);
             let shift = sequence.first() - first;

@@ -479,7 +479,7 @@ mod tests {
                 for copy in 1..=k {
                     let mut frame = *original;
                     frame.time.0 += copy * 30_000;
-                    frame.evidence.dst_mac[5] = 100 + copy as u8;
+                    frame.evidence.dst_mac[5] = 100 + u8::try_from(copy).unwrap();
                     copied.push(frame);
                 }
             }
@@ -495,7 +495,7 @@ mod tests {
             let mut greatest = 0.0_f64;
             for pair in packets.windows(2) {
                 let arrival = (pair[1].time.0 as f64 - pair[0].time.0 as f64) / 1e6;
-                let nominal = f64::from(pair[1].rtp.timestamp.wrapping_sub(pair[0].rtp.timestamp) as i32) / 8.0;
+                let nominal = f64::from(pair[1].rtp.timestamp.wrapping_sub(pair[0].rtp.timestamp).cast_signed()) / 8.0;
                 if arrival < 400.0 {
                     reference += ((arrival - nominal).abs() - reference) / 16.0;
                     greatest = greatest.max(reference);

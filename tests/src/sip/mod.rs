@@ -8,3 +8,4 @@ pub mod digest;
 pub mod message;
 pub mod pbx;
 pub mod phone;
+pub mod sipp;

@@ -311,9 +311,10 @@ impl Server {
     }
 
     fn send(&self, dialog: &Dialog, message: &Message, again: bool) {
-        if self.socket.send_to(message.to_string().as_bytes(), dialog.peer).is_ok() {
-            dialog.record.sent(again);
-        }
+        // Counted first: the phone may have read the count by the time that sending returns.
+        dialog.record.sent(again);
+        // A phone that is gone is the call's failure, which the phone's side reports.
+        let _ = self.socket.send_to(message.to_string().as_bytes(), dialog.peer);
     }
 
     fn schedule(&mut self, call_id: &str, after: Duration, act: Act) {

@@ -17,6 +17,7 @@ use crate::netns::Namespace;
 use crate::random::Random;
 use crate::sip::digest;
 use crate::sip::message::{Message, host, parse_sdp, sdp};
+use crate::sip::sipp;
 use crate::topology::{pbx_address, phone_address};
 
 /// RFC 3261, 17.1.1.1.
@@ -37,6 +38,8 @@ pub struct Phone<'a> {
     pub book: &'a CallBook,
     /// When set, calls end early.
     pub stop: &'a AtomicBool,
+    /// sipp does the signalling.
+    pub sipp: bool,
 }
 
 impl Phone<'_> {
@@ -57,7 +60,19 @@ impl Phone<'_> {
             directions: Vec::new(),
         };
         let mut own_talk = None;
-        match Dialog::open(self, &record, inbox).and_then(|dialog| dialog.run(&mut truth, &mut own_talk)) {
+        let outcome = if self.sipp {
+            // Its scenario ends well only with credentials taken, the transfer's success told, the BYE answered.
+            sipp::call(self, &record).map(|outcome| {
+                let completed = outcome.state == CallState::Completed;
+                truth.authenticated = completed && record.plan.authenticated;
+                truth.transferred = completed && record.plan.transferred;
+                own_talk = outcome.talk;
+                outcome.state
+            })
+        } else {
+            Dialog::open(self, &record, inbox).and_then(|dialog| dialog.run(&mut truth, &mut own_talk))
+        };
+        match outcome {
             Ok(state) => truth.state = state,
             Err(error) => truth.state = CallState::Failed(format!("{error:#}")),
         }
@@ -66,6 +81,11 @@ impl Phone<'_> {
         truth.messages = record.messages.load(Ordering::Relaxed);
         truth.retransmissions = record.retransmissions.load(Ordering::Relaxed);
         truth
+    }
+
+    /// Whether calls should end early.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
     }
 
     /// Closes both talks at once: what one sent is held against what the other received.
@@ -181,7 +201,7 @@ impl<'a> Dialog<'a> {
         let mut unfinished = 2;
         let mut referred = !plan.transferred;
         while unfinished > 0 || (plan.transferred && !self.transferred) {
-            if self.phone.stop.load(Ordering::Relaxed) {
+            if self.phone.is_stopped() {
                 return Ok(CallState::CutShort);
             }
             if Instant::now() > deadline {

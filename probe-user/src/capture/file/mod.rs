@@ -41,7 +41,7 @@ const UNDESCRIBED: &str = "a frame names an interface that is not described";
 #[derive(Debug, Error)]
 pub enum FileError {
     /// It does not open or read.
-    #[error("cannot read {path}: {source}", path = path.display())]
+    #[error("cannot read {path}", path = path.display())]
     Io {
         /// Which.
         path: PathBuf,

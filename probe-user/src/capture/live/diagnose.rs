@@ -38,7 +38,7 @@ pub(crate) fn refusal(error: &io::Error) -> String {
 /// Which of the needed capabilities this thread has, and what else can stand in the way.
 fn permission() -> String {
     let mut text = String::new();
-    let held = capabilities(None).map(|sets| sets.effective).unwrap_or(CapabilitySet::empty());
+    let held = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
     // CAP_SYS_ADMIN implied the other two before Linux 5.8, and still does.
     let is_admin = held.contains(CapabilitySet::SYS_ADMIN);
     let mut all = true;

@@ -44,7 +44,7 @@ pub fn interfaces() -> io::Result<Vec<Interface>> {
                 }
                 NetlinkPayload::Error(error) => return Err(error.to_io()),
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
-                    found.push(describe(link))
+                    found.push(describe(link));
                 }
                 _ => {}
             }

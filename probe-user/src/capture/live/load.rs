@@ -185,6 +185,7 @@ fn missing(kind: &str, name: &str) -> LiveError {
 }
 
 /// Turns the library's error into the act, the errno and a diagnosis.
+#[expect(clippy::needless_pass_by_value, reason = "what map_err hands over, usually converted on the way")]
 pub(crate) fn refused(act: &str, error: EbpfError) -> LiveError {
     match errno(&error) {
         Some(io_error) => {

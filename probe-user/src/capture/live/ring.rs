@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 /// Bytes of the header before each record (`BPF_RINGBUF_HDR_SZ`).
-const HEADER: u64 = 8;
+const HEADER: usize = 8;
 /// The kernel is still writing the record.
 const BUSY: u32 = 1 << 31;
 /// The kernel gave the record up.
@@ -115,13 +115,13 @@ impl Ring {
                 self.skip(len);
                 continue;
             }
-            return Head::Record(self.producer.bytes(self.page_bytes + offset + HEADER as usize, len));
+            return Head::Record(self.producer.bytes(self.page_bytes + offset + HEADER, len));
         }
     }
 
     /// Consumes the record of `len` bytes that [`head`](Self::head) showed.
     pub(crate) fn skip(&mut self, len: usize) {
-        self.position = self.position.wrapping_add((HEADER + len as u64).next_multiple_of(8));
+        self.position = self.position.wrapping_add(((HEADER + len) as u64).next_multiple_of(8));
         if self.position.wrapping_sub(self.published) >= self.size / PUBLISH_EVERY_DIVISOR {
             self.publish();
         }
@@ -169,17 +169,21 @@ impl Mapping {
 
     /// The first word of a record's header.
     fn header(&self, offset: usize) -> &AtomicU32 {
-        assert!(offset % 8 == 0 && offset + 8 <= self.bytes, "a ring position outside its mapping");
+        assert!(offset.is_multiple_of(8) && offset + 8 <= self.bytes, "a ring position outside its mapping");
         // SAFETY: in bounds and aligned by the assertion; the kernel writes this word whole.
-        unsafe { self.start.cast::<u8>().add(offset).cast::<AtomicU32>().as_ref() }
+        let header = unsafe { self.start.cast::<u8>().add(offset) }.cast::<AtomicU32>();
+        // SAFETY: the same.
+        unsafe { header.as_ref() }
     }
 
     /// A committed record.
     fn bytes(&self, offset: usize, len: usize) -> &[u8] {
         assert!(offset + len <= self.bytes, "a ring record outside its mapping");
+        // SAFETY: in bounds by the assertion.
+        let start = unsafe { self.start.cast::<u8>().add(offset) };
         // SAFETY: in bounds by the assertion, and the kernel does not touch a committed record before we
         // publish a position beyond it, which needs `&mut` of the ring that this borrows from.
-        unsafe { std::slice::from_raw_parts(self.start.cast::<u8>().add(offset).as_ptr(), len) }
+        unsafe { std::slice::from_raw_parts(start.as_ptr(), len) }
     }
 }
 

@@ -7,7 +7,9 @@
 //! 2. the reader takes its horizon *before* it looks how far each ring was reserved.
 //!
 //! A record that this look does not see was therefore stamped after the horizon, and everything up to the
-//! horizon can be handed out, earliest first. A record still being written stops the round.
+//! horizon can be handed out, earliest first. A record still being written stops the round. Whole packets are
+//! stamped just before their record is copied in, so one of them may follow media of another CPU that is up to
+//! that copy, some microseconds, younger.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

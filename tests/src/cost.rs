@@ -1,0 +1,113 @@
+//! `voxlab xdp-cost`: what the XDP program costs per frame, over one that does nothing.
+//!
+//! BPF_PROG_TEST_RUN repeats a program on one frame and gives the mean; its own overhead is the same for the empty
+//! program and is subtracted. Each case is the median of many rounds, taken in turns with the empty program, as
+//! the machine may be busy with something else. Records go into a ring that is emptied between rounds, so that what is
+//! measured is the writing of a record and not its loss.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use aya::programs::Xdp;
+use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunOptions};
+use probe_ebpf::Config;
+use probe_ebpf::config::MediaRule;
+use voxprobe::capture::live::{LiveCapture, LiveOptions};
+use voxprobe::packet::Endpoint;
+
+use crate::frames::{Frame, rtp, sip};
+use crate::traffic;
+
+const ROUNDS: usize = 31;
+const RING_BYTES: u32 = 32 << 20;
+
+/// A kind of frame to measure.
+struct Case {
+    name: &'static str,
+    rule: MediaRule,
+    frame: Vec<u8>,
+    /// Bytes of the ring that its record takes; zero for none.
+    record_bytes: u32,
+}
+
+fn cases() -> Vec<Case> {
+    let udp = |port: u16, payload: Vec<u8>| Frame { dst_port: port, payload, ..Frame::default() };
+    let tcp = Frame { protocol: 6, dst_port: 443, payload: vec![0; 1_400], ..Frame::default() }.bytes();
+    let rtp_frame = Frame::default().bytes();
+    let v6 = Frame { v6: true, ..Frame::default() }.bytes();
+    let arp = [&[0xff; 6][..], &[2; 6], &[8, 6], &[0; 46]].concat();
+    let case = |name, rule, frame, record_bytes| Case { name, rule, frame, record_bytes };
+    vec![
+        case("ARP", MediaRule::Range, arp, 0),
+        case("TCP", MediaRule::Range, tcp, 0),
+        case("other UDP (DNS)", MediaRule::Range, udp(53, vec![0x12; 40]).bytes(), 0),
+        case("RTP, by range", MediaRule::Range, rtp_frame.clone(), 64),
+        case("RTP, announced", MediaRule::Announced, rtp_frame, 64),
+        case("RTP over IPv6, by range", MediaRule::Range, v6, 96),
+        case(
+            "RTP, checksum left to the card",
+            MediaRule::Range,
+            Frame { checksum: 0, payload: rtp(1, 160), ..Frame::default() }.bytes(),
+            64,
+        ),
+        case("SIP, 900 bytes", MediaRule::Range, udp(5060, sip(900)).bytes(), 1_024),
+    ]
+}
+
+/// Prints the table.
+pub fn run() -> Result<()> {
+    let mut empty = empty()?;
+    println!("ns per frame over an empty XDP program, median of {ROUNDS} rounds:");
+    for case in cases() {
+        let mut options = LiveOptions::new(["lo"]);
+        options.ring_bytes = RING_BYTES;
+        options.egress = true;
+        options.config = Config { media_rule: case.rule as u8, ..Config::DEFAULT };
+        let mut capture = LiveCapture::detached(&options)?;
+        let mut rings = capture.take_rings().context("the rings are there once")?;
+        let mut endpoints = capture.take_endpoints().context("the table is there once")?;
+        endpoints.insert(Endpoint::v4([10, 0, 0, 2], 30_000));
+        let repeat = match case.record_bytes {
+            0 => 1_000_000,
+            bytes => RING_BYTES / bytes * 9 / 10,
+        };
+        let (mut with, mut without) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            without.push(run_empty(&mut empty, &case.frame, repeat.max(100_000))?);
+            with.push(capture.test_run(false, &case.frame, repeat)?.mean);
+            while rings.poll(65_536, |_| ()) > 0 {}
+        }
+        anyhow::ensure!(capture.counters()?.lost() == 0, "{}: the ring overflowed", case.name);
+        let (with, without) = (median(with), median(without));
+        println!(
+            "  {:32} {:4}   ({with} of which {without} are the test run's own)",
+            case.name,
+            with - without
+        );
+    }
+    let mut options = LiveOptions::new(["lo"]);
+    options.egress = true;
+    let (ingress, egress) = LiveCapture::detached(&options)?.verified_instructions()?;
+    println!("verified instructions: ingress {ingress}, egress {}", egress.unwrap_or(0));
+    Ok(())
+}
+
+fn empty() -> Result<Ebpf> {
+    let mut ebpf = EbpfLoader::new().btf(None).load(&traffic::object()?)?;
+    let program: &mut Xdp = ebpf.program_mut("voxlab_empty").context("no empty program")?.try_into()?;
+    program.load()?;
+    Ok(ebpf)
+}
+
+fn run_empty(ebpf: &mut Ebpf, frame: &[u8], repeat: u32) -> Result<Duration> {
+    let program: &mut Xdp = ebpf.program_mut("voxlab_empty").context("no empty program")?.try_into()?;
+    let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::new() };
+    Ok(program.test_run(options)?.duration)
+}
+
+/// In nanoseconds, which is all that the kernel tells.
+fn median(mut times: Vec<Duration>) -> i64 {
+    times.sort_unstable();
+    let middle = times.get(times.len() / 2).copied().unwrap_or_default();
+    i64::try_from(middle.as_nanos()).unwrap_or(i64::MAX)
+}
