@@ -20,7 +20,8 @@ enum Command {
     Analyze(command::analyze::Analyze),
 }
 
-/// Exit codes: 0 done, 1 it could not be done, 2 the command line is wrong (clap's).
+/// Exit codes: 0 done, 1 it could not be done (a bad value of an option included), 2 the command line is not
+/// understood.
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(run) => run.execute(),

@@ -26,6 +26,7 @@ pub mod privileges;
 pub mod probe;
 pub mod random;
 pub mod sip;
+pub mod throughput;
 pub mod topology;
 pub mod traffic;
 

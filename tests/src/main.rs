@@ -18,6 +18,7 @@ enum Command {
     Lab(voxlab::command::Options),
     /// Send RTP of many streams out of an interface, from inside the kernel.
     Traffic(voxlab::traffic::Options),
+    Throughput(voxlab::throughput::Options),
     /// Measure what the XDP program costs per frame, over one that does nothing.
     XdpCost,
 }
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Lab(options) => voxlab::command::run(&options),
         Command::Traffic(options) => voxlab::traffic::run(&options),
+        Command::Throughput(options) => voxlab::throughput::run(&options),
         Command::XdpCost => voxlab::cost::run(),
     };
     match outcome {

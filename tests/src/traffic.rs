@@ -257,7 +257,7 @@ pub struct Options {
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub streams: u32,
     /// Packets a second, all streams together, or `flat` for as many as the kernel can.
-    #[arg(long, default_value = "flat", value_parser = parse_rate)]
+    #[arg(long, default_value = "flat")]
     pub rate: Rate,
     /// How long.
     #[arg(long = "for", value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
@@ -273,13 +273,27 @@ pub enum Rate {
     Pps(u64),
 }
 
-fn parse_rate(text: &str) -> Result<Rate, String> {
-    match text {
-        "flat" => Ok(Rate::Flat),
-        number => match number.parse() {
-            Ok(pps) if pps > 0 => Ok(Rate::Pps(pps)),
-            _ => Err("a number of packets a second, or `flat`".into()),
-        },
+impl Rate {
+    /// Packets a second; `None` is as many as the kernel can.
+    pub fn pps(self) -> Option<u64> {
+        match self {
+            Self::Flat => None,
+            Self::Pps(pps) => Some(pps),
+        }
+    }
+}
+
+impl std::str::FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "flat" => Ok(Self::Flat),
+            number => match number.parse() {
+                Ok(pps) if pps > 0 => Ok(Self::Pps(pps)),
+                _ => Err("a number of packets a second, or `flat`".into()),
+            },
+        }
     }
 }
 
@@ -290,11 +304,7 @@ pub fn run(options: &Options) -> Result<()> {
         .iter()
         .find(|interface| interface.name == options.iface)
         .with_context(|| format!("there is no interface {}", options.iface))?;
-    let rate_pps = match options.rate {
-        Rate::Flat => None,
-        Rate::Pps(pps) => Some(pps),
-    };
-    let spec = Spec { streams: options.streams, rate_pps, ..Spec::default() };
+    let spec = Spec { streams: options.streams, rate_pps: options.rate.pps(), ..Spec::default() };
     let sent = Generator::start(interface.index, &spec)?.run(options.duration, u64::MAX)?;
     println!(
         "sent {} frames of {} streams out of {} in {:.3} s: {:.3} Mpps",
@@ -355,8 +365,8 @@ mod tests {
 
     #[test]
     fn a_rate_is_a_positive_number_or_flat() {
-        assert_eq!(parse_rate("flat"), Ok(Rate::Flat));
-        assert_eq!(parse_rate("1000000"), Ok(Rate::Pps(1_000_000)));
-        assert!(parse_rate("0").is_err() && parse_rate("fast").is_err());
+        assert_eq!("flat".parse(), Ok(Rate::Flat));
+        assert_eq!("1000000".parse(), Ok(Rate::Pps(1_000_000)));
+        assert!("0".parse::<Rate>().is_err() && "fast".parse::<Rate>().is_err());
     }
 }

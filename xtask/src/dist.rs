@@ -34,6 +34,10 @@ pub(crate) fn run() -> Result<()> {
     if !documents.iter().any(|name| name.starts_with("LICENSE")) {
         bail!("the workspace has no LICENSE file: an archive without one may not be used by anybody");
     }
+    // README links into it.
+    let mut docs = Command::new("cp");
+    docs.arg("-r").arg(workspace::root().join("docs")).arg(&staging);
+    progress::step("copy the documents", &mut docs)?;
     for (file, text) in [("voxprobe.service", UNIT), ("voxprobe.env", ENVIRONMENT)] {
         let path = staging.join(file);
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;

@@ -47,7 +47,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
     let skips = workspace::target().join(format!("skipped-tests-{}", std::process::id()));
     let mut test = workspace::cargo();
-    test.args(["test", "--workspace"])
+    test.args(["test", "--workspace", "--no-fail-fast"])
         .args(&options.filter)
         .env("VOXPROBE_BIN", binaries.join("voxprobe"))
         .env("VOXLAB_BIN", binaries.join("voxlab"))

@@ -12,8 +12,9 @@ use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
-use voxprobe::capture::clock::{Reading, WallClock};
+use voxprobe::capture::clock::{Reading, WallClock, monotonic_ns};
 use voxprobe::capture::live::{KernelLog, LiveOptions, LogLevel, XdpMode};
+use voxprobe::packet::Nanos;
 use voxprobe::pipeline::live::{Options, Probe};
 use voxprobe::report::health::{Entry, Format};
 use voxprobe::report::log::LogWriter;
@@ -148,7 +149,8 @@ impl Run {
         log.write(&Entry::Start { message: self.summary(&options) })?;
 
         let mut kernel_log = probe.capture().take_logger();
-        let mut monitor = Monitor::new(usize::from(self.shards).max(1), self.lines_shown());
+        let mut monitor =
+            Monitor::new(Nanos(monotonic_ns()), usize::from(self.shards).max(1), self.lines_shown());
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut second = interval(Duration::from_secs(1));
@@ -174,7 +176,7 @@ impl Run {
                         let complete = monitor.take(event);
                         if complete {
                             let counters = probe.capture().counters()?;
-                            monitor.close(&counters);
+                            monitor.close(&counters, &probe.occupancies().take());
                         }
                         for entry in monitor.drain() {
                             log.write(&entry)?;

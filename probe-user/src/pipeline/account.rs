@@ -33,6 +33,11 @@ impl Loss {
         Self::FragmentIncomplete,
     ];
 
+    /// Is it the probe that lost the frame? An incomplete datagram was incomplete before it came here.
+    pub const fn is_own(self) -> bool {
+        !matches!(self, Self::FragmentIncomplete)
+    }
+
     /// The name in reports, logs and documents.
     pub const fn name(self) -> &'static str {
         match self {
@@ -90,6 +95,11 @@ impl Account {
     /// Frames lost under any name.
     pub fn lost(&self) -> u64 {
         self.losses.iter().sum()
+    }
+
+    /// Frames that the probe itself lost: holes in streams may be its own.
+    pub fn lost_by_the_probe(&self) -> u64 {
+        Loss::ALL.into_iter().filter(|loss| loss.is_own()).map(|loss| self.lost_to(loss)).sum()
     }
 
     /// Frames that are neither: zero at the end of a run, in flight during it.

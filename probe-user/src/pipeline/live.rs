@@ -22,7 +22,7 @@ use super::receiver::{Receiver, Remains};
 use super::shard::{Event, Overflow, Shards};
 use super::table::Limits;
 use crate::capture::clock;
-use crate::capture::live::{KernelCounters, LiveCapture, LiveError, LiveOptions, RingReader};
+use crate::capture::live::{KernelCounters, LiveCapture, LiveError, LiveOptions, Occupancies, RingReader};
 use crate::decode::Decoder;
 use crate::packet::Nanos;
 use crate::sip::{Signalling, signalling};
@@ -68,6 +68,7 @@ pub enum RunError {
 pub struct Probe {
     capture: LiveCapture,
     events: Events<Event>,
+    occupancies: Occupancies,
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Ended>,
 }
@@ -94,6 +95,7 @@ impl Probe {
     pub fn start(options: &Options) -> Result<Self, RunError> {
         let mut capture = LiveCapture::start(&options.capture)?;
         let rings = capture.take_rings().ok_or(RunError::Receiver)?;
+        let occupancies = rings.occupancies();
         let endpoints = capture.take_endpoints().ok_or(RunError::Receiver)?;
         let (sender, events) = bounded(EVENTS);
         let limits = Limits { streams: options.max_streams, idle: Some(options.idle) };
@@ -110,7 +112,7 @@ impl Probe {
         let thread = thread::Builder::new()
             .name("vox-rx".to_owned())
             .spawn(move || receive(rings, receiver, interval, &stopped))?;
-        Ok(Self { capture, events, stop, thread })
+        Ok(Self { capture, events, occupancies, stop, thread })
     }
 
     /// The capture, for its ladder, log and counters.
@@ -121,6 +123,11 @@ impl Probe {
     /// What shards and the receiver tell.
     pub fn events(&self) -> &Events<Event> {
         &self.events
+    }
+
+    /// How full the rings are and were.
+    pub fn occupancies(&self) -> &Occupancies {
+        &self.occupancies
     }
 
     /// Has the receive thread died?

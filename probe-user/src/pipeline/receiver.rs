@@ -25,16 +25,24 @@ pub trait EndpointSink {
     fn insert(&mut self, endpoint: Endpoint);
     /// It is over.
     fn remove(&mut self, endpoint: Endpoint);
+    /// Announcements that it could not follow.
+    fn refused(&self) -> u64 {
+        0
+    }
 }
 
 impl EndpointSink for KernelEndpoints {
     fn insert(&mut self, endpoint: Endpoint) {
-        // A full map is counted there, and reported with the counters.
+        // A full map is counted there, and reported at the end.
         Self::insert(self, endpoint);
     }
 
     fn remove(&mut self, endpoint: Endpoint) {
         Self::remove(self, endpoint);
+    }
+
+    fn refused(&self) -> u64 {
+        self.failed()
     }
 }
 
@@ -69,6 +77,8 @@ pub struct Remains {
     pub signalling: SignallingReport,
     /// The receiver's account. What shards analysed is in their last [`Event::Finished`].
     pub account: Account,
+    /// Announced endpoints that the sink could not follow.
+    pub endpoints_refused: u64,
     /// Time of the first frame.
     pub first: Option<Nanos>,
     /// Time of the last.
@@ -162,9 +172,15 @@ impl<S: EndpointSink> Receiver<S> {
     pub fn finish(mut self) -> Remains {
         self.decoder.finish();
         self.settle_fragments();
-        let Analysis { signalling, shards, mut account, .. } = self.analysis;
+        let Analysis { signalling, shards, mut account, sink, .. } = self.analysis;
         account.merge(&shards.finish());
-        Remains { signalling: signalling.report(), account, first: self.first, last: self.last }
+        Remains {
+            signalling: signalling.report(),
+            account,
+            endpoints_refused: sink.refused(),
+            first: self.first,
+            last: self.last,
+        }
     }
 }
 

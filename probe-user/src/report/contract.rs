@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::dedup::stats::CauseReport;
 use crate::histogram::MicrosHistogram;
 use crate::packet::{Endpoint, Nanos};
+use crate::pipeline::Loss;
 use crate::rtp::emodel::{self, Mos};
 use crate::rtp::loss::BurstReport;
 use crate::rtp::stream::StreamParts;
@@ -38,7 +39,11 @@ pub struct Report {
 
 impl Report {
     /// Puts the parts together, joins streams to calls, and draws conclusions.
-    pub fn new(capture: CaptureReport, streams: Vec<StreamReport>, signalling: SignallingReport) -> Self {
+    pub fn new(capture: CaptureReport, mut streams: Vec<StreamReport>, signalling: SignallingReport) -> Self {
+        let own_losses = || Loss::ALL.into_iter().filter(|loss| loss.is_own());
+        if own_losses().any(|loss| capture.losses.get(loss.name()).is_some_and(|frames| *frames > 0)) {
+            streams.iter_mut().for_each(StreamReport::doubt_loss);
+        }
         let join = |call: CallReport| {
             let is_its = |stream: &&StreamReport| stream.call_id.as_deref() == Some(&*call.call_id);
             let refer = |stream: &StreamReport| StreamRef {
@@ -151,6 +156,8 @@ pub struct StreamReport {
     pub raw: LedgerReport,
     /// With copies removed.
     pub unique: LedgerReport,
+    /// The probe itself lost frames, so `unique.lost` may be its own loss, in part or in whole.
+    pub loss_is_upper_bound: bool,
     /// What of `unique` was out of order.
     pub reordered: u64,
     /// Times the numbering began anew.
@@ -327,6 +334,17 @@ impl StreamReport {
             clock_rate: parts.clock_rate,
             raw: parts.raw,
             unique: parts.unique,
+            loss_is_upper_bound: false,
+        }
+    }
+
+    /// The probe itself lost frames: what is missing here may be among them, and is not held against the network.
+    fn doubt_loss(&mut self) {
+        if self.unique.lost > 0 {
+            self.loss_is_upper_bound = true;
+            self.mos = None;
+            self.mos_absent_because =
+                Some("the probe itself lost frames, so the network's loss is not known".to_owned());
         }
     }
 }

@@ -8,6 +8,7 @@ use super::health::StreamEntry;
 use super::words;
 use crate::dedup::stats::{CauseReport, CopyStats};
 use crate::pipeline::Loss;
+use crate::rtp::unique::Interruption;
 
 /// Copies a packet, beyond the first, from which "every frame" is said.
 const MOST: f64 = 0.5;
@@ -59,7 +60,7 @@ fn frames_copied(report: &Report) -> Option<Finding> {
         .collect();
     let meaning =
         causes.first().map(|cause| format!(" That means: {}.", cause.cause.meaning())).unwrap_or_default();
-    let advice = causes.first().map(|cause| cause.cause.advice().to_owned()).unwrap_or_default();
+    let advice = causes.first().map(advice).unwrap_or_default();
     let (id, title, severity) = if ratio >= MOST {
         let title = format!("each frame was captured {}", words::times(1.0 + ratio));
         ("every-frame-copied", title, Severity::Warn)
@@ -85,6 +86,15 @@ fn frames_copied(report: &Report) -> Option<Finding> {
     })
 }
 
+/// What to do about copies. Those that one host shows arriving and leaving were asked for.
+fn advice(cause: &CauseReport) -> String {
+    if cause.differs.names().any(|name| name == "direction") {
+        return "the capture watches what arrives and what leaves: without --egress each frame shows once"
+            .to_owned();
+    }
+    cause.cause.advice().to_owned()
+}
+
 /// What a running probe says as soon as it sees that most frames come more than once.
 pub fn live_copies(lines: &[StreamEntry]) -> Option<Finding> {
     let packets: u64 = lines.iter().map(|line| line.packets).sum();
@@ -104,8 +114,9 @@ pub fn live_copies(lines: &[StreamEntry]) -> Option<Finding> {
             words::cause(main),
             main.cause.meaning()
         ),
-        advice: main.cause.advice().to_owned(),
-        evidence: main.examples.iter().flat_map(|(a, b)| [*a, *b]).collect(),
+        advice: advice(main),
+        // Live, there is no file in which anybody could look up a frame.
+        evidence: Vec::new(),
     })
 }
 
@@ -139,8 +150,11 @@ fn copies_not_retransmissions(report: &Report) -> Option<Finding> {
 }
 
 fn packets_lost(report: &Report) -> Option<Finding> {
-    let lossy: Vec<_> =
-        report.streams.iter().filter(|stream| stream.unique.lost_percent >= AUDIBLE_LOSS).collect();
+    let lossy: Vec<_> = report
+        .streams
+        .iter()
+        .filter(|stream| stream.unique.lost_percent >= AUDIBLE_LOSS && !stream.loss_is_upper_bound)
+        .collect();
     let worst = lossy.iter().max_by(|a, b| a.unique.lost_percent.total_cmp(&b.unique.lost_percent))?;
     Some(Finding {
         id: "packets-lost",
@@ -181,18 +195,30 @@ fn interrupted(report: &Report) -> Option<Finding> {
         .streams
         .iter()
         .flat_map(|stream| stream.interruptions.iter().map(move |gap| (stream, gap)))
+        .filter(|(_, gap)| gap.is_silence())
         .max_by(|(_, a), (_, b)| a.silence_s.total_cmp(&b.silence_s))?;
     let (stream, gap) = longest;
-    let count: u64 = report.streams.iter().map(|stream| stream.interruption_count).sum();
+    let interrupted = |stream: &&StreamReport| stream.interruptions.iter().any(Interruption::is_silence);
+    let count = report.streams.iter().filter(interrupted).count() as u64;
     let why = if gap.missing == 0 {
         "No sequence number is missing across it: the sender paused, as at hold or transfer, and nothing was lost."
+    } else if stream.loss_is_upper_bound {
+        "Sequence numbers are missing across it, but the probe itself lost frames and may have made the hole."
     } else {
         "Sequence numbers are missing across it: the packets were sent and did not arrive here."
     };
     Some(Finding {
         id: "stream-interrupted",
-        severity: if gap.missing == 0 { Severity::Info } else { Severity::Warn },
-        title: format!("{}, the longest of {:.2} s", words::count(count, "interruption"), gap.silence_s),
+        severity: if gap.missing == 0 || stream.loss_is_upper_bound {
+            Severity::Info
+        } else {
+            Severity::Warn
+        },
+        title: format!(
+            "{} with pauses, the longest of {:.2} s",
+            words::count(count, "stream"),
+            gap.silence_s
+        ),
         detail: format!("{} → {}. {why}", stream.src, stream.dst),
         advice: String::new(),
         evidence: vec![gap.packet],
@@ -204,7 +230,7 @@ fn authentication(report: &Report) -> Option<Finding> {
     (challenges > 0).then(|| Finding {
         id: "authentication-retry",
         severity: Severity::Info,
-        title: format!("{} are ordinary", words::count(challenges, "authentication challenge")),
+        title: format!("{}: ordinary", words::count(challenges, "authentication challenge")),
         detail: "A 401 or 407 asks the caller for credentials; the same request follows with them and a new CSeq. \
                  It is neither an error nor a retransmission."
             .to_owned(),
@@ -214,7 +240,7 @@ fn authentication(report: &Report) -> Option<Finding> {
 }
 
 fn lost_by_the_probe(report: &Report) -> Option<Finding> {
-    let own = || Loss::ALL.into_iter().filter(|loss| *loss != Loss::FragmentIncomplete);
+    let own = || Loss::ALL.into_iter().filter(|loss| loss.is_own());
     let count = |loss: &Loss| report.capture.losses.get(loss.name()).copied().unwrap_or(0);
     let lost: u64 = own().map(|loss| count(&loss)).sum();
     let worst = own().max_by_key(count)?;
@@ -223,9 +249,11 @@ fn lost_by_the_probe(report: &Report) -> Option<Finding> {
         severity: Severity::Bad,
         title: format!("the probe itself lost {} frames", words::thousands(lost)),
         detail: format!(
-            "Of {} matched; most of them under \"{}\". Holes in the streams at that time may be its own.",
+            "Of {} matched; most of them under \"{}\". Packets missing from streams may be among them, so their loss \
+             ({} streams) is an upper bound and is not held against the network.",
             words::thousands(report.capture.matched),
             worst.name(),
+            report.streams.iter().filter(|stream| stream.loss_is_upper_bound).count(),
         ),
         advice: worst.advice().to_owned(),
         evidence: Vec::new(),

@@ -1,7 +1,7 @@
 //! The stream health log: one entry per stream and interval, and whatever else an operator should see go by.
 //!
 //! An [`Entry`] has two forms, a line of text and a JSON object, made from the same values. Text is aligned and
-//! begins with a time and a word: `ok`, `dup`, `loss`, `jit`, `gap`, `end`, `call`, `find`, `lost`, `sum`.
+//! begins with a time and a word: `ok`, `dup`, `gap`, `jit`, `hole`, `loss`, `end`, `call`, `find`, `probe`, `sum`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -25,6 +25,9 @@ use crate::sip::CallEvent;
 const LOSS_PERCENT: f64 = 1.0;
 /// Jitter (p99) from which a line is no longer `ok`: what a usual 40 ms de-jitter buffer holds.
 const JITTER_US: f64 = 40_000.0;
+
+/// Ring occupancy that an operator should hear of before anything is lost.
+const RING_PEAK_PERCENT: u64 = 50;
 
 /// One entry of the log.
 #[derive(Clone, Debug, Serialize)]
@@ -52,7 +55,7 @@ pub enum Entry {
 /// A stream in one interval.
 #[derive(Clone, Debug, Serialize)]
 pub struct StreamEntry {
-    /// `ok`, `dup`, `loss`, `jit`, `gap`.
+    /// `ok`, `dup`, `gap`, `jit`, `hole`, `loss`.
     pub status: Status,
     /// Sender.
     pub src: Endpoint,
@@ -72,6 +75,8 @@ pub struct StreamEntry {
     pub lost: u64,
     /// The same in percent.
     pub lost_percent: f64,
+    /// The probe itself lost frames in this interval, so `lost` may be its own loss.
+    pub loss_is_upper_bound: bool,
     /// As captured, since the stream began: what tshark would say.
     pub raw_lost_percent: f64,
     /// Jitter of this interval.
@@ -102,6 +107,8 @@ pub enum Status {
     Gap,
     /// Jitter beyond a usual de-jitter buffer.
     Jit,
+    /// Packets are missing, but the probe itself lost frames in this interval.
+    Hole,
     /// Packets are lost.
     Loss,
 }
@@ -114,6 +121,7 @@ impl Status {
             Self::Dup => "dup",
             Self::Gap => "gap",
             Self::Jit => "jit",
+            Self::Hole => "hole",
             Self::Loss => "loss",
         }
     }
@@ -122,7 +130,7 @@ impl Status {
         match self {
             Self::Ok => AnsiColor::Green,
             Self::Dup => AnsiColor::Cyan,
-            Self::Gap | Self::Jit => AnsiColor::Yellow,
+            Self::Gap | Self::Jit | Self::Hole => AnsiColor::Yellow,
             Self::Loss => AnsiColor::Red,
         }
     }
@@ -177,6 +185,8 @@ pub struct SummaryEntry {
     pub losses: BTreeMap<&'static str, u64>,
     /// Frames in the rings at this moment.
     pub in_flight: u64,
+    /// The fullest that any ring was since the last summary, in percent: at 100 frames are lost.
+    pub ring_peak_percent: u64,
     /// Stream lines left out of the text log in this interval.
     #[serde(skip_serializing_if = "is_zero")]
     pub lines_left_out: u64,
@@ -235,6 +245,7 @@ impl StreamEntry {
             packets: totals.packets,
             lost,
             lost_percent,
+            loss_is_upper_bound: false,
             raw_lost_percent: line.raw_lost_percent,
             jitter_percentiles_us: jitter,
             mos: quality.as_ref().ok().map(|mos| mos.value),
@@ -243,6 +254,19 @@ impl StreamEntry {
             causes: line.causes,
             interruption: line.summary.interruption,
         }
+    }
+}
+
+impl StreamEntry {
+    /// The probe itself lost frames in this interval: what is missing is not held against the network.
+    pub fn doubt_loss(&mut self) {
+        if self.lost == 0 {
+            return;
+        }
+        self.loss_is_upper_bound = true;
+        self.status = Status::Hole;
+        self.mos = None;
+        self.mos_absent_because = Some("the probe itself lost frames".to_owned());
     }
 }
 
@@ -273,7 +297,7 @@ impl Format {
             Entry::StreamEnd(end) => ("end", AnsiColor::BrightBlack, self.stream_end(end)),
             Entry::Call(call) => ("call", AnsiColor::Magenta, call_text(call)),
             Entry::Finding(finding) => ("find", severity_colour(finding.severity), finding_text(finding)),
-            Entry::Loss(loss) => ("lost", AnsiColor::Red, loss_text(loss)),
+            Entry::Loss(loss) => ("probe", AnsiColor::Red, loss_text(loss)),
             Entry::Summary(summary) => ("sum", AnsiColor::White, summary_text(summary)),
         };
         let clock = time.to_zoned(TimeZone::system()).strftime("%H:%M:%S").to_string();
@@ -286,7 +310,8 @@ impl Format {
 
     fn stream(&mut self, stream: &StreamEntry) -> String {
         let mut text = self.who(stream.src, stream.dst, stream.codec.as_deref());
-        let _ = write!(text, "{:>6} pkt  lost {:>4.1} %", stream.packets, stream.lost_percent);
+        let bound = if stream.loss_is_upper_bound { "≤" } else { " " };
+        let _ = write!(text, "{:>6} pkt  lost{bound}{:>4.1} %", stream.packets, stream.lost_percent);
         if stream.copies_per_packet > 1.05 {
             let _ = write!(
                 text,
@@ -406,6 +431,9 @@ fn summary_text(summary: &SummaryEntry) -> String {
     if summary.in_flight > 0 {
         let _ = write!(text, " + {} in the rings", words::thousands(summary.in_flight));
     }
+    if summary.ring_peak_percent >= RING_PEAK_PERCENT {
+        let _ = write!(text, "; a ring was {} % full (--ring-size)", summary.ring_peak_percent);
+    }
     if summary.lines_left_out > 0 {
         let _ = write!(
             text,
@@ -478,7 +506,7 @@ mod tests {
     fn a_healthy_stream_is_one_aligned_line() {
         assert_eq!(
             text(&Entry::Stream(Box::new(line(|_| ())))),
-            "ok           10.0.0.1:4000 → 10.0.0.2:5000          PCMU   500 pkt  lost  0.0 %  jitter p50 0.4 p99 0.4 ms  \
+            "ok            10.0.0.1:4000 → 10.0.0.2:5000          PCMU   500 pkt  lost  0.0 %  jitter p50 0.4 p99 0.4 ms  \
              MOS 4.4  call a84b4c76"
         );
     }
@@ -515,6 +543,16 @@ mod tests {
         {
             assert!(text.contains(part), "{part} in {text}");
         }
+    }
+
+    #[test]
+    fn a_hole_that_the_probe_made_is_not_held_against_the_network() {
+        let mut entry = line(|line| line.summary.totals.expected = 1_000);
+        entry.doubt_loss();
+        assert_eq!((entry.status, entry.mos), (Status::Hole, None));
+        let text = text(&Entry::Stream(Box::new(entry)));
+        assert!(text.starts_with("hole") && text.contains("lost≤50.0 %"), "{text}");
+        assert!(text.contains("MOS - (the probe itself lost frames)"), "{text}");
     }
 
     #[test]

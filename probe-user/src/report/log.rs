@@ -113,10 +113,7 @@ mod tests {
 
     #[test]
     fn a_folder_that_is_not_there_is_named() {
-        let error = LogWriter::file(Path::new("/nonexistent/health.log")).unwrap_err().to_string();
-        assert!(
-            error.starts_with("cannot open the log file /nonexistent/health.log: No such file"),
-            "{error}"
-        );
+        let error = LogWriter::file(Path::new("/nonexistent/health.log")).unwrap_err();
+        assert_eq!(error.to_string(), "cannot open the log file /nonexistent/health.log");
     }
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::contract::{CaptureReport, Report, StreamReport, verdicts_by_name};
 use super::findings;
 use super::health::{CallEntry, EndEntry, Entry, LossEntry, StreamEntry, SummaryEntry};
-use crate::capture::live::KernelCounters;
+use crate::capture::live::{KernelCounters, Occupancy};
+use crate::packet::Nanos;
 use crate::pipeline::live::{Outcome, add_kernel_losses};
 use crate::pipeline::shard::ReceiverStatus;
 use crate::pipeline::table::End;
@@ -18,6 +19,7 @@ const MAX_ENDED: usize = 10_000;
 /// See the module.
 #[derive(Debug)]
 pub struct Monitor {
+    started: Nanos,
     shards: usize,
     lines_shown: usize,
     entries: Vec<Entry>,
@@ -32,12 +34,15 @@ pub struct Monitor {
     ended: Vec<StreamParts>,
     ended_left_out: u64,
     copies_found: bool,
+    /// Flows that looked like RTP and never proved to be.
+    patterns: u64,
 }
 
 impl Monitor {
-    /// For a probe with so many shards, showing so many stream lines an interval.
-    pub fn new(shards: usize, lines_shown: usize) -> Self {
+    /// For a probe that started then, with so many shards, showing so many stream lines an interval.
+    pub fn new(started: Nanos, shards: usize, lines_shown: usize) -> Self {
         Self {
+            started,
             shards,
             lines_shown,
             entries: Vec::new(),
@@ -52,6 +57,7 @@ impl Monitor {
             ended: Vec::new(),
             ended_left_out: 0,
             copies_found: false,
+            patterns: 0,
         }
     }
 
@@ -69,10 +75,12 @@ impl Monitor {
             Event::IntervalDone(status) => {
                 self.done += 1;
                 self.shard_analysed += status.analysed;
-                self.evicted = self.evicted.max(status.evicted);
-                self.events_dropped = self.events_dropped.max(status.events_dropped);
             }
-            Event::Finished(status) => self.finished_analysed += status.analysed,
+            Event::Finished(status) => {
+                self.finished_analysed += status.analysed;
+                self.evicted += status.evicted;
+                self.events_dropped += status.events_dropped;
+            }
             Event::Receiver(status) => self.receiver = Some(status),
             Event::Call(event) => self.entries.push(Entry::Call(CallEntry::new(&event))),
         }
@@ -81,6 +89,7 @@ impl Monitor {
 
     fn end(&mut self, parts: StreamParts, end: End) {
         if !parts.valid {
+            self.patterns += 1;
             return;
         }
         if end != End::Finished {
@@ -89,7 +98,8 @@ impl Monitor {
                 End::Evicted => "evicted",
                 End::Finished => "finished",
             };
-            let report = StreamReport::new(parts.clone(), 0.0);
+            let start_s = parts.first_seen.since(self.started) as f64 / 1e9;
+            let report = StreamReport::new(parts.clone(), start_s);
             self.entries.push(Entry::StreamEnd(Box::new(EndEntry { ended, report })));
         }
         // Those that the end finds in the table are bounded by it.
@@ -101,7 +111,7 @@ impl Monitor {
     }
 
     /// Turns what was gathered into entries: worst streams first, then losses, then the sum.
-    pub fn close(&mut self, counters: &KernelCounters) {
+    pub fn close(&mut self, counters: &KernelCounters, rings: &[Occupancy]) {
         let Some(receiver) = self.receiver.take() else { return };
         let mut account = receiver.account;
         account.analysed += std::mem::take(&mut self.shard_analysed);
@@ -110,6 +120,9 @@ impl Monitor {
         self.done = 0;
 
         let mut lines = std::mem::take(&mut self.lines);
+        if account.lost_by_the_probe() > self.reported.lost_by_the_probe() {
+            lines.iter_mut().for_each(StreamEntry::doubt_loss);
+        }
         let mut by_status = BTreeMap::new();
         for line in &lines {
             *by_status.entry(line.status.word()).or_insert(0) += 1;
@@ -132,6 +145,7 @@ impl Monitor {
             analysed: account.analysed,
             losses: account.losses(),
             in_flight: account.unaccounted().max(0).unsigned_abs(),
+            ring_peak_percent: peak_percent(rings),
             lines_left_out: left_out as u64,
         }));
         self.reported = account;
@@ -183,7 +197,26 @@ impl Monitor {
             notes
                 .push(format!("{} log lines were dropped because the log was too slow", self.events_dropped));
         }
+        if self.patterns > 0 {
+            notes.push(format!(
+                "{} UDP flows looked like RTP but never had two consecutive sequence numbers",
+                self.patterns
+            ));
+        }
         let total = outcome.counters.total();
+        if total.cut > 0 {
+            notes.push(format!("{} frames were longer than 16 KiB and were cut", total.cut));
+        }
+        if outcome.remains.endpoints_refused > 0 {
+            notes.push(format!(
+                "{} announced endpoints did not fit the kernel's table; their media was taken by --rtp-ports only",
+                outcome.remains.endpoints_refused
+            ));
+        }
+        let unknown: u64 = outcome.counters.unknown.verdicts.iter().sum();
+        if unknown > 0 {
+            notes.push(format!("{unknown} frames came from an interface that was renumbered meanwhile"));
+        }
         let capture = CaptureReport {
             sources: interfaces.to_vec(),
             packets: total.verdicts.iter().sum(),
@@ -195,10 +228,12 @@ impl Monitor {
             verdicts: verdicts_by_name(&total.verdicts),
             notes,
         };
-        let streams = StreamReport::list(std::mem::take(&mut self.ended), first);
+        let streams = StreamReport::list(std::mem::take(&mut self.ended), Some(self.started));
         let calls =
             outcome.remains.signalling.calls.iter().filter(|call| !call.state.is_over()).count() as u64;
-        let report = Report::new(capture, streams, outcome.remains.signalling);
+        let mut report = Report::new(capture, streams, outcome.remains.signalling);
+        // Live, there is no file in which anybody could look up a frame.
+        report.findings.iter_mut().for_each(|finding| finding.evidence.clear());
         if !is_text {
             let ends = report.streams.iter().cloned().map(|report| EndEntry { ended: "finished", report });
             self.entries.extend(ends.map(|end| Entry::StreamEnd(Box::new(end))));
@@ -213,8 +248,13 @@ impl Monitor {
             analysed: account.analysed,
             losses: account.losses(),
             in_flight: account.unaccounted().max(0).unsigned_abs(),
+            ring_peak_percent: 0,
             lines_left_out: 0,
         }));
         report
     }
+}
+
+fn peak_percent(rings: &[Occupancy]) -> u64 {
+    rings.iter().map(|ring| ring.highest_bytes * 100 / ring.size_bytes.max(1)).max().unwrap_or(0)
 }

@@ -92,6 +92,13 @@ pub struct Interruption {
     pub missing: u64,
 }
 
+impl Interruption {
+    /// Did packets fail to come, or was it the timestamp alone that jumped?
+    pub fn is_silence(&self) -> bool {
+        self.silence_s * 1e9 >= INTERRUPTION_NS as f64
+    }
+}
+
 /// What a stream knows of a packet that the ledger does not.
 #[derive(Clone, Copy, Debug)]
 pub struct Placed {

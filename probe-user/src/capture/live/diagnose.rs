@@ -22,7 +22,7 @@ const NEEDED: [(CapabilitySet, &str, &str); 3] = [
 /// Explains a refusal: EPERM and EACCES by what this process lacks, the rest by what usually helps.
 pub(crate) fn refusal(error: &io::Error) -> String {
     match error.raw_os_error().map(Errno::from_raw_os_error) {
-        Some(Errno::PERM | Errno::ACCESS) => permission(),
+        Some(Errno::PERM | Errno::ACCESS) => missing_capability(error).unwrap_or_else(permission),
         Some(Errno::NOMEM) => {
             "not enough memory: use a smaller --ring-size, or raise `ulimit -l` on kernels before 5.11".into()
         }
@@ -35,26 +35,32 @@ pub(crate) fn refusal(error: &io::Error) -> String {
     }
 }
 
-/// Which of the needed capabilities this thread has, and what else can stand in the way.
-fn permission() -> String {
-    let mut text = String::new();
+/// What a refusal for want of permission lacks, if it is a capability.
+pub(crate) fn missing_capability(error: &io::Error) -> Option<String> {
+    let refused =
+        matches!(error.raw_os_error().map(Errno::from_raw_os_error), Some(Errno::PERM | Errno::ACCESS));
     let held = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
     // CAP_SYS_ADMIN implied the other two before Linux 5.8, and still does.
     let is_admin = held.contains(CapabilitySet::SYS_ADMIN);
-    let mut all = true;
+    let is_held =
+        |capability| held.contains(capability) || (is_admin && capability != CapabilitySet::NET_ADMIN);
+    if !refused || NEEDED.iter().all(|(capability, ..)| is_held(*capability)) {
+        return None;
+    }
+    let mut text = String::new();
     for (capability, name, purpose) in NEEDED {
-        let implied = is_admin && capability != CapabilitySet::NET_ADMIN;
-        let present = held.contains(capability) || implied;
-        all &= present;
-        let state = if present { "present" } else { "absent" };
+        let state = if is_held(capability) { "present" } else { "absent" };
         let _ = write!(text, "{name} ({purpose}): {state}. ");
     }
-    if !all {
-        text.push_str(
-            "Run as root, or once: setcap cap_bpf,cap_net_admin,cap_perfmon+ep on the voxprobe binary.",
-        );
-        return text;
-    }
+    text.push_str(
+        "Run as root, or once: setcap cap_bpf,cap_net_admin,cap_perfmon+ep on the voxprobe binary.",
+    );
+    Some(text)
+}
+
+/// What else can stand in the way when every capability is there.
+fn permission() -> String {
+    let mut text = String::new();
     if let Some(mode) = status_field("Seccomp").filter(|mode| mode != "0") {
         let _ =
             write!(text, "A seccomp filter is active (mode {mode}): a container runtime must allow bpf(2). ");

@@ -189,7 +189,10 @@ fn missing(kind: &str, name: &str) -> LiveError {
 pub(crate) fn refused(act: &str, error: EbpfError) -> LiveError {
     match errno(&error) {
         Some(io_error) => {
-            let diagnosis = verdict_of_verifier(&error).unwrap_or_else(|| diagnose::refusal(&io_error));
+            // Without CAP_PERFMON the verifier refuses what it otherwise admits; its words would mislead.
+            let diagnosis = diagnose::missing_capability(&io_error)
+                .or_else(|| verdict_of_verifier(&error))
+                .unwrap_or_else(|| diagnose::refusal(&io_error));
             LiveError::Refused { act: act.to_owned(), error: io_error, diagnosis }
         }
         None => LiveError::Object { act: act.to_owned(), reason: chain(&error) },

@@ -1,0 +1,144 @@
+//! The whole probe under load: generator, veth, programs, rings, receiver, shards, report.
+//!
+//! ```text
+//!   namespace near: generator ─▶ near0 ══ veth ══ far0 ─▶ XDP ─▶ rings ─▶ Probe     namespace far
+//! ```
+//!
+//! Used by tests, which ask whether the account is exact, and by `voxlab throughput`, which asks how fast.
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use voxprobe::capture::clock::monotonic_ns;
+use voxprobe::capture::live::{LiveOptions, interfaces};
+use voxprobe::packet::Nanos;
+use voxprobe::pipeline::live::{Options as ProbeOptions, Probe};
+use voxprobe::report::contract::Report;
+use voxprobe::report::monitor::Monitor;
+
+use crate::netns::{End, LabName, Namespace, join};
+use crate::traffic::{Generator, Rate, Sent, Spec};
+
+/// Measure how many packets a second the whole probe takes without a loss, over a veth pair of its own
+///
+/// Generator, softirq and probe share this machine's CPUs, so this is a floor. Build with --release.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Streams, in turns
+    #[arg(long, default_value_t = 1024)]
+    streams: u32,
+    /// Packets a second, or `flat` for as many as the kernel can
+    #[arg(long, default_value = "flat")]
+    rate: Rate,
+    /// How long
+    #[arg(long = "for", default_value = "10s", value_parser = humantime::parse_duration)]
+    duration: Duration,
+    /// Shards of the probe; 1 means the receiving thread
+    #[arg(long, default_value_t = 1)]
+    shards: usize,
+    /// Ring of each CPU in KiB
+    #[arg(long, default_value_t = 8192)]
+    ring_size: u32,
+}
+
+/// What a run came to.
+pub struct Run {
+    /// By the generator's own count.
+    pub sent: Sent,
+    /// The probe's final report.
+    pub report: Report,
+    /// CPU time of the probe's receive thread.
+    pub receiver_cpu: Duration,
+}
+
+impl Run {
+    /// Frames that the probe lost itself, or found incomplete.
+    pub fn lost(&self) -> u64 {
+        self.report.capture.losses.values().sum()
+    }
+}
+
+/// Sends past a probe, then ends the probe while nothing is sent any more.
+///
+/// # Errors
+/// If namespaces, programs or threads cannot be had.
+pub fn measure(spec: &Spec, duration: Duration, shards: usize, ring_bytes: u32) -> Result<Run> {
+    let lab = LabName::unique()?;
+    let (near, far) = (Namespace::create(&lab, "near")?, Namespace::create(&lab, "far")?);
+    let end = |namespace, interface, mac| End { namespace, interface, mac };
+    join(end(&near, "near0", "02:00:00:00:00:01"), end(&far, "far0", "02:00:00:00:00:02"))?;
+    let options = ProbeOptions {
+        capture: LiveOptions { ring_bytes, ..LiveOptions::new(["far0"]) },
+        shards,
+        max_streams: 1 << 17,
+        idle: Duration::from_secs(30),
+        interval: Duration::from_secs(1),
+    };
+    let started = Nanos(monotonic_ns());
+    let probe = far.within(|| Probe::start(&options))??;
+    let sent = near.within(|| -> Result<Sent> {
+        let all = interfaces()?;
+        let near0 = all.iter().find(|i| i.name == "near0").context("near0 is gone")?;
+        Generator::start(near0.index, spec)?.run(duration, spec.limit.unwrap_or(u64::MAX))
+    })??;
+    // What is still on its way through the softirq.
+    thread::sleep(Duration::from_millis(200));
+    let receiver_cpu = cpu_of_thread("vox-rx")?;
+    let mut monitor = Monitor::new(started, shards, usize::MAX);
+    let outcome = probe.stop(|event| {
+        monitor.take(event);
+    })?;
+    let report = monitor.finish(outcome, &["far0".to_owned()], false);
+    Ok(Run { sent, report, receiver_cpu })
+}
+
+/// The `throughput` command.
+///
+/// # Errors
+/// As [`measure`].
+pub fn run(options: &Options) -> Result<()> {
+    let spec = Spec { streams: options.streams, rate_pps: options.rate.pps(), ..Spec::default() };
+    let run = measure(&spec, options.duration, options.shards, options.ring_size.saturating_mul(1024))?;
+    let capture = &run.report.capture;
+    let seconds = run.sent.elapsed.as_secs_f64();
+    println!(
+        "sent      {} frames of {} streams in {seconds:.2} s: {:.3} Mpps",
+        run.sent.frames,
+        options.streams,
+        run.sent.rate_pps() / 1e6
+    );
+    println!(
+        "matched   {} = {} analysed + {} lost   (dropped by veth before any program: {})",
+        capture.matched,
+        capture.analysed,
+        run.lost(),
+        run.sent.frames - capture.matched
+    );
+    println!(
+        "received  {:.3} Mpps, {:.0} ns of CPU a packet in the receive thread, {:.0} % of a core",
+        capture.analysed as f64 / seconds / 1e6,
+        run.receiver_cpu.as_nanos() as f64 / capture.analysed.max(1) as f64,
+        run.receiver_cpu.as_secs_f64() / seconds * 100.0
+    );
+    Ok(())
+}
+
+/// CPU time of this process's thread of that name (proc(5), /proc/PID/task/TID/schedstat: nanoseconds on CPU).
+fn cpu_of_thread(name: &str) -> Result<Duration> {
+    for task in fs::read_dir("/proc/self/task")?.flatten() {
+        let is_it = fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim() == name);
+        if is_it {
+            let text = fs::read_to_string(task.path().join("schedstat"))?;
+            let ns = text
+                .split_whitespace()
+                .next()
+                .and_then(|ns| ns.parse().ok())
+                .context("schedstat is empty")?;
+            return Ok(Duration::from_nanos(ns));
+        }
+    }
+    anyhow::bail!("there is no thread {name}")
+}
