@@ -252,3 +252,7 @@ pub fn ethernet<B: Bytes + ?Sized, E: Endpoints>(
         Err(refusal) => (refusal.into(), None),
     }
 }
+
+#[cfg(test)]
+#[path = "classify_tests.rs"]
+mod tests;

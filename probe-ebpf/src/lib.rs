@@ -21,6 +21,8 @@ pub mod fingerprint;
 pub mod generator;
 pub mod parse;
 pub mod record;
+#[cfg(test)]
+mod sample;
 
 pub use classify::{Endpoints, Verdict, classify};
 pub use config::{Config, EndpointKey, MediaRule};

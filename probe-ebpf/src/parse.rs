@@ -277,3 +277,7 @@ fn ports<B: Bytes + ?Sized>(frame: &B, layers: Layers) -> Result<Layers, Refusal
     #[expect(clippy::cast_possible_truncation, reason = "the halves of a 32-bit load")]
     Ok(Layers { src_port: (ports >> 16) as u16, dst_port: ports as u16, ..layers })
 }
+
+#[cfg(test)]
+#[path = "parse_tests.rs"]
+mod tests;

@@ -285,3 +285,105 @@ const _: () = {
     assert!(core::mem::offset_of!(MediaHead6, inner_vlan) == 80);
     assert!(core::mem::offset_of!(PacketHead, verdict) == 20);
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::classify::VERDICTS;
+    use crate::sample::Vec;
+
+    /// Bytes of which each is its own offset.
+    fn numbered<const N: usize>() -> [u8; N] {
+        core::array::from_fn(|at| u8::try_from(at).unwrap())
+    }
+
+    /// The fields in the order of their declaration, as memory.
+    fn common(head: &MediaCommon) -> Vec<u8> {
+        let MediaCommon { time_ns, kind, point, outer_vlan, udp_len, fingerprint, .. } = *head;
+        let MediaCommon { src_port, dst_port, ip_id, ttl, tos, rtp, macs, .. } = *head;
+        let shorts = |shorts: &[u16]| shorts.iter().flat_map(|short| short.to_ne_bytes()).collect::<Vec<_>>();
+        [
+            &time_ns.to_ne_bytes()[..],
+            &[kind, point],
+            &shorts(&[outer_vlan, udp_len, fingerprint, src_port, dst_port, ip_id]),
+            &[ttl, tos],
+            &rtp,
+            &macs,
+        ]
+        .concat()
+    }
+
+    #[test]
+    fn an_ipv4_head_makes_its_ring_entry_one_cache_line() {
+        const RING_HEADER: usize = 8;
+        assert_eq!(size_of::<MediaHead4>() + RING_HEADER, 64);
+        assert_eq!((size_of::<MediaHead6>(), size_of::<PacketHead>()), (88, 24));
+        // Eight-byte alignment is what a ring entry has.
+        assert_eq!((align_of::<MediaHead4>(), align_of::<MediaHead6>(), align_of::<PacketHead>()), (8, 8, 8));
+    }
+
+    #[test]
+    fn an_ipv4_head_is_read_as_it_was_written() {
+        let bytes = numbered();
+        let MediaHead4 { common: head, src, dst } = MediaHead4::from_ne_bytes(&bytes);
+        assert_eq!([&common(&head)[..], &src, &dst].concat(), bytes);
+    }
+
+    #[test]
+    fn an_ipv6_head_is_read_as_it_was_written() {
+        let bytes = numbered();
+        let MediaHead6 { common: head, src, dst, inner_vlan, inner_tagged, flow_label } =
+            MediaHead6::from_ne_bytes(&bytes);
+        let tail = [&inner_vlan.to_ne_bytes()[..], &inner_tagged.to_ne_bytes(), &flow_label.to_ne_bytes()];
+        assert_eq!([&common(&head)[..], &src, &dst, &tail.concat()].concat(), bytes);
+    }
+
+    #[test]
+    fn a_packet_head_is_read_as_it_was_written() {
+        let bytes = numbered();
+        let PacketHead { time_ns, kind, point, outer_vlan, wire_len, captured_len, verdict, reserved } =
+            PacketHead::from_ne_bytes(&bytes);
+        let written = [
+            &time_ns.to_ne_bytes()[..],
+            &[kind, point],
+            &outer_vlan.to_ne_bytes(),
+            &wire_len.to_ne_bytes(),
+            &captured_len.to_ne_bytes(),
+            &[verdict],
+            &reserved,
+        ];
+        assert_eq!(written.concat(), bytes);
+    }
+
+    #[test]
+    fn kinds_and_flags_share_a_byte_without_touching() {
+        let kinds = [kind::MEDIA4, kind::MEDIA6, kind::MEDIA4_TWO_TAGS, kind::PACKET];
+        assert!(kinds.iter().all(|kind| kind & kind::MASK == *kind));
+        assert_eq!(kind::MASK & (kind::HASHED | kind::DONT_FRAGMENT), 0);
+        let flags = [point::UNKNOWN, point::EGRESS, point::TAGGED, point::TAG_OFFLOADED];
+        assert_eq!(flags.iter().fold(point::INTERFACE, |sum, flag| sum + flag), 0xff);
+        assert!(crate::config::MAX_INTERFACES <= usize::from(point::INTERFACE) + 1);
+    }
+
+    #[test]
+    fn counters_of_every_cpu_add_up_field_by_field() {
+        let words: [u64; Counters::WORDS] = core::array::from_fn(|at| at as u64 + 1);
+        let mut sum = Counters::ZERO;
+        sum.add_words(&words);
+        sum.add_words(&words);
+        let expected = Counters {
+            verdicts: core::array::from_fn(|at| 2 * (at as u64 + 1)),
+            losses: core::array::from_fn(|at| 2 * ((VERDICTS + at) as u64 + 1)),
+            cut: 2 * (VERDICTS + KERNEL_LOSSES + 1) as u64,
+            matched_bytes: 2 * (VERDICTS + KERNEL_LOSSES + 2) as u64,
+        };
+        assert_eq!(sum, expected);
+    }
+
+    #[test]
+    fn losses_are_numbered_in_order() {
+        for (number, loss) in KernelLoss::ALL.into_iter().enumerate() {
+            assert_eq!(loss as usize, number, "{}", loss.name());
+        }
+    }
+}
