@@ -114,7 +114,7 @@ impl RawSocket {
         Ok(Self { socket })
     }
 
-    /// After this long without a frame, [`Self::receive`] returns `None`.
+    /// After this long without a frame, reading gives up for now.
     pub fn set_timeout(&self, timeout: Duration) -> Result<()> {
         let value = libc::timeval {
             tv_sec: timeout.as_secs().cast_signed(),

@@ -19,8 +19,9 @@ const KNOWN: [(&str, &str); 3] = [
     ("ntop+nDPI/skinny.pcap sdp", "announced by SCCP, not by SIP"),
 ];
 
-/// One row: packets, lost, lost %, and min, mean, max of delta and jitter, as printed.
-type Row = (u64, i64, String, [String; 6]);
+/// One row: packets, lost, lost %, and min, mean, max of delta and jitter, as printed; then what tshark's table
+/// does not show: expected, sequence errors, skew and drift, in the form of the reference rows.
+type Row = (u64, i64, String, [String; 6], String);
 type Rows = BTreeMap<(String, String, u32), Row>;
 
 #[test]
@@ -39,7 +40,10 @@ fn raw_ledger_equals_tshark_to_the_digit() {
         if Path::new(&file).extension().is_some_and(|kind| kind == "erf") {
             continue; // a format that is not read
         }
-        let expected = read_golden(&fs::read_to_string(&golden).unwrap());
+        // The same rows by a re-implementation that was held against tshark and sharkd, with more figures.
+        let reference = golden.to_str().unwrap().replace(".rtpstreams.txt", ".ref.txt");
+        let expected =
+            read_golden(&fs::read_to_string(&golden).unwrap(), &fs::read_to_string(reference).unwrap());
         let got = run(&shared.join(&file), rule);
         if known {
             assert_ne!(got, expected, "{file} ({word}) equals tshark now: take it off the list");
@@ -86,7 +90,21 @@ fn run(file: &Path, rtp: RtpRule) -> Rows {
         let ssrc = u32::from_str_radix(stream.ssrc.trim_start_matches("0x"), 16).unwrap();
         (
             (stream.src.to_string(), stream.dst.to_string(), ssrc),
-            (raw.packets, raw.lost, format!("{:.1}", raw.lost_percent), figures.map(|ms| format!("{ms:.3}"))),
+            (
+                raw.packets,
+                raw.lost,
+                format!("{:.1}", raw.lost_percent),
+                figures.map(|ms| format!("{ms:.3}")),
+                format!(
+                    "#exp={} seqerr={} skew={:.3} drift={:.0}ms {:.0}Hz {:.2}%",
+                    raw.expected,
+                    raw.sequence_errors,
+                    raw.skew_ms.max,
+                    raw.clock_drift_ms.unwrap(),
+                    raw.clock_hz.unwrap(),
+                    raw.clock_drift_percent.unwrap(),
+                ),
+            ),
         )
     };
     report.streams.iter().map(row).collect()
@@ -94,7 +112,14 @@ fn run(file: &Path, rtp: RtpRule) -> Rows {
 
 /// Rows of `tshark -q -z rtp,streams`: start, end, source, port, destination, port, SSRC, payload (words), packets,
 /// lost (lost %), six figures, and an X where there was a problem. Read from the end, as payload names have spaces.
-fn read_golden(text: &str) -> Rows {
+fn read_golden(text: &str, reference: &str) -> Rows {
+    let derived: BTreeMap<_, _> = reference
+        .lines()
+        .filter_map(|line| {
+            let (row, figures) = line.split_once('#')?;
+            Some((stream_words(row), format!("#{}", figures.trim())))
+        })
+        .collect();
     let rows = text.lines().filter(|line| line.contains(" 0x")).map(|line| {
         let words: Vec<_> = line.split_whitespace().filter(|word| *word != "X").collect();
         let endpoint = |at: usize| {
@@ -106,7 +131,14 @@ fn read_golden(text: &str) -> Rows {
         let figures: [String; 6] = std::array::from_fn(|at| words[end - 6 + at].to_owned());
         let percent = words[end - 7].trim_matches(|c| "()%".contains(c)).to_owned();
         let (packets, lost) = (words[end - 9].parse().unwrap(), words[end - 8].parse().unwrap());
-        ((endpoint(2), endpoint(4), ssrc), (packets, lost, percent, figures))
+        let more = derived.get(&stream_words(line)).cloned().unwrap_or_default();
+        ((endpoint(2), endpoint(4), ssrc), (packets, lost, percent, figures, more))
     });
     rows.collect()
+}
+
+/// The words that name a stream: addresses, ports, SSRC.
+fn stream_words(line: &str) -> String {
+    let words: Vec<_> = line.split_whitespace().skip(2).take(5).map(str::to_lowercase).collect();
+    words.join(" ")
 }

@@ -171,6 +171,8 @@ impl Story {
             let pauses = stream["interruptions"].as_array().unwrap();
             assert_eq!(pauses.len(), 1);
             assert_eq!(pauses[0]["missing"], 0);
+            assert_eq!(pauses[0]["began_at"]["event"], "REFER: transfer");
+            assert!(pauses[0]["began_at"]["after_ms"].as_f64().unwrap().abs() < 20.0);
             copies += stream["duplicates"]["total"].as_u64().unwrap();
             for found in stream["duplicates"]["causes"].as_array().unwrap() {
                 assert_eq!(found["cause"], cause);
@@ -250,8 +252,7 @@ fn two_taps_are_told_from_congestion_and_from_retransmission() {
     let lost = report["streams"][0]["raw"]["lost_percent"].as_f64().unwrap();
     assert!((-99.6..-98.0).contains(&lost), "as captured, {lost} %");
     let found = |id: &str| report["findings"].as_array().unwrap().iter().any(|finding| finding["id"] == id);
-    for id in
-        ["every-frame-copied", "copies-not-retransmissions", "authentication-retry", "stream-interrupted"]
+    for id in ["every-frame-copied", "copies-not-retransmissions", "authentication-retry", "gap-at-transfer"]
     {
         assert!(found(id), "{id} is missing in {:#}", report["findings"]);
     }

@@ -1,6 +1,6 @@
 //! The JSON document of `analyze --json` and of `run --report`. Additions are free, renames are not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use probe_ebpf::Verdict;
@@ -15,6 +15,7 @@ use crate::rtp::emodel::{self, Mos};
 use crate::rtp::loss::BurstReport;
 use crate::rtp::stream::StreamParts;
 use crate::rtp::unique::{Interruption, LedgerReport};
+use crate::sip::calls::What;
 use crate::sip::signalling::GivenUp;
 use crate::sip::{CallReport, SignallingReport, SipReport};
 
@@ -44,19 +45,28 @@ impl Report {
         if own_losses().any(|loss| capture.losses.get(loss.name()).is_some_and(|frames| *frames > 0)) {
             streams.iter_mut().for_each(StreamReport::doubt_loss);
         }
+        let mut of_call: HashMap<Arc<str>, Vec<usize>> = HashMap::new();
+        for (at, stream) in streams.iter().enumerate() {
+            if let Some(call_id) = &stream.call_id {
+                of_call.entry(Arc::clone(call_id)).or_default().push(at);
+            }
+        }
         let join = |call: CallReport| {
-            let is_its = |stream: &&StreamReport| stream.call_id.as_deref() == Some(&*call.call_id);
-            let refer = |stream: &StreamReport| StreamRef {
-                src: stream.src,
-                dst: stream.dst,
-                ssrc: stream.ssrc.clone(),
-            };
-            CallWithStreams { streams: streams.iter().filter(is_its).map(refer).collect(), call }
+            let mut its = Vec::new();
+            for at in of_call.get(&call.call_id).into_iter().flatten() {
+                let Some(stream) = streams.get_mut(*at) else { continue };
+                for interruption in &mut stream.interruptions {
+                    interruption.join(&call);
+                }
+                its.push(StreamRef { src: stream.src, dst: stream.dst, ssrc: stream.ssrc.clone() });
+            }
+            CallWithStreams { streams: its, call }
         };
+        let calls = signalling.calls.into_iter().map(join).collect();
         let mut report = Self {
             generator: Generator::default(),
             capture,
-            calls: signalling.calls.into_iter().map(join).collect(),
+            calls,
             streams,
             sip: signalling.sip,
             given_up: signalling.given_up,
@@ -184,9 +194,64 @@ pub struct StreamReport {
     /// Copies.
     pub duplicates: DuplicateReport,
     /// Pauses and timestamp jumps; the first few.
-    pub interruptions: Vec<Interruption>,
+    pub interruptions: Vec<InterruptionReport>,
     /// How many there were.
     pub interruption_count: u64,
+}
+
+/// A pause or a timestamp jump, and what the signalling did at its beginning.
+#[derive(Clone, Debug, Serialize)]
+pub struct InterruptionReport {
+    /// The interruption.
+    #[serde(flatten)]
+    pub gap: Interruption,
+    /// What happened in the call when it began; absent if nothing did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub began_at: Option<SignallingMoment>,
+}
+
+/// Something in the signalling, near the beginning of an interruption.
+#[derive(Clone, Debug, Serialize)]
+pub struct SignallingMoment {
+    /// What: "REFER: transfer", "hold (sendonly)", "re-INVITE".
+    pub event: String,
+    /// Its frame.
+    pub frame: u64,
+    /// From it to the last packet before the silence; negative if the silence began first.
+    pub after_ms: f64,
+}
+
+impl From<Interruption> for InterruptionReport {
+    fn from(gap: Interruption) -> Self {
+        Self { gap, began_at: None }
+    }
+}
+
+impl InterruptionReport {
+    /// Signalling that makes a sender pause, and how far from a silence's beginning it may be to have made it:
+    /// a proxy takes a while, and a phone may stop before it says so.
+    fn join(&mut self, call: &CallReport) {
+        const BEFORE_MS: f64 = 1_000.0;
+        const AFTER_MS: f64 = 500.0;
+        let makes_pause =
+            |what: What| matches!(what, What::Refer | What::Hold(_) | What::ReInvite | What::Bye);
+        if !self.gap.is_silence() {
+            return;
+        }
+        let silence_ms = self.gap.silence_s * 1e3;
+        let near = call.moments.iter().filter(|moment| makes_pause(moment.what)).map(|moment| {
+            let after_ms = self.gap.at.since(moment.time) as f64 / 1e6 - silence_ms;
+            (moment, after_ms)
+        });
+        let nearest = near
+            .filter(|(_, after_ms)| (-AFTER_MS..=BEFORE_MS).contains(after_ms))
+            .min_by(|(_, a), (_, b)| a.abs().total_cmp(&b.abs()));
+        self.began_at = nearest.map(|(moment, after_ms)| SignallingMoment {
+            event: moment.what.to_string(),
+            frame: moment.number,
+            after_ms,
+        });
+    }
 }
 
 /// Percentiles of a distribution in microseconds.
@@ -327,7 +392,7 @@ impl StreamReport {
                 proof: if parts.hashed_fingerprints { "payload bytes" } else { "UDP checksum" },
                 causes: parts.copies.causes(),
             },
-            interruptions: parts.interruptions,
+            interruptions: parts.interruptions.into_iter().map(InterruptionReport::from).collect(),
             interruption_count: parts.interruption_count,
             payload_types: parts.payload_types,
             codec: parts.codec,

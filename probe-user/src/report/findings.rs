@@ -3,12 +3,11 @@
 //! Written for somebody who, as the author of the story put it, "does not have a ton of experience with VoIP".
 //! Every finding names the frames that prove it.
 
-use super::contract::{Finding, Report, Severity, StreamReport};
+use super::contract::{Finding, InterruptionReport, Report, Severity, StreamReport};
 use super::health::StreamEntry;
 use super::words;
 use crate::dedup::stats::{CauseReport, CopyStats};
 use crate::pipeline::Loss;
-use crate::rtp::unique::Interruption;
 
 /// Copies a packet, beyond the first, from which "every frame" is said.
 const MOST: f64 = 0.5;
@@ -195,10 +194,11 @@ fn interrupted(report: &Report) -> Option<Finding> {
         .streams
         .iter()
         .flat_map(|stream| stream.interruptions.iter().map(move |gap| (stream, gap)))
-        .filter(|(_, gap)| gap.is_silence())
-        .max_by(|(_, a), (_, b)| a.silence_s.total_cmp(&b.silence_s))?;
-    let (stream, gap) = longest;
-    let interrupted = |stream: &&StreamReport| stream.interruptions.iter().any(Interruption::is_silence);
+        .filter(|(_, found)| found.gap.is_silence())
+        .max_by(|(_, a), (_, b)| a.gap.silence_s.total_cmp(&b.gap.silence_s))?;
+    let (stream, InterruptionReport { gap, began_at }) = longest;
+    let interrupted =
+        |stream: &&StreamReport| stream.interruptions.iter().any(|found| found.gap.is_silence());
     let count = report.streams.iter().filter(interrupted).count() as u64;
     let why = if gap.missing == 0 {
         "No sequence number is missing across it: the sender paused, as at hold or transfer, and nothing was lost."
@@ -207,6 +207,26 @@ fn interrupted(report: &Report) -> Option<Finding> {
     } else {
         "Sequence numbers are missing across it: the packets were sent and did not arrive here."
     };
+    if let Some(moment) = began_at {
+        return Some(Finding {
+            id: "gap-at-transfer",
+            severity: if gap.missing == 0 { Severity::Info } else { Severity::Warn },
+            title: format!("{:.2} s without packets, begun at {}", gap.silence_s, moment.event),
+            detail: format!(
+                "{} → {}, call {}: the last packet before it came {:.0} ms {} the {} (frame {}). {why}",
+                stream.src,
+                stream.dst,
+                words::printable(words::short_call_id(stream.call_id.as_deref().unwrap_or("-"))),
+                moment.after_ms.abs(),
+                if moment.after_ms < 0.0 { "before" } else { "after" },
+                moment.event,
+                moment.frame,
+            ),
+            advice: "what is heard there is the transfer itself: music on hold, or silence if there is none"
+                .to_owned(),
+            evidence: vec![moment.frame, gap.packet],
+        });
+    }
     Some(Finding {
         id: "stream-interrupted",
         severity: if gap.missing == 0 || stream.loss_is_upper_bound {

@@ -216,9 +216,10 @@ impl RawLedger {
                 max: self.max_jitter_ms,
             },
             skew_ms: super::unique::Skew { max: self.max_skew_ms },
-            clock_drift_ms: slope.map(|x| duration_ms * (x - 1.0)),
-            clock_drift_percent: slope.map(|x| 100.0 * (x - 1.0)),
-            clock_hz: slope.map(|x| x * f64::from((f64::from(self.clock_rate) * x) as u32)),
+            // Without a clock Wireshark shows zeros; the unique ledger shows nothing.
+            clock_drift_ms: Some(slope.map_or(0.0, |x| duration_ms * (x - 1.0))),
+            clock_drift_percent: Some(slope.map_or(0.0, |x| 100.0 * (x - 1.0))),
+            clock_hz: Some(slope.map_or(0.0, |x| x * f64::from((f64::from(self.clock_rate) * x) as u32))),
             duration_s: duration_ms / 1000.0,
         }
     }
@@ -275,6 +276,6 @@ mod tests {
     fn a_minimum_that_was_never_set_prints_as_minus_one() {
         let report = RawLedger::new(&packet(0), packet(0).time).report();
         assert_eq!((report.delta_ms.min, report.jitter_ms.min), (-1.0, -1.0));
-        assert_eq!(report.clock_drift_ms, None);
+        assert_eq!(report.clock_drift_ms, Some(0.0));
     }
 }

@@ -4,7 +4,7 @@
 //!   path | stdin ─▶ compress: gzip? zstd? ─▶ pcap-parser: blocks ─▶ Frames::next: one frame at a time
 //! ```
 //!
-//! Memory is one buffer, which grows to hold the largest block and no further than [`MAX_BUFFER`]. What is wrong
+//! Memory is one buffer, which grows to hold the largest block and no further than `MAX_BUFFER`. What is wrong
 //! with a file is an error before the first frame; what goes wrong later ends the capture under a name
 //! ([`Frames::cut_short`]), and everything before counts.
 
