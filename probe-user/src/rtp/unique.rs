@@ -90,9 +90,22 @@ pub struct Interruption {
     pub timestamp_s: Option<f64>,
     /// Sequence numbers missing across it: zero means that the sender paused, else the network lost them.
     pub missing: u64,
+    /// The numbering jumped across it, so that `missing` says nothing: the sender restarted, or 3,000 packets or
+    /// more were lost (RFC 3550, A.1, believes no wider gap).
+    pub restarted: bool,
 }
 
 impl Interruption {
+    /// Did the timestamp run on through the silence, as that of a sender does which did not pause?
+    pub fn timestamp_ran_on(&self) -> bool {
+        self.timestamp_s.is_some_and(|moved| (moved - self.silence_s).abs() < 0.5)
+    }
+
+    /// How bad it is, for choosing the one to tell: loss before a pause, then the longest.
+    pub fn weight(&self) -> (bool, f64) {
+        (self.missing > 0 || self.restarted, self.silence_s)
+    }
+
     /// Did packets fail to come, or was it the timestamp alone that jumped?
     pub fn is_silence(&self) -> bool {
         self.silence_s * 1e9 >= INTERRUPTION_NS as f64
@@ -208,6 +221,7 @@ impl UniqueLedger {
                 silence_s: arrival_ns as f64 / 1e9,
                 timestamp_s: timestamp_ns.map(|ns| ns / 1e9),
                 missing: if placed.restarted { 0 } else { missing },
+                restarted: placed.restarted,
             });
         }
         if let Some(timestamp_ns) = timestamp_ns.filter(|_| !resync && interruption.is_none()) {
