@@ -100,5 +100,6 @@ pub fn wireshark_clock_rate(number: u8, announcement: &Announcement) -> Option<u
     if is_event(&payload.name) {
         return None;
     }
-    (payload.clock_rate > 0).then_some(payload.clock_rate)
+    // tshark divides by whole ticks a millisecond; below 1,000 Hz it prints what division by zero gives.
+    (payload.clock_rate >= 1000).then_some(payload.clock_rate)
 }

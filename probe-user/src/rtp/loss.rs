@@ -56,7 +56,7 @@ impl LossPattern {
             self.end_run();
             return;
         }
-        self.run += 1;
+        self.run = self.run.saturating_add(1);
         self.lost += 1;
         if self.since_loss >= GMIN {
             if self.in_burst == 1 {
@@ -67,7 +67,7 @@ impl LossPattern {
             self.in_burst = 1;
             self.c11 += u64::from(self.since_loss);
         } else {
-            self.in_burst += 1;
+            self.in_burst = self.in_burst.saturating_add(1);
             if self.since_loss == 0 {
                 self.c33 += 1;
             } else {

@@ -2,6 +2,9 @@
 
 /// Consecutive packets that make a source valid.
 pub const MIN_SEQUENTIAL: u32 = 2;
+/// Believed numbers in a row that make a source valid which never shows two consecutive ones: one leg of a
+/// bonded link carries every second packet. By chance that happens once in 10^10.
+const MIN_BELIEVED: u32 = 8;
 /// A jump ahead of fewer numbers is loss.
 const MAX_DROPOUT: u16 = 3000;
 /// A step back of fewer numbers is a late packet or a copy.
@@ -14,8 +17,12 @@ const RESTART_GAP: u64 = 1 << 16;
 pub enum Step {
     /// Believed: the extended number, ahead of all others or within the misorder range behind them.
     Number(u64),
-    /// A jump too wide to believe yet.
-    Stray,
+    /// A jump too wide to believe.
+    Stray {
+        /// If the next number follows it, it was the first of a restart. False for what lags behind such a packet
+        /// (a copy, say), or behind the last restart.
+        candidate: bool,
+    },
     /// The second consecutive number after a jump: the sender restarted. Carries the extended numbers of the
     /// packet that jumped and of this one.
     Restart {
@@ -36,8 +43,12 @@ pub struct Sequence {
     /// Numbers expected in runs before the last restart.
     expected_before: u64,
     restarts: u32,
+    /// Highest number of the run before the last restart: its copies may still be coming in.
+    before_restart: Option<u16>,
     /// Longest run of consecutive numbers, up to [`MIN_SEQUENTIAL`].
     sequential: u32,
+    /// Run of numbers that went up and were believed, up to [`MIN_BELIEVED`].
+    believed: u32,
 }
 
 impl Sequence {
@@ -45,7 +56,16 @@ impl Sequence {
     /// that should have come before has one, too.
     pub fn new(seq: u16) -> Self {
         let first = RESTART_GAP + u64::from(seq);
-        Self { top: first, base: first, restart_at: None, expected_before: 0, restarts: 0, sequential: 1 }
+        Self {
+            top: first,
+            base: first,
+            restart_at: None,
+            expected_before: 0,
+            restarts: 0,
+            before_restart: None,
+            sequential: 1,
+            believed: 1,
+        }
     }
 
     /// Extended number of the first packet.
@@ -62,27 +82,39 @@ impl Sequence {
                 self.sequential = MIN_SEQUENTIAL.min(self.sequential + 1);
             }
             self.top += u64::from(ahead);
-            self.restart_at = None;
+            // A copy of the newest says nothing about whether the sender has restarted meanwhile.
+            if ahead > 0 {
+                self.restart_at = None;
+                self.believed = MIN_BELIEVED.min(self.believed + 1);
+            }
             return Step::Number(self.top);
         }
         let behind = ahead.wrapping_neg();
         if behind <= MAX_MISORDER {
             let number = self.top - u64::from(behind);
-            // Reordering at the very start: the stream began before its first packet was seen.
-            if self.restarts == 0 {
-                self.base = self.base.min(number);
-            }
+            // Reordering at the very start of a run: it began before its first packet was seen. Runs are far
+            // enough apart that this does not reach the one before.
+            self.base = self.base.min(number);
             return Step::Number(number);
         }
         if self.restart_at == Some(seq) {
             return self.restart(seq);
         }
+        let lags = |behind: Option<u16>| behind.is_some_and(|top| top.wrapping_sub(seq) <= MAX_MISORDER);
+        if lags(self.restart_at) || lags(self.before_restart) {
+            return Step::Stray { candidate: false };
+        }
+        self.believed = 0;
         self.restart_at = Some(seq.wrapping_add(1));
-        Step::Stray
+        Step::Stray { candidate: true }
     }
 
     fn restart(&mut self, seq: u16) -> Step {
         self.expected_before += self.top - self.base + 1;
+        #[expect(clippy::cast_possible_truncation, reason = "the low half is the number on the wire")]
+        let before = self.top as u16;
+        self.before_restart = Some(before);
+        self.sequential = MIN_SEQUENTIAL;
         let number = (self.top | (RESTART_GAP - 1)) + 1 + RESTART_GAP + u64::from(seq);
         self.base = number - 1;
         self.top = number;
@@ -98,7 +130,7 @@ impl Sequence {
 
     /// Has the source shown consecutive numbers, so that it is more than a lucky byte pattern?
     pub fn is_valid(&self) -> bool {
-        self.sequential >= MIN_SEQUENTIAL
+        self.sequential >= MIN_SEQUENTIAL || self.believed >= MIN_BELIEVED
     }
 
     /// Times the numbering began anew.
@@ -127,12 +159,47 @@ mod tests {
     #[test]
     fn one_stray_is_not_believed_but_two_in_a_row_are_a_restart() {
         let mut sequence = Sequence::new(10);
-        assert_eq!(sequence.observe(40_000), Step::Stray);
+        assert_eq!(sequence.observe(40_000), Step::Stray { candidate: true });
         assert_eq!(sequence.observe(11), Step::Number(ext(11)));
-        assert_eq!(sequence.observe(40_000), Step::Stray);
+        assert_eq!(sequence.observe(40_000), Step::Stray { candidate: true });
         let Step::Restart { stray, number } = sequence.observe(40_001) else { panic!("no restart") };
         assert_eq!(number, stray + 1);
         assert_eq!((sequence.expected(), sequence.restarts()), (4, 1));
+    }
+
+    #[test]
+    fn a_restart_is_seen_through_copies_that_lag_behind_it() {
+        let mut sequence = Sequence::new(10);
+        let steps: Vec<_> = [11, 40_000, 11, 10, 40_001].map(|seq| sequence.observe(seq)).into();
+        assert!(matches!(steps.last(), Some(Step::Restart { .. })), "{steps:?}");
+        // The old run's copies do not take the stream back, however many come in a row.
+        for late in [9, 10, 11, 40_000] {
+            assert!(!matches!(sequence.observe(late), Step::Restart { .. }), "{late}");
+        }
+        assert_eq!((sequence.observe(40_002), sequence.restarts()), (Step::Number(sequence.top), 1));
+    }
+
+    #[test]
+    fn a_late_packet_just_after_a_restart_is_expected_too() {
+        let mut sequence = Sequence::new(10);
+        for seq in [11, 30_001, 30_002, 30_000, 30_003, 30_005] {
+            sequence.observe(seq);
+        }
+        assert_eq!(sequence.expected(), 2 + 6);
+    }
+
+    #[test]
+    fn every_second_packet_of_a_bonded_link_is_a_source_but_noise_is_not() {
+        let mut leg = Sequence::new(10);
+        for n in 6..13 {
+            leg.observe(n * 2);
+        }
+        assert!(leg.is_valid());
+        let mut noise = Sequence::new(10);
+        for seq in [5_000, 40_000, 20_000, 61_000, 9_000, 33_000, 14_000, 52_000, 26_000] {
+            noise.observe(seq);
+        }
+        assert!(!noise.is_valid());
     }
 
     #[test]

@@ -49,8 +49,8 @@ pub struct Stream {
     announcement: Arc<Announcement>,
     first_seen: Nanos,
     last_seen: Nanos,
-    payload_types: Vec<u8>,
-    main_payload_type: u8,
+    /// Frames by payload type, in order of appearance: one or two, seldom more.
+    payload_types: Vec<(u8, u64)>,
     encapsulation: crate::packet::Encapsulation,
     sequence: Sequence,
     window: DupWindow,
@@ -99,8 +99,7 @@ impl Stream {
             media: packet.media,
             first_seen: packet.time,
             last_seen: packet.time,
-            payload_types: vec![packet.rtp.payload_type],
-            main_payload_type: packet.rtp.payload_type,
+            payload_types: vec![(packet.rtp.payload_type, 1)],
             encapsulation: packet.evidence.encapsulation,
             sequence,
             window: DupWindow::new(first, packet),
@@ -124,14 +123,15 @@ impl Stream {
     pub fn observe(&mut self, packet: &RtpPacket, epoch: Nanos) {
         self.last_seen = self.last_seen.max(packet.time);
         self.hashed_fingerprints |= packet.fingerprint.hashed;
-        if !self.payload_types.contains(&packet.rtp.payload_type) {
-            self.note_payload_type(packet);
+        match self.payload_types.iter_mut().find(|(number, _)| *number == packet.rtp.payload_type) {
+            Some((_, frames)) => *frames += 1,
+            None => self.payload_types.push((packet.rtp.payload_type, 1)),
         }
         let wireshark_rate = codec::wireshark_clock_rate(packet.rtp.payload_type, &self.announcement);
         self.raw.observe(packet, epoch, wireshark_rate);
         match self.sequence.observe(packet.rtp.seq) {
             Step::Number(seq) => self.place(seq, packet),
-            Step::Stray => self.set_aside(packet),
+            Step::Stray { candidate } => self.set_aside(packet, candidate),
             Step::Restart { stray, number } => self.restart(stray, number, packet),
         }
     }
@@ -167,7 +167,7 @@ impl Stream {
     }
 
     /// A packet whose number nobody believes yet. Its copies are copies all the same.
-    fn set_aside(&mut self, packet: &RtpPacket) {
+    fn set_aside(&mut self, packet: &RtpPacket, candidate: bool) {
         if let Some(stray) = self.stray.as_deref()
             && stray.rtp == packet.rtp
         {
@@ -176,7 +176,9 @@ impl Stream {
             return;
         }
         self.strays += 1;
-        self.stray = Some(Box::new(*packet));
+        if candidate {
+            self.stray = Some(Box::new(*packet));
+        }
     }
 
     fn restart(&mut self, stray_seq: u64, seq: u64, packet: &RtpPacket) {
@@ -191,21 +193,18 @@ impl Stream {
         self.place(seq, packet);
     }
 
-    #[cold]
-    fn note_payload_type(&mut self, packet: &RtpPacket) {
-        let number = packet.rtp.payload_type;
-        if self.payload_types.len() < 128 {
-            self.payload_types.push(number);
-            self.payload_types.sort_unstable();
-        }
-        // The codec of a stream is that of its speech, not of the noise or the digits between.
+    /// The payload type that the stream is about: of those that carry speech, as far as is known, the one with
+    /// most frames. Comfort noise and digits come between, and an unannounced dynamic type could be either.
+    fn main_payload_type(&self) -> u8 {
         let is_speech = |number| {
             !codec::is_comfort_noise(number)
-                && !self.announcement.payload(number).is_some_and(|payload| codec::is_event(&payload.name))
+                && match self.announcement.payload(number) {
+                    Some(payload) => !codec::is_event(&payload.name),
+                    None => static_payload(number).is_some(),
+                }
         };
-        if !is_speech(self.main_payload_type) && is_speech(number) {
-            self.main_payload_type = number;
-        }
+        let most = self.payload_types.iter().max_by_key(|(number, frames)| (is_speech(*number), *frames));
+        most.map_or(0, |(number, _)| *number)
     }
 
     /// The signalling has said something about this stream since it began.
@@ -289,7 +288,7 @@ impl Stream {
 
     /// Name of the codec, if anybody said or the payload type is static.
     pub fn codec(&self) -> Option<&str> {
-        let number = self.main_payload_type;
+        let number = self.main_payload_type();
         self.announcement
             .payload(number)
             .map(|payload| payload.name.as_ref())
@@ -298,7 +297,7 @@ impl Stream {
 
     /// Clock rate of the codec.
     pub fn clock_rate(&self) -> Option<u32> {
-        codec::clock_rate(self.main_payload_type, &self.announcement)
+        codec::clock_rate(self.main_payload_type(), &self.announcement)
     }
 
     /// The parts that a report is made of. Closes what is still open, hence by value of a clone or at the end.
@@ -322,7 +321,11 @@ impl Stream {
             announcement: self.announcement,
             first_seen: self.first_seen,
             last_seen: self.last_seen,
-            payload_types: self.payload_types,
+            payload_types: {
+                let mut numbers: Vec<_> = self.payload_types.iter().map(|(number, _)| *number).collect();
+                numbers.sort_unstable();
+                numbers
+            },
             encapsulation: self.encapsulation,
             loss: self.loss,
             copies: self.copies,
@@ -439,6 +442,65 @@ mod tests {
         let packets: Vec<_> = (0..50).chain(30_000..30_050).map(packet).collect();
         let parts = run(&packets);
         assert_eq!((parts.unique.expected, parts.unique.lost, parts.restarts, parts.strays), (100, 0, 1, 0));
+    }
+
+    #[test]
+    fn a_restart_under_lagging_copies_keeps_every_packet() {
+        let mut packets = Vec::new();
+        for seq in (0..100).chain(30_000..30_400) {
+            let mut original = packet(seq);
+            original.time =
+                Nanos(packet(0).time.0 + (seq % 30_000 + if seq < 100 { 0 } else { 100 }) * 20_000_000);
+            let mut copy = original;
+            copy.time.0 += 30_000_000;
+            copy.evidence.dst_mac = [9; 6];
+            packets.extend([original, copy]);
+        }
+        packets.sort_by_key(|packet| packet.time);
+        let parts = run(&packets);
+        assert_eq!((parts.unique.packets, parts.unique.lost, parts.restarts), (500, 0, 1));
+        // The copies of the last packets before the restart come when their run is over.
+        assert!(
+            parts.strays <= 2 && parts.copies.total() >= 498,
+            "{} {}",
+            parts.strays,
+            parts.copies.total()
+        );
+    }
+
+    #[test]
+    fn the_codec_is_what_most_frames_carry_and_digits_are_none() {
+        let packets: Vec<_> = (0..100)
+            .map(|seq| {
+                let mut packet = packet(seq);
+                packet.rtp.payload_type = if seq < 10 {
+                    101
+                } else if seq < 13 {
+                    0
+                } else {
+                    18
+                };
+                packet
+            })
+            .collect();
+        let parts = run(&packets);
+        assert_eq!((parts.codec.as_deref(), parts.payload_types), (Some("G729"), vec![0, 18, 101]));
+    }
+
+    #[test]
+    fn an_outage_after_many_pauses_is_still_the_one_that_is_told() {
+        let mut packets: Vec<_> = (0..2_000).map(packet).collect();
+        let mut shift = 0;
+        for (at, packet) in packets.iter_mut().enumerate() {
+            shift += if at % 80 == 79 { 500_000_000 } else { 0 };
+            packet.time.0 += shift;
+        }
+        packets.drain(1_500..1_800);
+        let parts = run(&packets);
+        assert!(parts.interruption_count > 16);
+        let worst =
+            parts.interruptions.iter().max_by(|a, b| a.weight().partial_cmp(&b.weight()).unwrap()).unwrap();
+        assert_eq!(worst.missing, 300);
     }
 
     #[test]

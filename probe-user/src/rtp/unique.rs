@@ -13,7 +13,7 @@ use crate::packet::{Nanos, RtpPacket};
 
 /// A pause or a timestamp jump of at least this is told to the operator.
 const INTERRUPTION_NS: i64 = 400_000_000;
-/// Interruptions kept of one stream; later ones are only counted.
+/// Interruptions kept of one stream, the heaviest; all are counted.
 const MAX_INTERRUPTIONS: usize = 16;
 
 /// One ledger in the words of the contract; both ledgers have the same.
@@ -229,12 +229,27 @@ impl UniqueLedger {
         }
         if let Some(found) = interruption {
             self.interruption_count += 1;
-            if self.interruptions.len() < MAX_INTERRUPTIONS {
-                self.interruptions.push(found);
-            }
+            self.keep(found);
         }
         self.last = Last::of(packet, placed);
         interruption
+    }
+
+    /// Keeps an interruption; when there is no room, in place of the least.
+    fn keep(&mut self, found: Interruption) {
+        if self.interruptions.len() < MAX_INTERRUPTIONS {
+            self.interruptions.push(found);
+            return;
+        }
+        let lighter = |a: &Interruption, b: &Interruption| {
+            let ((a_bad, a_s), (b_bad, b_s)) = (a.weight(), b.weight());
+            a_bad.cmp(&b_bad).then(a_s.total_cmp(&b_s))
+        };
+        if let Some(least) = self.interruptions.iter_mut().min_by(|a, b| lighter(a, b))
+            && lighter(least, &found).is_lt()
+        {
+            *least = found;
+        }
     }
 
     fn weigh_delta(&mut self, arrival_ns: i64, number: u64) {
@@ -304,7 +319,7 @@ impl UniqueLedger {
         self.reordered
     }
 
-    /// The first interruptions, and how many there were.
+    /// The heaviest interruptions, and how many there were.
     pub fn interruptions(&self) -> (&[Interruption], u64) {
         (&self.interruptions, self.interruption_count)
     }
