@@ -1,261 +1,55 @@
-//! Frames and capture files for tests, built from named fields with defaults.
+//! Capture files for tests, in every format and both byte orders, and the real ones that lie beside the project.
 //!
 //! ```text
-//!   rtp().seq(65_535).over(udp().vlan(100)).ethernet()     one frame
-//!   Writer { big_endian: true, ..Writer::PCAP_NG }.file(&frames)     a file of them
+//!   Writer { big_endian: true, ..Writer::PCAP_NG }.file(&[(time_ns, udp().ethernet())])
 //! ```
 //!
-//! Everything is deterministic: the same calls give the same bytes. Checksums are right, so that tools which
-//! check them agree.
+//! Frames are built by [`crate::frames`]. Everything is deterministic: the same calls give the same bytes.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 
-/// An RTP packet to be.
-#[derive(Clone, Debug)]
-pub struct Rtp {
-    /// Sequence number.
-    pub seq: u16,
-    /// Timestamp.
-    pub timestamp: u32,
-    /// Synchronisation source.
-    pub ssrc: u32,
-    /// Payload type.
-    pub payload_type: u8,
-    /// Marker bit.
-    pub marker: bool,
-    /// Payload; its default is 20 ms of G.711 silence.
-    pub payload: Vec<u8>,
+use crate::privileges::skipped;
+
+/// The captures that lie beside the project, or where `VOXPROBE_SHARED_CAPTURES` says; `None`, said loudly, if
+/// they are not there.
+///
+/// # Panics
+/// If the variable names no folder: who sets it wants the comparison.
+pub fn shared_captures() -> Option<PathBuf> {
+    const VARIABLE: &str = "VOXPROBE_SHARED_CAPTURES";
+    if let Some(named) = std::env::var_os(VARIABLE).map(PathBuf::from) {
+        assert!(named.is_dir(), "{VARIABLE}: {} is no folder", named.display());
+        return Some(named);
+    }
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/captures");
+    if beside.is_dir() {
+        return Some(beside);
+    }
+    // A test's thread has the test's name.
+    let thread = std::thread::current();
+    skipped(
+        thread.name().unwrap_or("comparison"),
+        &format!("../shared/captures is not there, so nothing was compared with real captures ({VARIABLE})"),
+    );
+    None
 }
 
-/// An RTP packet with defaults.
-pub fn rtp() -> Rtp {
-    Rtp {
-        seq: 1,
-        timestamp: 160,
-        ssrc: 0x1122_3344,
-        payload_type: 8,
-        marker: false,
-        payload: vec![0xd5; 160],
-    }
-}
-
-impl Rtp {
-    /// Sets the sequence number, and a timestamp that goes with it.
-    #[must_use]
-    pub fn seq(self, seq: u16) -> Self {
-        Self { seq, timestamp: u32::from(seq) * 160, ..self }
-    }
-
-    /// Sets the synchronisation source.
-    #[must_use]
-    pub fn ssrc(self, ssrc: u32) -> Self {
-        Self { ssrc, ..self }
-    }
-
-    /// Sets the payload.
-    #[must_use]
-    pub fn payload(self, payload: &[u8]) -> Self {
-        Self { payload: payload.to_vec(), ..self }
-    }
-
-    /// The packet (RFC 3550, 5.1).
-    pub fn bytes(&self) -> Vec<u8> {
-        let mut bytes = vec![0x80, (u8::from(self.marker) << 7) | self.payload_type];
-        bytes.extend_from_slice(&self.seq.to_be_bytes());
-        bytes.extend_from_slice(&self.timestamp.to_be_bytes());
-        bytes.extend_from_slice(&self.ssrc.to_be_bytes());
-        bytes.extend_from_slice(&self.payload);
-        bytes
-    }
-
-    /// The packet inside a datagram.
-    #[must_use]
-    pub fn over(&self, udp: Udp) -> Udp {
-        udp.payload(&self.bytes())
-    }
-}
-
-/// A SIP message inside a datagram between two ports 5060.
-pub fn sip(message: &str) -> Udp {
-    udp().ports(5060, 5060).payload(message.as_bytes())
-}
-
-/// A UDP datagram to be, with what carries it.
-#[derive(Clone, Debug)]
-pub struct Udp {
-    /// Sender.
-    pub src: SocketAddr,
-    /// Receiver, of the same address family.
-    pub dst: SocketAddr,
-    /// Payload.
-    pub payload: Vec<u8>,
-    /// VLAN identifiers, outermost first.
-    pub vlans: Vec<u16>,
-    /// TTL or hop limit.
-    pub ttl: u8,
-    /// TOS or traffic class.
-    pub tos: u8,
-    /// IPv4 identification, or that of an IPv6 fragment.
-    pub ip_id: u16,
-    /// Destination MAC.
-    pub dst_mac: [u8; 6],
-    /// Source MAC.
-    pub src_mac: [u8; 6],
-}
-
-/// An empty datagram from 10.0.0.1:20000 to 10.0.0.2:30000.
-pub fn udp() -> Udp {
-    Udp {
-        src: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 20_000),
-        dst: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)), 30_000),
-        payload: Vec::new(),
-        vlans: Vec::new(),
-        ttl: 64,
-        tos: 0xb8,
-        ip_id: 1,
-        dst_mac: [2, 0, 0, 0, 0, 2],
-        src_mac: [2, 0, 0, 0, 0, 1],
-    }
-}
-
-impl Udp {
-    /// Sets both endpoints.
-    #[must_use]
-    pub fn between(self, src: SocketAddr, dst: SocketAddr) -> Self {
-        Self { src, dst, ..self }
-    }
-
-    /// Sets both ports.
-    #[must_use]
-    pub fn ports(mut self, src: u16, dst: u16) -> Self {
-        self.src.set_port(src);
-        self.dst.set_port(dst);
-        self
-    }
-
-    /// Sets the payload.
-    #[must_use]
-    pub fn payload(self, payload: &[u8]) -> Self {
-        Self { payload: payload.to_vec(), ..self }
-    }
-
-    /// Adds a VLAN tag inside those that are there.
-    #[must_use]
-    pub fn vlan(mut self, id: u16) -> Self {
-        self.vlans.push(id);
-        self
-    }
-
-    /// Sets the identification.
-    #[must_use]
-    pub fn ip_id(self, ip_id: u16) -> Self {
-        Self { ip_id, ..self }
-    }
-
-    /// The whole as an Ethernet frame.
-    pub fn ethernet(&self) -> Vec<u8> {
-        self.framed(&self.ip())
-    }
-
-    /// The whole from the IP header on.
-    pub fn ip(&self) -> Vec<u8> {
-        self.packet(&self.datagram(), None)
-    }
-
-    /// As Ethernet frames of fragments, each with at most `size` bytes of the datagram, rounded down to eights.
-    pub fn fragments(&self, size: usize) -> Vec<Vec<u8>> {
-        let datagram = self.datagram();
-        let size = (size & !7).max(8);
-        let count = datagram.len().div_ceil(size);
-        let fragment = |(at, part): (usize, &[u8])| {
-            let offset = u16::try_from(at * size).unwrap_or(u16::MAX);
-            self.framed(&self.packet(part, Some((offset, at + 1 < count))))
-        };
-        datagram.chunks(size).enumerate().map(fragment).collect()
-    }
-
-    fn framed(&self, packet: &[u8]) -> Vec<u8> {
-        let mut frame = [self.dst_mac, self.src_mac].concat();
-        for vlan in &self.vlans {
-            frame.extend_from_slice(&0x8100_u16.to_be_bytes());
-            frame.extend_from_slice(&vlan.to_be_bytes());
+/// All capture files below a folder, sorted.
+pub fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(files_below(&path));
+        } else if path
+            .extension()
+            .is_some_and(|kind| ["pcap", "pcapng", "cap"].iter().any(|known| kind == *known))
+        {
+            found.push(path);
         }
-        let ethertype: u16 = if self.src.is_ipv4() { 0x0800 } else { 0x86dd };
-        frame.extend_from_slice(&ethertype.to_be_bytes());
-        frame.extend_from_slice(packet);
-        frame
     }
-
-    fn datagram(&self) -> Vec<u8> {
-        let length = u16::try_from(self.payload.len() + 8).unwrap_or(u16::MAX);
-        let mut datagram = Vec::with_capacity(usize::from(length));
-        for field in [self.src.port(), self.dst.port(), length, 0] {
-            datagram.extend_from_slice(&field.to_be_bytes());
-        }
-        datagram.extend_from_slice(&self.payload);
-        let pseudo = [octets(self.src.ip()), octets(self.dst.ip())].concat();
-        let sum = match checksum(&[&pseudo, &[0, 17], &length.to_be_bytes(), &datagram]) {
-            0 => 0xffff, // RFC 768: zero means that there is none
-            sum => sum,
-        };
-        datagram.splice(6..8, sum.to_be_bytes());
-        datagram
-    }
-
-    /// `fragment`: offset in bytes, and whether more follow.
-    fn packet(&self, data: &[u8], fragment: Option<(u16, bool)>) -> Vec<u8> {
-        let (src, dst) = (octets(self.src.ip()), octets(self.dst.ip()));
-        let length = |header: usize| u16::try_from(header + data.len()).unwrap_or(u16::MAX).to_be_bytes();
-        let mut packet;
-        if self.src.is_ipv4() {
-            packet = vec![0x45, self.tos];
-            packet.extend_from_slice(&length(20));
-            packet.extend_from_slice(&self.ip_id.to_be_bytes());
-            let (offset, more) = fragment.unwrap_or_default();
-            packet.extend_from_slice(&((offset / 8) | (u16::from(more) << 13)).to_be_bytes());
-            packet.extend_from_slice(&[self.ttl, 17, 0, 0]);
-            packet.extend([src, dst].concat());
-            let sum = checksum(&[&packet]);
-            packet.splice(10..12, sum.to_be_bytes());
-        } else {
-            packet = vec![0x60 | (self.tos >> 4), self.tos << 4, 0, 0];
-            packet.extend_from_slice(&length(if fragment.is_some() { 8 } else { 0 }));
-            packet.extend_from_slice(&[if fragment.is_some() { 44 } else { 17 }, self.ttl]);
-            packet.extend([src, dst].concat());
-            if let Some((offset, more)) = fragment {
-                packet.extend_from_slice(&[17, 0]);
-                packet.extend_from_slice(&(offset | u16::from(more)).to_be_bytes());
-                packet.extend_from_slice(&u32::from(self.ip_id).to_be_bytes());
-            }
-        }
-        packet.extend_from_slice(data);
-        packet
-    }
-}
-
-fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(v4) => v4.octets().to_vec(),
-        IpAddr::V6(v6) => v6.octets().to_vec(),
-    }
-}
-
-/// RFC 1071, over parts of which only the last may have an odd length.
-fn checksum(parts: &[&[u8]]) -> u16 {
-    let words = parts.iter().flat_map(|part| part.chunks(2));
-    let mut sum: u32 = words
-        .map(|word| match *word {
-            [high, low] => u32::from(u16::from_be_bytes([high, low])),
-            [high] => u32::from(high) << 8,
-            _ => 0,
-        })
-        .sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    #[expect(clippy::cast_possible_truncation, reason = "folded to sixteen bits")]
-    let folded = sum as u16;
-    !folded
+    found.sort();
+    found
 }
 
 /// A frame and when it was captured, in nanoseconds since 1970.
@@ -402,4 +196,35 @@ fn padded(bytes: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     bytes.resize(bytes.len().next_multiple_of(4), 0);
     bytes
+}
+
+/// A directory for the files of one test, which goes when the test ends.
+#[derive(Debug)]
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    /// A new directory; `name` tells tests of one process apart.
+    pub fn new(name: &str) -> std::io::Result<Self> {
+        let path = std::env::temp_dir().join(format!("voxprobe-files-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path)?;
+        Ok(Self(path))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Writes a file in it.
+    pub fn file(&self, name: &str, bytes: &[u8]) -> std::io::Result<PathBuf> {
+        let path = self.0.join(name);
+        std::fs::write(&path, bytes)?;
+        Ok(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }

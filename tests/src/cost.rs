@@ -15,7 +15,7 @@ use probe_ebpf::config::MediaRule;
 use voxprobe::capture::live::{LiveCapture, LiveOptions};
 use voxprobe::packet::Endpoint;
 
-use crate::frames::{Frame, rtp, sip};
+use crate::frames::{invite, rtp, sip, tcp, udp};
 use crate::traffic;
 
 const ROUNDS: usize = 31;
@@ -31,26 +31,20 @@ struct Case {
 }
 
 fn cases() -> Vec<Case> {
-    let udp = |port: u16, payload: Vec<u8>| Frame { dst_port: port, payload, ..Frame::default() };
-    let tcp = Frame { protocol: 6, dst_port: 443, payload: vec![0; 1_400], ..Frame::default() }.bytes();
-    let rtp_frame = Frame::default().bytes();
-    let v6 = Frame { v6: true, ..Frame::default() }.bytes();
+    let media = rtp().varied(160).over(udp());
+    let dns = udp().ports(20_000, 53).payload(&[0x12; 40]).ethernet();
+    let https = tcp().ports(20_000, 443).payload(&[0; 1_400]).ethernet();
     let arp = [&[0xff; 6][..], &[2; 6], &[8, 6], &[0; 46]].concat();
     let case = |name, rule, frame, record_bytes| Case { name, rule, frame, record_bytes };
     vec![
         case("ARP", MediaRule::Range, arp, 0),
-        case("TCP", MediaRule::Range, tcp, 0),
-        case("other UDP (DNS)", MediaRule::Range, udp(53, vec![0x12; 40]).bytes(), 0),
-        case("RTP, by range", MediaRule::Range, rtp_frame.clone(), 64),
-        case("RTP, announced", MediaRule::Announced, rtp_frame, 64),
-        case("RTP over IPv6, by range", MediaRule::Range, v6, 96),
-        case(
-            "RTP, checksum left to the card",
-            MediaRule::Range,
-            Frame { checksum: 0, payload: rtp(1, 160), ..Frame::default() }.bytes(),
-            64,
-        ),
-        case("SIP, 900 bytes", MediaRule::Range, udp(5060, sip(900)).bytes(), 1_024),
+        case("TCP", MediaRule::Range, https, 0),
+        case("other UDP (DNS)", MediaRule::Range, dns, 0),
+        case("RTP, by range", MediaRule::Range, media.ethernet(), 64),
+        case("RTP, announced", MediaRule::Announced, media.ethernet(), 64),
+        case("RTP over IPv6, by range", MediaRule::Range, media.clone().v6().ethernet(), 96),
+        case("RTP, checksum left to the card", MediaRule::Range, media.checksum(0).ethernet(), 64),
+        case("SIP, 900 bytes", MediaRule::Range, sip(&invite(900)).ethernet(), 1_024),
     ]
 }
 

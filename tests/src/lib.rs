@@ -30,12 +30,4 @@ pub mod throughput;
 pub mod topology;
 pub mod traffic;
 
-/// The captures that lie beside the project, or a loud word that a test cannot do its work without them.
-pub fn shared_captures() -> Option<std::path::PathBuf> {
-    let captures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/captures");
-    if captures.is_dir() {
-        return Some(captures);
-    }
-    eprintln!("skipped: ../shared/captures is not there, so nothing was compared with real captures");
-    None
-}
+pub use captures::shared_captures;

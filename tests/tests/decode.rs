@@ -1,13 +1,11 @@
 //! The decoder attacked: any bytes, damaged frames, fragments in any order, and etherparse as a second opinion.
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a failure is a failed test")]
 
-use std::net::SocketAddr;
-
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use probe_ebpf::{Config, EndpointKey, Endpoints, MediaRule};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use voxlab::captures::{Udp, rtp, sip, udp};
+use voxlab::frames::{Datagram, rtp, sip, udp};
 use voxprobe::capture::file::{Frame, LinkType};
 use voxprobe::decode::{Decoded, Decoder};
 use voxprobe::packet::Nanos;
@@ -34,7 +32,7 @@ const SECOND_NS: u64 = 1_000_000_000;
 #[test]
 fn fragments_of_sip_become_one_message_at_the_frame_that_completes_it() {
     let message = "OPTIONS sip:a SIP/2.0\r\n".repeat(120);
-    for datagram in [sip(&message), over_v6(sip(&message))] {
+    for datagram in [sip(&message), sip(&message).v6()] {
         let mut fragments = datagram.fragments(1400);
         fragments.reverse();
         let mut decoder = decoder();
@@ -67,6 +65,27 @@ fn a_stale_fragment_does_not_join_a_later_datagram_of_the_same_identification() 
     match decoder.frame(&frame(3, time, LinkType::Ethernet, &new[0]), &Nobody) {
         Decoded::Sip(whole) => assert_eq!(whole.payload, "b".repeat(2000).as_bytes()),
         other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_cooked_frame_of_type_outgoing_was_leaving_the_host_and_no_other() {
+    for datagram in [sip("OPTIONS sip:a SIP/2.0\r\n\r\n"), sip("OPTIONS sip:a SIP/2.0\r\n\r\n").v6()] {
+        for packet_type in 0..=7 {
+            let cooked = [
+                (LinkType::LinuxCooked, datagram.cooked(packet_type)),
+                (LinkType::LinuxCooked2, datagram.cooked2(packet_type)),
+            ];
+            for (link, bytes) in cooked {
+                match decoder().frame(&frame(1, 0, link, &bytes), &Nobody) {
+                    Decoded::Sip(message) => {
+                        assert_eq!(message.evidence.tap.egress, packet_type == 4, "{link:?} {packet_type}");
+                        assert_eq!(message.evidence.src_mac, datagram.src_mac);
+                    }
+                    other => panic!("{link:?} {packet_type}: {other:?}"),
+                }
+            }
+        }
     }
 }
 
@@ -137,17 +156,11 @@ fn frame(number: u64, time_ns: u64, link: LinkType, bytes: &[u8]) -> Frame<'_> {
     Frame { time: Nanos(time_ns), number, interface: 0, link, bytes, wire_len }
 }
 
-fn over_v6(datagram: Udp) -> Udp {
-    let address = |host: u16, port: u16| SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, host], port));
-    let (src, dst) = (address(1, datagram.src.port()), address(2, datagram.dst.port()));
-    datagram.between(src, dst)
-}
-
-fn datagrams() -> impl Strategy<Value = Udp> {
+fn datagrams() -> impl Strategy<Value = Datagram> {
     let fields = (any::<u16>(), any::<u16>(), any::<u16>(), any::<bool>(), 0..3_usize, 0..80_usize);
     fields.prop_map(|(src, dst, seq, v6, tags, length)| {
         let datagram = rtp().seq(seq).payload(&vec![0xd5; length]).over(udp().ports(src, dst).ip_id(seq));
         let datagram = (0..tags).fold(datagram, |datagram, tag| datagram.vlan([100, 200][tag]));
-        if v6 { over_v6(datagram) } else { datagram }
+        if v6 { datagram.v6() } else { datagram }
     })
 }

@@ -8,7 +8,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use serde_json::Value;
-use voxlab::captures::{Udp, Writer, rtp, sip, udp};
+use voxlab::captures::Writer;
+use voxlab::frames::{Datagram, rtp, sip, udp};
 use voxprobe::pipeline::offline::{Options, analyze};
 
 const START_NS: u64 = 1_700_000_000_000_000_000;
@@ -27,27 +28,32 @@ struct Story {
 }
 
 /// How a second tap sees the same packet.
-type SecondTap = fn(&Udp) -> Udp;
+type SecondTap = fn(&Datagram) -> Datagram;
 
-fn re_emitted(packet: &Udp) -> Udp {
-    Udp { dst_mac: [2, 0, 0, 0, 9, 9], ip_id: 0, ..packet.clone() }
+fn re_emitted(packet: &Datagram) -> Datagram {
+    Datagram { dst_mac: [2, 0, 0, 0, 9, 9], ip_id: 0, ..packet.clone() }
 }
 
-fn routed(packet: &Udp) -> Udp {
-    Udp { dst_mac: [2, 0, 0, 0, 9, 9], src_mac: [2, 0, 0, 0, 9, 8], ttl: packet.ttl - 1, ..packet.clone() }
+fn routed(packet: &Datagram) -> Datagram {
+    Datagram {
+        dst_mac: [2, 0, 0, 0, 9, 9],
+        src_mac: [2, 0, 0, 0, 9, 8],
+        ttl: packet.ttl - 1,
+        ..packet.clone()
+    }
 }
 
-fn tagged(packet: &Udp) -> Udp {
+fn tagged(packet: &Datagram) -> Datagram {
     packet.clone().vlan(42)
 }
 
-fn other_port(packet: &Udp) -> Udp {
-    Udp { dst_mac: [2, 0, 0, 0, 9, 9], ..packet.clone() }
+fn other_port(packet: &Datagram) -> Datagram {
+    Datagram { dst_mac: [2, 0, 0, 0, 9, 9], ..packet.clone() }
 }
 
 impl Story {
-    fn put(&mut self, time_ns: u64, packet: &Udp, taps: &[SecondTap]) {
-        let frame = |packet: &Udp| packet.ethernet();
+    fn put(&mut self, time_ns: u64, packet: &Datagram, taps: &[SecondTap]) {
+        let frame = |packet: &Datagram| packet.ethernet();
         self.frames.push((START_NS + time_ns, frame(packet)));
         for (tap, delay_ns) in taps.iter().zip([38_000, 61_000, 90_000]) {
             self.frames.push((START_NS + time_ns + delay_ns, frame(&tap(packet))));
@@ -59,7 +65,8 @@ impl Story {
         self.sip_messages += 1;
         let id = 1000 + u16::try_from(self.sip_messages).unwrap();
         let packet = sip(message).ip_id(id);
-        let packet = if from_phone { packet } else { Udp { src: packet.dst, dst: packet.src, ..packet } };
+        let packet =
+            if from_phone { packet } else { Datagram { src: packet.dst, dst: packet.src, ..packet } };
         self.put(time_ns, &packet, taps);
     }
 
@@ -121,8 +128,11 @@ impl Story {
                 let ssrc = 0xA000 + u32::try_from(direction).unwrap();
                 let packet = rtp().seq(seq).ssrc(ssrc).payload(&[seq.to_le_bytes()[0]; 160]).over(udp());
                 let packet = packet.ports(16_384, 20_002).ip_id(20_000 + seq);
-                let packet =
-                    if direction == 0 { packet } else { Udp { src: packet.dst, dst: packet.src, ..packet } };
+                let packet = if direction == 0 {
+                    packet
+                } else {
+                    Datagram { src: packet.dst, dst: packet.src, ..packet }
+                };
                 self.put(time_ns + jitter_ns, &packet, taps);
             }
         }
@@ -254,7 +264,7 @@ fn two_taps_are_told_from_congestion_and_from_retransmission() {
 #[test]
 fn every_cause_of_this_version_is_named() {
     let causes: [(SecondTap, &str); 4] =
-        [(other_port, "l2-mirror"), (tagged, "vlan"), (routed, "routed"), (Udp::clone, "same-point")];
+        [(other_port, "l2-mirror"), (tagged, "vlan"), (routed, "routed"), (Datagram::clone, "same-point")];
     for (tap, cause) in causes {
         let story = Story::new(&[tap]);
         story.check(&story.analyse(cause, &Options::default()), cause);

@@ -4,7 +4,7 @@
 //! what an element would answer with 400 is noted as a defect. Values that only concern an element (a Require that it
 //! does not know, a Date without GMT) are none of its business.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use voxprobe::sip::message::{Malformed, Message};
 use voxprobe::sip::sdp;
@@ -123,14 +123,9 @@ fn what_correlation_needs_survives_the_torture() {
     assert_eq!(Message::parse(&bytes).unwrap().vias, 34);
 }
 
-/// The folder of torture messages, beside the workspace or where the environment says.
+/// The folder of torture messages, beside that of the captures.
 fn folder() -> Option<PathBuf> {
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared");
-    let folder = std::env::var_os("VOXPROBE_SHARED").map_or(beside, PathBuf::from).join("torture");
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    assert!(std::env::var_os("CI").is_none(), "{} is missing", folder.display());
-    eprintln!("skipped: {} is missing; set VOXPROBE_SHARED", folder.display());
-    None
+    let folder = voxlab::shared_captures()?.parent()?.join("torture");
+    assert!(folder.is_dir(), "{} is missing", folder.display());
+    Some(folder)
 }

@@ -45,6 +45,17 @@ fn tagged(bytes: &[u8], protocol: usize, mut offset: usize) -> Result<Layers, Re
     Ok(Layers { outer_vlan: tags[0], inner_vlan: tags[1], vlan_tags, ..layers })
 }
 
+/// Was the frame on its way out of the host that captured it? Only cooked headers say so, by their packet type.
+pub(super) fn is_outgoing(link: LinkType, bytes: &[u8]) -> bool {
+    /// LINUX_SLL_OUTGOING: sent by us.
+    const OUTGOING: u16 = 4;
+    match link {
+        LinkType::LinuxCooked => bytes.be16(0) == Some(OUTGOING),
+        LinkType::LinuxCooked2 => bytes.be8(10).map(u16::from) == Some(OUTGOING),
+        LinkType::Ethernet | LinkType::RawIp | LinkType::Loopback | LinkType::Other(_) => false,
+    }
+}
+
 /// The address family in front, in the byte order of whoever captured; families differ between systems.
 fn loopback_ethertype(bytes: &[u8]) -> Result<u16, Refusal> {
     let family = bytes.be32(0).ok_or(Refusal::Truncated)?;

@@ -121,7 +121,7 @@ impl Decoder {
         let seen = Seen {
             time: frame.time,
             number: frame.number,
-            tap: Tap { interface: frame.interface, egress: false },
+            tap: Tap { interface: frame.interface, egress: link::is_outgoing(frame.link, frame.bytes) },
             link: frame.link,
             offloaded_tag: None,
         };

@@ -88,7 +88,8 @@ struct Read {
 /// Analyses files as one capture, in the order given. `opened` is told of each file's progress.
 ///
 /// # Errors
-/// If a file cannot be read at all. One that breaks off is reported on as far as it goes, with a note.
+/// If a file cannot be read at all, or has no frame of a link type that is read. One that breaks off is reported on
+/// as far as it goes, with a note.
 pub fn analyze(
     paths: &[PathBuf],
     options: &Options,
@@ -117,6 +118,9 @@ pub fn analyze(
             if let Some(count) = read.verdicts.get_mut(verdict as usize) {
                 *count += 1;
             }
+        }
+        if let Some(number) = frames.unreadable() {
+            return Err(FileError::LinkType { path: path.clone(), number }.into());
         }
         read.note_end(path, &frames);
     }

@@ -71,7 +71,7 @@ pub enum FileError {
         /// Which.
         path: PathBuf,
     },
-    /// No interface of a readable kind.
+    /// No frame of a readable kind.
     #[error(
         "{path}: link type {number} is not read; Ethernet, Linux cooked, raw IP and loopback are \
          (convert it with editcap -T, or capture on the Ethernet interface)",
@@ -318,6 +318,19 @@ impl Frames {
     /// Frames of link types that are not read.
     pub fn skipped(&self) -> u64 {
         self.skipped
+    }
+
+    /// The link type to blame if there was no frame but of kinds that are not read. A classic file of such a kind
+    /// does not even open; in pcapng every frame has its interface's, so it shows at the end.
+    pub fn unreadable(&self) -> Option<i32> {
+        let number = |interface: &Interface| match interface.link {
+            LinkType::Other(number) => Some(number),
+            _ => None,
+        };
+        if self.skipped == 0 || self.skipped < self.number {
+            return None;
+        }
+        self.interfaces.iter().find_map(number)
     }
 
     /// How far reading has come.

@@ -43,7 +43,7 @@ impl Frames {
         let looks = looks_like(&start);
         let link = legacy_link_type(&start);
         let whole = Cursor::new(start).chain(input);
-        let reader = match create_reader(BUFFER, Full(whole)) {
+        let reader = match create_reader(BUFFER, Full { input: whole, failed: None }) {
             Ok(reader) => reader,
             Err(PcapError::HeaderNotRecognized | PcapError::Eof) => {
                 return Err(FileError::NotACapture { path: path.to_owned(), looks });
@@ -115,19 +115,28 @@ fn looks_like(start: &[u8]) -> String {
 }
 
 /// Reads until the buffer is full or the input ends. The parser takes a short read for "no more for now".
-struct Full<R>(R);
+struct Full<R> {
+    input: R,
+    /// What went wrong after something was read: that counts first. A decoder tells of a wrong checksum once.
+    failed: Option<io::Error>,
+}
 
 impl<R: Read> Read for Full<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         let mut filled = 0;
         while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            match self.0.read(rest) {
+            match self.input.read(rest) {
                 Ok(0) => break,
                 Ok(n) => filled += n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if filled == 0 => return Err(error),
-                // What was read counts; the error comes again with the next call.
-                Err(_) => break,
+                Err(error) => {
+                    self.failed = Some(error);
+                    break;
+                }
             }
         }
         Ok(filled)
