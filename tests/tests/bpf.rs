@@ -306,8 +306,8 @@ fn the_verifier_walks_no_more_than_its_budget() {
         media_rule: MediaRule::Announced as u8,
         ..Config::DEFAULT
     };
-    let is_6_18 =
-        fs::read_to_string("/proc/sys/kernel/osrelease").is_ok_and(|release| release.starts_with("6.18."));
+    let is_6_18 = std::fs::read_to_string("/proc/sys/kernel/osrelease")
+        .is_ok_and(|release| release.starts_with("6.18."));
     for (index, config) in [Config::DEFAULT, full].into_iter().enumerate() {
         let (ingress, egress) = Bench::new(config, &[]).capture.verified_instructions().unwrap();
         for ((program, budget), walked) in BUDGET.into_iter().zip([ingress, egress.unwrap()]) {
