@@ -66,7 +66,8 @@ const fn fold(sum: u64) -> u16 {
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "the upper half of a 32-bit hash")]
 fn hash_payload<B: Bytes + ?Sized>(frame: &B, layers: &Layers) -> u16 {
-    let start = layers.transport + 8 + RTP_HEADER as usize;
+    // Forgotten, or how far each of the loop's ways out had looked would stay with the UDP header's offset.
+    let start = frame.forget(layers.transport + 8 + RTP_HEADER as usize);
     let available = layers.transport_len.saturating_sub(8 + RTP_HEADER) as usize;
     let mut hash = 0x811c_9dc5_u32;
     let mut at = 0;

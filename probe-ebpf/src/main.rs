@@ -12,6 +12,7 @@
 //! becomes a counter.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod kernel;
 

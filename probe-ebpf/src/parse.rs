@@ -14,6 +14,9 @@ pub trait Bytes {
     /// Four bytes.
     fn be32(&self, offset: usize) -> Option<u32>;
 
+    /// A whole header: `N` bytes, with one check instead of one for each field.
+    fn header<const N: usize>(&self, offset: usize) -> Option<impl Header>;
+
     /// `offset`, with its history forgotten. Identity, but the kernel's byte source uses it to tell the
     /// verifier that paths which differ only in this number are one path; else six optional headers of five
     /// kinds each would be walked in every combination. Offsets passed here stay below [`FORGOTTEN`].
@@ -27,7 +30,47 @@ pub trait Bytes {
 /// bytes are 12,350.
 pub const FORGOTTEN: usize = 16_384;
 
+/// Fields of a header that is there, by their offsets in it; big-endian.
+pub trait Header {
+    /// One byte.
+    fn be8<const AT: usize>(&self) -> u8;
+    /// Two bytes.
+    fn be16<const AT: usize>(&self) -> u16;
+    /// Four bytes.
+    fn be32<const AT: usize>(&self) -> u32;
+}
+
+impl<const N: usize> Header for &[u8; N] {
+    #[inline(always)]
+    fn be8<const AT: usize>(&self) -> u8 {
+        let [byte] = field::<1, AT, N>(self);
+        byte
+    }
+
+    #[inline(always)]
+    fn be16<const AT: usize>(&self) -> u16 {
+        u16::from_be_bytes(field::<2, AT, N>(self))
+    }
+
+    #[inline(always)]
+    fn be32<const AT: usize>(&self) -> u32 {
+        u32::from_be_bytes(field::<4, AT, N>(self))
+    }
+}
+
+/// The assertion makes the zeros impossible; they stand where a panic would.
+#[inline(always)]
+fn field<const LEN: usize, const AT: usize, const N: usize>(header: &[u8; N]) -> [u8; LEN] {
+    const { assert!(AT + LEN <= N) };
+    header.get(AT..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; LEN])
+}
+
 impl Bytes for [u8] {
+    #[inline(always)]
+    fn header<const N: usize>(&self, offset: usize) -> Option<impl Header> {
+        self.get(offset..)?.first_chunk::<N>()
+    }
+
     #[inline(always)]
     fn be8(&self, offset: usize) -> Option<u8> {
         self.get(offset).copied()
@@ -66,6 +109,20 @@ pub enum Fragment {
     First,
     /// Any other part: it has none.
     Later,
+}
+
+impl Fragment {
+    /// From a fragment offset and whether more follow.
+    #[inline(always)]
+    fn of(offset: usize, more: bool) -> Self {
+        if offset != 0 {
+            Self::Later
+        } else if more {
+            Self::First
+        } else {
+            Self::None
+        }
+    }
 }
 
 /// What parsing found. Plain numbers, no references, so that it lives in registers.
@@ -132,29 +189,30 @@ pub fn ethernet<B: Bytes + ?Sized>(frame: &B) -> Result<Layers, Refusal> {
     let mut ethertype = frame.be16(12).ok_or(Refusal::Truncated)?;
     let (mut outer_vlan, mut inner_vlan, mut vlan_tags) = (0, 0, 0);
     if is_vlan(ethertype) {
-        outer_vlan = frame.be16(14).ok_or(Refusal::Truncated)?;
-        ethertype = frame.be16(16).ok_or(Refusal::Truncated)?;
+        let tag = frame.header::<4>(14).ok_or(Refusal::Truncated)?;
+        (outer_vlan, ethertype) = (tag.be16::<0>(), tag.be16::<2>());
         vlan_tags = 1;
         offset = 18;
         if is_vlan(ethertype) {
-            inner_vlan = frame.be16(18).ok_or(Refusal::Truncated)?;
-            ethertype = frame.be16(20).ok_or(Refusal::Truncated)?;
+            let tag = frame.header::<4>(18).ok_or(Refusal::Truncated)?;
+            (inner_vlan, ethertype) = (tag.be16::<0>(), tag.be16::<2>());
             vlan_tags = 2;
             offset = 22;
         }
     }
-    let layers = network(frame, ethertype, offset)?;
+    let layers = network(frame, ethertype, frame.forget(offset))?;
     Ok(Layers { outer_vlan, inner_vlan, vlan_tags, ..layers })
 }
 
 /// Parses from an IP header at `offset`, for link layers that are not Ethernet.
 #[inline(always)]
 pub fn network<B: Bytes + ?Sized>(frame: &B, ethertype: u16, offset: usize) -> Result<Layers, Refusal> {
-    match ethertype {
-        ETHERTYPE_IPV4 => ipv4(frame, offset),
-        ETHERTYPE_IPV6 => ipv6(frame, offset),
-        _ => Err(Refusal::NotIp),
-    }
+    let layers = match ethertype {
+        ETHERTYPE_IPV4 => ipv4(frame, offset)?,
+        ETHERTYPE_IPV6 => ipv6(frame, offset)?,
+        _ => return Err(Refusal::NotIp),
+    };
+    ports(frame, layers)
 }
 
 /// 802.1Q, 802.1ad, and the 0x9100 that older provider bridges use.
@@ -166,48 +224,36 @@ fn is_vlan(ethertype: u16) -> bool {
 /// RFC 791, 3.1.
 #[inline(always)]
 fn ipv4<B: Bytes + ?Sized>(frame: &B, ip: usize) -> Result<Layers, Refusal> {
-    let version_ihl = frame.be8(ip).ok_or(Refusal::Truncated)?;
-    let total_len = frame.be16(ip + 2).ok_or(Refusal::Truncated)?;
-    let fragment = frame.be16(ip + 6).ok_or(Refusal::Truncated)?;
-    let protocol = frame.be8(ip + 9).ok_or(Refusal::Truncated)?;
-    frame.be32(ip + 16).ok_or(Refusal::Truncated)?;
+    let header = frame.header::<20>(ip).ok_or(Refusal::Truncated)?;
+    let (version_ihl, total_len) = (header.be8::<0>(), header.be16::<2>());
+    let (fragment, protocol) = (header.be16::<6>(), header.be8::<9>());
     let header_len = u16::from(version_ihl & 0x0f) * 4;
     if version_ihl >> 4 != 4 || header_len < 20 || total_len < header_len {
         return Err(Refusal::Malformed);
     }
-    let fragment = match (fragment & 0x1fff, fragment & 0x2000) {
-        (0, 0) => Fragment::None,
-        (0, _) => Fragment::First,
-        _ => Fragment::Later,
-    };
-    let layers = Layers {
-        outer_vlan: 0,
-        inner_vlan: 0,
-        vlan_tags: 0,
+    Ok(Layers {
         ip,
         v6: false,
         protocol,
-        fragment,
+        fragment: Fragment::of(usize::from(fragment & 0x1fff), fragment & 0x2000 != 0),
         transport: ip + usize::from(header_len),
         transport_len: total_len - header_len,
-        src_port: 0,
-        dst_port: 0,
-    };
-    ports(frame, layers)
+        ..Layers::NONE
+    })
 }
 
 /// RFC 8200, 3 and 4.
 #[inline(always)]
 fn ipv6<B: Bytes + ?Sized>(frame: &B, ip: usize) -> Result<Layers, Refusal> {
-    let version = frame.be8(ip).ok_or(Refusal::Truncated)?;
-    let mut transport_len = frame.be16(ip + 4).ok_or(Refusal::Truncated)?;
-    let mut protocol = frame.be8(ip + 6).ok_or(Refusal::Truncated)?;
-    frame.be32(ip + 36).ok_or(Refusal::Truncated)?;
+    let header = frame.header::<40>(ip).ok_or(Refusal::Truncated)?;
+    let (version, mut transport_len, mut protocol) =
+        (header.be8::<0>(), header.be16::<4>(), header.be8::<6>());
     if version >> 4 != 6 {
         return Err(Refusal::Malformed);
     }
-    let mut fragment = Fragment::None;
-    let mut transport = ip + 40;
+    // Offset and "more fragments", as one number: zero is whole, as is an atomic fragment (RFC 6946).
+    let mut part = frame.forget(0);
+    let mut transport = frame.forget(ip + 40);
     let mut followed = 0;
     while followed < MAX_EXTENSIONS {
         let extension_len = match protocol {
@@ -215,11 +261,7 @@ fn ipv6<B: Bytes + ?Sized>(frame: &B, ip: usize) -> Result<Layers, Refusal> {
             0 | 43 | 60 => (u16::from(frame.be8(transport + 1).ok_or(Refusal::Truncated)?) + 1) * 8,
             44 => {
                 let field = frame.be16(transport + 2).ok_or(Refusal::Truncated)?;
-                fragment = match (field & 0xfff8, field & 1) {
-                    (0, 0) => Fragment::None, // an atomic fragment (RFC 6946) is a whole datagram
-                    (0, _) => Fragment::First,
-                    _ => Fragment::Later,
-                };
+                part = usize::from(field >> 3 << 1 | field & 1);
                 8
             }
             // Authentication header: length in 4-byte units, minus two (RFC 4302, 2.2).
@@ -234,27 +276,15 @@ fn ipv6<B: Bytes + ?Sized>(frame: &B, ip: usize) -> Result<Layers, Refusal> {
         transport_len -= extension_len;
         followed += 1;
         // What follows a later fragment's header is data, whatever its first byte looks like.
-        if matches!(fragment, Fragment::Later) {
+        if part > 1 {
             break;
         }
     }
-    if matches!(protocol, 0 | 43 | 44 | 51 | 60) && !matches!(fragment, Fragment::Later) {
+    if matches!(protocol, 0 | 43 | 44 | 51 | 60) && part <= 1 {
         return Err(Refusal::TooDeep);
     }
-    let layers = Layers {
-        outer_vlan: 0,
-        inner_vlan: 0,
-        vlan_tags: 0,
-        ip,
-        v6: true,
-        protocol,
-        fragment,
-        transport,
-        transport_len,
-        src_port: 0,
-        dst_port: 0,
-    };
-    ports(frame, layers)
+    let fragment = Fragment::of(part >> 1, part & 1 != 0);
+    Ok(Layers { ip, v6: true, protocol, fragment, transport, transport_len, ..Layers::NONE })
 }
 
 /// Reads the ports where the datagram has them. A transport header that the IP length cannot hold is
@@ -264,16 +294,19 @@ fn ports<B: Bytes + ?Sized>(frame: &B, layers: Layers) -> Result<Layers, Refusal
     if matches!(layers.fragment, Fragment::Later) {
         return Ok(layers);
     }
-    let (needed, last) = match layers.protocol {
-        UDP => (UDP_HEADER, 4),
-        TCP => (TCP_HEADER, 16),
+    let needed = match layers.protocol {
+        UDP => UDP_HEADER,
+        TCP => TCP_HEADER,
         _ => return Ok(layers),
     };
     if layers.transport_len < needed {
         return Err(Refusal::Malformed);
     }
-    let ports = frame.be32(layers.transport).ok_or(Refusal::Truncated)?;
-    frame.be32(layers.transport + last).ok_or(Refusal::Truncated)?;
+    let ports = if needed == UDP_HEADER {
+        frame.header::<8>(layers.transport).ok_or(Refusal::Truncated)?.be32::<0>()
+    } else {
+        frame.header::<20>(layers.transport).ok_or(Refusal::Truncated)?.be32::<0>()
+    };
     #[expect(clippy::cast_possible_truncation, reason = "the halves of a 32-bit load")]
     Ok(Layers { src_port: (ports >> 16) as u16, dst_port: ports as u16, ..layers })
 }

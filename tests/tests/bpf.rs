@@ -22,6 +22,14 @@ const ETHERNET_HEADER: usize = 14;
 /// What the kernel test-runs a classifier on: a whole network header, and no more than a page with headroom.
 const CLASSIFIER_FRAMES: std::ops::RangeInclusive<usize> = ETHERNET_HEADER + 40..=3_000;
 
+/// Instructions that the verifier walked on Linux 6.18 for the program as rustc 1.96 compiles it, with the defaults and
+/// with every port slot in use. Its limit is a million, and what it walks moves with kernel and compiler: the same object
+/// may take several times as many on another one.
+const BUDGET: [(&str, [u32; 2]); 2] =
+    [("voxprobe_xdp", [41_109, 43_269]), ("voxprobe_egress", [45_522, 44_265])];
+/// What any kernel may take: a quarter of the limit.
+const BUDGET_ANYWHERE: u32 = 250_000;
+
 /// The programs of one configuration, and the host's side of it.
 struct Bench {
     capture: LiveCapture,
@@ -284,6 +292,40 @@ fn every_kind_of_frame_gets_its_verdict_and_its_record() {
     let mut bench = Bench::rule(MediaRule::Range);
     for (name, frame, verdict) in table() {
         assert_eq!(bench.check(name, &frame), verdict, "{name}");
+    }
+}
+
+#[test]
+fn the_verifier_walks_no_more_than_its_budget() {
+    if !root_for("the_verifier_walks_no_more_than_its_budget") {
+        return;
+    }
+    let full = Config {
+        sip_ports: [5060, 5080, 5062, 5064, 5066, 5068, 5070, 5072],
+        tls_ports: [5061, 5081, 5063, 5065],
+        media_rule: MediaRule::Announced as u8,
+        ..Config::DEFAULT
+    };
+    let is_6_18 = std::fs::read_to_string("/proc/sys/kernel/osrelease")
+        .is_ok_and(|release| release.starts_with("6.18."));
+    for (index, config) in [Config::DEFAULT, full].into_iter().enumerate() {
+        let (ingress, egress) = Bench::new(config, &[]).capture.verified_instructions().unwrap();
+        for ((program, budget), walked) in BUDGET.into_iter().zip([ingress, egress.unwrap()]) {
+            eprintln!("{program}: {walked} instructions verified, {} budgeted", budget[index]);
+            assert!(walked > 0, "{program}: the kernel does not say");
+            assert!(
+                walked <= BUDGET_ANYWHERE,
+                "{program}: {walked} instructions verified, a quarter of the limit is {BUDGET_ANYWHERE}; find the \
+                 state that multiplies the rest (kernel/opaque.rs says how to make it one)"
+            );
+            let most = budget[index] + budget[index] / 4;
+            assert!(
+                !is_6_18 || walked <= most,
+                "{program}: {walked} instructions verified, more than {} + 25 %: find the state that multiplies the \
+                 rest (kernel/opaque.rs says how to make it one), or raise the budget and say why in the commit",
+                budget[index]
+            );
+        }
     }
 }
 

@@ -3,7 +3,9 @@
 //! The verifier admits a load only if it saw a comparison that bounds it, on the same register, on every path.
 //! Each load therefore carries its own check; [`Memory::window`] is one check for a whole header.
 
-use probe_ebpf::parse::{Bytes, FORGOTTEN};
+use probe_ebpf::parse::{Bytes, FORGOTTEN, Header};
+
+use super::opaque::{forget, opaque};
 
 /// Bytes copied for a frame whose headers are in several pieces. Ethernet, two tags, IPv4 with all options,
 /// UDP, RTP with all contributors and what the fingerprint hashes: 14 + 8 + 60 + 8 + 72 + 32 = 194.
@@ -32,6 +34,23 @@ impl<const N: usize> Window<N> {
     }
 }
 
+impl<const N: usize> Header for Window<N> {
+    #[inline(always)]
+    fn be8<const AT: usize>(&self) -> u8 {
+        self.read::<u8, AT>()
+    }
+
+    #[inline(always)]
+    fn be16<const AT: usize>(&self) -> u16 {
+        u16::from_be(self.read::<u16, AT>())
+    }
+
+    #[inline(always)]
+    fn be32<const AT: usize>(&self) -> u32 {
+        u32::from_be(self.read::<u32, AT>())
+    }
+}
+
 /// Types of which any bit pattern is a value.
 ///
 /// # Safety
@@ -51,8 +70,8 @@ unsafe impl Plain for u32 {}
 pub(crate) struct Linear {
     pub(crate) start: *const u8,
     pub(crate) end: *const u8,
-    /// Any number that the verifier does not know.
-    pub(crate) unknown: usize,
+    /// Any number that the verifier does not know, in all 64 bits.
+    pub(crate) unknown: u64,
 }
 
 impl Memory for Linear {
@@ -78,16 +97,8 @@ impl Memory for Linear {
 pub(crate) struct Copied {
     pub(crate) bytes: *const [u8; COPIED_HEAD],
     pub(crate) len: usize,
-    /// Any number that the verifier does not know.
-    pub(crate) unknown: usize,
-}
-
-/// See [`Bytes::forget`]. Mixing an unknown number in and out again leaves the value and erases what the
-/// verifier knew; the mask gives it a bound again.
-#[inline(always)]
-fn forget(offset: usize, unknown: usize) -> usize {
-    let mixed = core::hint::black_box(offset ^ unknown);
-    (mixed ^ unknown) & (FORGOTTEN - 1)
+    /// Any number that the verifier does not know, in all 64 bits.
+    pub(crate) unknown: u64,
 }
 
 impl Memory for Copied {
@@ -96,7 +107,7 @@ impl Memory for Copied {
         // Bounded by the memory, not by `len`: the verifier cannot relate the two and would follow both ways of
         // every comparison. Whoever parses compares the end of what was parsed with `len`, once. Opaque, so that
         // the comparison is made on the register that is used.
-        let offset = core::hint::black_box(offset);
+        let offset = opaque(offset as u64) as usize;
         if offset > COPIED_HEAD - N {
             return None;
         }
@@ -111,6 +122,11 @@ impl Memory for Copied {
 
 impl Bytes for Linear {
     #[inline(always)]
+    fn header<const N: usize>(&self, offset: usize) -> Option<impl Header> {
+        self.window::<N>(offset)
+    }
+
+    #[inline(always)]
     fn be8(&self, offset: usize) -> Option<u8> {
         self.window::<1>(offset).map(|w| w.read::<u8, 0>())
     }
@@ -127,12 +143,17 @@ impl Bytes for Linear {
 
     #[inline(always)]
     fn forget(&self, offset: usize) -> usize {
-        forget(offset, self.unknown)
+        forget(offset as u64, self.unknown) as usize & (FORGOTTEN - 1)
     }
 }
 
 impl Bytes for Copied {
     #[inline(always)]
+    fn header<const N: usize>(&self, offset: usize) -> Option<impl Header> {
+        self.window::<N>(offset)
+    }
+
+    #[inline(always)]
     fn be8(&self, offset: usize) -> Option<u8> {
         self.window::<1>(offset).map(|w| w.read::<u8, 0>())
     }
@@ -149,6 +170,6 @@ impl Bytes for Copied {
 
     #[inline(always)]
     fn forget(&self, offset: usize) -> usize {
-        forget(offset, self.unknown)
+        forget(offset as u64, self.unknown) as usize & (FORGOTTEN - 1)
     }
 }

@@ -9,6 +9,7 @@ use probe_ebpf::record::{COUNTER_ENTRIES, Counters, MAX_PACKET, MediaHead4, Pack
 use probe_ebpf::{Config, EndpointKey, Endpoints};
 
 use super::frame::COPIED_HEAD;
+use super::opaque::forget;
 
 /// The run's configuration, written by the loader before the verifier sees the program.
 #[unsafe(no_mangle)]
@@ -69,44 +70,50 @@ impl Endpoints for Announced {
 /// Which tap a frame came through.
 #[derive(Clone, Copy)]
 pub(crate) struct Tap {
-    /// Index in [`Config::ifindex`], or `None` if the interface is not there.
-    pub(crate) interface: Option<u8>,
+    /// Index in [`Config::ifindex`], or [`point::UNKNOWN`] if the interface is not there.
+    interface: u8,
     /// Leaving the host?
-    pub(crate) egress: bool,
+    egress: bool,
 }
 
 impl Tap {
     /// Finds the tap of an interface. The list ends at its first zero.
     #[inline(always)]
-    pub(crate) fn find(ifindex: u32, egress: bool) -> Self {
+    pub(crate) fn find(ifindex: u32, egress: bool, any: u64) -> Self {
+        let mut found = point::UNKNOWN;
         let mut index = 0;
         for &configured in &config().ifindex {
             if configured == 0 {
                 break;
             }
             if configured == ifindex {
-                return Self { interface: Some(index), egress };
+                found = index;
+                break;
             }
             index += 1;
         }
-        Self { interface: None, egress }
+        // All that follows is the same for every interface.
+        let interface = forget(u64::from(found), any) as u8 & (point::INTERFACE | point::UNKNOWN);
+        Self { interface, egress }
+    }
+
+    /// Is it none of the configured ones?
+    #[inline(always)]
+    pub(crate) fn is_unknown(self) -> bool {
+        self.interface & point::UNKNOWN != 0
     }
 
     /// The [`point`] byte of this tap's records, without the bits about tags.
     #[inline(always)]
     pub(crate) fn point(self) -> u8 {
-        let egress = if self.egress { point::EGRESS } else { 0 };
-        self.interface.unwrap_or(point::UNKNOWN) | egress
+        self.interface | if self.egress { point::EGRESS } else { 0 }
     }
 
     /// This CPU's counters of this tap.
     #[inline(always)]
     pub(crate) fn counters(self) -> Option<*mut Counters> {
-        let index = match self.interface {
-            Some(interface) => u32::from(interface) * 2 + u32::from(self.egress),
-            None => COUNTER_ENTRIES as u32 - 1,
-        };
-        COUNTERS.get_ptr_mut(index)
+        let entry = u32::from(self.interface) * 2 + u32::from(self.egress);
+        COUNTERS.get_ptr_mut(entry.min(COUNTER_ENTRIES as u32 - 1))
     }
 }
 

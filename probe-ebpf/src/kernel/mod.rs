@@ -5,18 +5,20 @@
 
 mod frame;
 mod maps;
+mod opaque;
 mod record;
 mod source;
 
 use aya_ebpf::EbpfContext;
 use aya_log_ebpf::warn;
 use probe_ebpf::classify::VERDICTS;
-use probe_ebpf::parse::{self, Layers, TCP, UDP};
+use probe_ebpf::parse::{self, FORGOTTEN, Fragment, Layers, TCP, UDP};
 use probe_ebpf::record::{HASHED_PAYLOAD, KERNEL_LOSSES};
 use probe_ebpf::{Verdict, classify};
 
 use self::frame::{COPIED_HEAD, Copied, Memory};
 use self::maps::{Announced, Tap, config};
+use self::opaque::{forget, opaque, unknown};
 use self::source::Source;
 
 /// Headers without which a frame in pieces is not judged: Ethernet with two tags, IPv6.
@@ -26,23 +28,105 @@ const ETHERNET_AND_IPV6: usize = 14 + 8 + 40;
 #[inline(always)]
 pub(crate) fn observe<S: Source + EbpfContext>(source: &S) {
     let frame = source.linear();
-    let (verdict, layers) = judge(&frame);
-    if is_beyond(&frame, verdict, &layers) {
-        let wire_len = source.wire_len();
-        if wire_len as usize > frame.len() {
-            return observe_copied(source, wire_len);
-        }
+    let judged = judge(&frame, frame.unknown);
+    let news = if is_beyond(&frame, judged) && source.wire_len() as usize > frame.len() {
+        observe_copied(source)
+    } else {
+        account(source, &frame, judged, frame.unknown)
+    };
+    if news.0 != 0 {
+        warn_of(source, News(forget(news.0, frame.unknown)));
     }
-    account(source, &frame, verdict, &layers);
 }
 
-/// The shared parser and classifier. Layers are zero, not absent, where the parser refused: an `Option` would
-/// let the compiler read them before it looks whether they are there, and the verifier refuses that.
+/// The shared parser and classifier.
 #[inline(always)]
-fn judge<M: Memory>(frame: &M) -> (Verdict, Layers) {
+fn judge<M: Memory>(frame: &M, any: u64) -> Judged {
     match parse::ethernet(frame) {
-        Ok(layers) => (classify(frame, &layers, config(), &Announced), layers),
-        Err(refusal) => (refusal.into(), Layers::NONE),
+        Ok(layers) => {
+            let parsed = Judged::parsed(&layers, any);
+            let ports = forget(u64::from(layers.src_port) << 16 | u64::from(layers.dst_port), any);
+            let layers = Layers { src_port: (ports >> 16) as u16, dst_port: ports as u16, ..parsed.layers() };
+            parsed.with(classify(frame, &layers, config(), &Announced), any)
+        }
+        Err(refusal) => Judged::refused(refusal.into(), any),
+    }
+}
+
+/// A verdict and the layers that it rests on, in one register. Here the many ways to come to a verdict meet: what
+/// is read out of this word, the verifier has never seen before.
+#[derive(Clone, Copy)]
+struct Judged(u64);
+
+impl Judged {
+    const VERDICT: u64 = 0xf;
+    const V6: u64 = 1 << 4;
+
+    /// Without a branch: each would double the ways that the verifier walks to here.
+    #[inline(always)]
+    fn parsed(layers: &Layers, any: u64) -> Self {
+        let word = u64::from(layers.v6) << 4
+            | (layers.fragment as u64) << 5
+            | (layers.ip as u64) << 8
+            | (layers.transport as u64) << 16
+            | u64::from(layers.transport_len) << 32
+            | u64::from(layers.protocol) << 48;
+        Self(forget(word, any))
+    }
+
+    #[inline(always)]
+    fn with(self, verdict: Verdict, any: u64) -> Self {
+        Self(forget(self.0 | verdict as u64, any))
+    }
+
+    /// Without layers.
+    #[inline(always)]
+    fn refused(verdict: Verdict, any: u64) -> Self {
+        Self(forget(verdict as u64, any))
+    }
+
+    #[inline(always)]
+    fn verdict(self) -> u8 {
+        (self.0 & Self::VERDICT) as u8
+    }
+
+    #[inline(always)]
+    fn is(self, verdict: Verdict) -> bool {
+        self.0 & Self::VERDICT == verdict as u64
+    }
+
+    #[inline(always)]
+    fn protocol(self) -> u8 {
+        (self.0 >> 48) as u8
+    }
+
+    #[inline(always)]
+    fn transport(self) -> usize {
+        (self.0 >> 16) as usize & (FORGOTTEN - 1)
+    }
+
+    #[inline(always)]
+    fn transport_len(self) -> u16 {
+        (self.0 >> 32) as u16
+    }
+
+    /// All but the ports and the tags.
+    #[inline(always)]
+    fn layers(self) -> Layers {
+        let fragment = match (self.0 >> 5) & 3 {
+            0 => Fragment::None,
+            1 => Fragment::First,
+            _ => Fragment::Later,
+        };
+        Layers {
+            ip: (self.0 >> 8) as usize & 0x1f,
+            v6: self.0 & Self::V6 != 0,
+            protocol: self.protocol(),
+            fragment,
+            transport: self.transport(),
+            transport_len: self.transport_len(),
+            ..Layers::NONE
+        }
     }
 }
 
@@ -51,75 +135,99 @@ fn judge<M: Memory>(frame: &M) -> (Verdict, Layers) {
 /// Only then is it worth asking whether there are more: a driver may leave as little as the link header in
 /// the linear part.
 #[inline(always)]
-fn is_beyond<M: Memory>(frame: &M, verdict: Verdict, layers: &Layers) -> bool {
-    if layers.protocol != UDP {
-        return matches!(verdict, Verdict::Truncated);
-    }
-    // UDP header, RTP header, and what the fingerprint may hash.
-    let media = usize::from(layers.transport_len).min(8 + 12 + HASHED_PAYLOAD);
-    layers.transport + media > frame.len()
+fn is_beyond<M: Memory>(frame: &M, judged: Judged) -> bool {
+    let needed = if judged.protocol() == UDP {
+        // UDP header, RTP header, and what the fingerprint may hash.
+        judged.transport() + usize::from(judged.transport_len()).min(8 + 12 + HASHED_PAYLOAD)
+    } else if judged.is(Verdict::Truncated) {
+        usize::MAX
+    } else {
+        0
+    };
+    opaque(needed as u64) as usize > frame.len()
 }
 
-/// The same with the frame's first bytes copied to scratch memory, for frames in pieces. Rare.
-#[inline(always)]
-fn observe_copied<S: Source + EbpfContext>(source: &S, wire_len: u32) {
-    let Some(head) = maps::head() else { return };
+/// The same with the frame's first bytes copied to scratch memory, for frames in pieces. Rare, and out of line: the
+/// verifier then finds nothing alive in the caller that would make one way to here differ from another.
+#[inline(never)]
+fn observe_copied<S: Source + EbpfContext>(source: &S) -> News {
+    let Some(head) = maps::head() else { return News::NONE };
     // Opaque for the same reason as in `record::packet`.
-    let len = core::hint::black_box(wire_len.min(COPIED_HEAD as u32));
+    let len = opaque(u64::from(source.wire_len().min(COPIED_HEAD as u32))) as u32;
     if len == 0 || len > COPIED_HEAD as u32 {
-        return;
+        return News::NONE;
     }
     // SAFETY: `head` is this CPU's map value of COPIED_HEAD bytes, and `len` was compared with that and zero.
     let copied = unsafe { source.copy_to(head.cast(), len) };
     let len = if copied { len as usize } else { 0 };
-    let frame = Copied { bytes: head, len, unknown: source.ifindex() as usize };
-    let (verdict, layers) = judge(&frame);
+    let frame = Copied { bytes: head, len, unknown: unknown(source.ifindex()) };
+    let judged = judge(&frame, frame.unknown);
     // What the verdict rests on: network headers, and of UDP and TCP what a record or the classifier reads.
-    let transport = match layers.protocol {
-        UDP | TCP => usize::from(layers.transport_len).min(20),
-        _ => 0,
-    };
-    let is_whole = layers.transport + transport <= len && len >= ETHERNET_AND_IPV6;
-    account(source, &frame, if is_whole { verdict } else { Verdict::Truncated }, &layers);
+    let transport =
+        if matches!(judged.protocol(), UDP | TCP) { usize::from(judged.transport_len()).min(20) } else { 0 };
+    let is_whole = judged.transport() + transport <= len && len >= ETHERNET_AND_IPV6;
+    let judged = if is_whole { judged } else { Judged::refused(Verdict::Truncated, frame.unknown) };
+    account(source, &frame, judged, frame.unknown)
 }
 
 /// Counts the frame under its verdict and, if it matched, hands it over or counts the loss.
 #[inline(always)]
-fn account<S: Source + EbpfContext, M: Memory>(source: &S, frame: &M, verdict: Verdict, layers: &Layers) {
-    let tap = Tap::find(source.ifindex(), S::EGRESS);
-    let Some(counters) = tap.counters() else { return };
+fn account<S: Source, M: Memory>(source: &S, frame: &M, judged: Judged, any: u64) -> News {
+    let tap = Tap::find(source.ifindex(), S::EGRESS, any);
+    let Some(counters) = tap.counters() else { return News::NONE };
     // The compiler knows that a verdict is below VERDICTS and would drop the check; the verifier does not.
-    let number = core::hint::black_box(verdict as usize);
+    let number = opaque(u64::from(judged.verdict())) as usize;
     if number >= VERDICTS {
-        return;
+        return News::NONE;
     }
     // SAFETY: a value of this CPU's own, in bounds by the check above.
     let count = unsafe { &mut (&mut (*counters).verdicts)[number] };
-    if *count == 0 && tap.interface.is_none() {
-        warn!(source, "a frame came through interface {}, which is not configured", source.ifindex());
-    }
+    let news = if *count == 0 && tap.is_unknown() { News::UNKNOWN_INTERFACE } else { News::NONE };
     *count += 1;
-    if !verdict.is_matched() {
-        return;
+    if number < Verdict::SipUdp as usize {
+        return news;
     }
     let wire_len = source.wire_len();
     // SAFETY: a value of this CPU's own.
     unsafe { (*counters).matched_bytes += u64::from(wire_len) };
-    let handed_over = if matches!(verdict, Verdict::Rtp) {
-        record::media(source, frame, tap, layers)
+    let handed_over = if judged.is(Verdict::Rtp) {
+        record::media(source, frame, tap, &Layers { protocol: UDP, ..judged.layers() }, any)
     } else {
-        record::packet(source, tap, verdict, wire_len, counters)
+        record::packet(source, tap, judged.verdict(), wire_len, counters)
     };
-    if let Err(loss) = handed_over {
-        let number = core::hint::black_box(loss as usize);
-        if number >= KERNEL_LOSSES {
-            return;
-        }
-        // SAFETY: as above.
-        let lost = unsafe { &mut (&mut (*counters).losses)[number] };
-        if *lost == 0 {
-            warn!(source, "first frame lost on this CPU, cause {} of KernelLoss", number as u32);
-        }
-        *lost += 1;
+    let Err(loss) = handed_over else { return news };
+    let number = forget(loss as u64, any) as usize;
+    if number >= KERNEL_LOSSES {
+        return news;
+    }
+    // SAFETY: as above.
+    let lost = unsafe { &mut (&mut (*counters).losses)[number] };
+    *lost += 1;
+    if *lost == 1 { news.and_first_loss(number) } else { news }
+}
+
+/// What is worth a line in the log: nearly always nothing, which is zero.
+#[derive(Clone, Copy)]
+struct News(u64);
+
+impl News {
+    const NONE: Self = Self(0);
+    const UNKNOWN_INTERFACE: Self = Self(1);
+    const FIRST_LOSS: u64 = 2;
+
+    #[inline(always)]
+    fn and_first_loss(self, cause: usize) -> Self {
+        Self(self.0 | Self::FIRST_LOSS | (cause as u64) << 8)
+    }
+}
+
+/// Out of line, and called from one place: formatting is long, and happens once.
+#[inline(never)]
+fn warn_of<S: Source + EbpfContext>(source: &S, news: News) {
+    if news.0 & News::UNKNOWN_INTERFACE.0 != 0 {
+        warn!(source, "a frame came through interface {}, which is not configured", source.ifindex());
+    }
+    if news.0 & News::FIRST_LOSS != 0 {
+        warn!(source, "first frame lost on this CPU, cause {} of KernelLoss", (news.0 >> 8) as u32);
     }
 }

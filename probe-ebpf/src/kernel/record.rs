@@ -7,14 +7,15 @@
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::helpers::generated::bpf_ringbuf_output;
+use probe_ebpf::fingerprint;
 use probe_ebpf::parse::Layers;
 use probe_ebpf::record::{
     Counters, KernelLoss, MAX_PACKET, MediaCommon, MediaHead4, MediaHead6, PacketHead, kind, point,
 };
-use probe_ebpf::{Verdict, fingerprint};
 
 use super::frame::Memory;
 use super::maps::{self, Tap};
+use super::opaque::{forget, opaque};
 use super::source::Source;
 
 /// Hands over the head of an RTP packet.
@@ -24,22 +25,23 @@ pub(crate) fn media<S: Source, M: Memory>(
     frame: &M,
     tap: Tap,
     layers: &Layers,
+    any: u64,
 ) -> Result<(), KernelLoss> {
-    let tags = Tags::of(source, layers);
     let fingerprint = fingerprint::of_rtp(frame, layers).ok_or(KernelLoss::CopyFailed)?;
     let flags = if fingerprint.hashed { kind::HASHED } else { 0 };
     let ethernet = frame.window::<14>(0).ok_or(KernelLoss::CopyFailed)?;
+    let tags = Tags::of(source, frame, layers, any);
     let udp = frame.window::<20>(layers.transport).ok_or(KernelLoss::CopyFailed)?;
     let ring = maps::ring().ok_or(KernelLoss::NoRing)?;
     let common = MediaCommon {
         time_ns: 0,
         kind: flags,
-        point: tap.point() | tags.point,
-        outer_vlan: tags.outer,
+        point: tap.point() | tags.point(),
+        outer_vlan: tags.outer(),
         udp_len: u16::from_be(udp.read::<u16, 4>()),
         fingerprint: fingerprint.value,
-        src_port: layers.src_port,
-        dst_port: layers.dst_port,
+        src_port: u16::from_be(udp.read::<u16, 0>()),
+        dst_port: u16::from_be(udp.read::<u16, 2>()),
         ip_id: 0,
         ttl: 0,
         tos: 0,
@@ -70,8 +72,8 @@ pub(crate) fn media<S: Source, M: Memory>(
                 ip.read::<u32, 32>(),
                 ip.read::<u32, 36>(),
             ),
-            inner_vlan: tags.inner.unwrap_or(0),
-            inner_tagged: u16::from(tags.inner.is_some()),
+            inner_vlan: tags.inner(),
+            inner_tagged: u16::from(tags.has_inner()),
             flow_label: first & 0x000f_ffff,
         });
         entry.submit(u64::from(BPF_RB_NO_WAKEUP));
@@ -87,13 +89,15 @@ pub(crate) fn media<S: Source, M: Memory>(
         ..common
     };
     let (src, dst) = (ip.read::<u32, 12>(), ip.read::<u32, 16>());
-    if let Some(inner) = tags.inner {
+    if tags.has_inner() {
+        // Opaque, or the compiler calls a function to fill in zeros, byte by byte.
+        let zero = opaque(0) as u32;
         let mut entry = ring.reserve_untyped::<MediaHead6>(0).ok_or(KernelLoss::RingFull)?;
         entry.write(MediaHead6 {
             common: MediaCommon { time_ns: now_ns(), kind: common.kind | kind::MEDIA4_TWO_TAGS, ..common },
-            src: address(src, 0, 0, 0),
-            dst: address(dst, 0, 0, 0),
-            inner_vlan: inner,
+            src: address(src, zero, zero, zero),
+            dst: address(dst, zero, zero, zero),
+            inner_vlan: tags.inner(),
             inner_tagged: 1,
             flow_label: 0,
         });
@@ -115,7 +119,7 @@ pub(crate) fn media<S: Source, M: Memory>(
 pub(crate) fn packet<S: Source>(
     source: &S,
     tap: Tap,
-    verdict: Verdict,
+    verdict: u8,
     wire_len: u32,
     counters: *mut Counters,
 ) -> Result<(), KernelLoss> {
@@ -123,7 +127,7 @@ pub(crate) fn packet<S: Source>(
     let scratch = maps::scratch().ok_or(KernelLoss::CopyFailed)?;
     // Opaque, so that the comparison below is made on the very register that is passed on: the compiler knows
     // the bound already, the verifier has to see it.
-    let captured_len = core::hint::black_box(wire_len.min(MAX_PACKET as u32));
+    let captured_len = opaque(u64::from(wire_len.min(MAX_PACKET as u32))) as u32;
     if captured_len == 0 || captured_len > MAX_PACKET as u32 {
         return Err(KernelLoss::CopyFailed);
     }
@@ -145,7 +149,7 @@ pub(crate) fn packet<S: Source>(
     head.wire_len = wire_len;
     head.captured_len = captured_len;
     // `reserved` is zero since the map was made, and nobody writes it.
-    head.verdict = verdict as u8;
+    head.verdict = verdict;
     // SAFETY: MAX_PACKET bytes follow the head, and `captured_len` was compared with that and zero.
     if !unsafe { source.copy_to((&raw mut (*scratch).bytes).cast(), captured_len) } {
         return Err(KernelLoss::CopyFailed);
@@ -163,29 +167,61 @@ pub(crate) fn packet<S: Source>(
     if output == 0 { Ok(()) } else { Err(KernelLoss::RingFull) }
 }
 
-/// The VLAN tags of a frame, those in its bytes and the one beside them, outermost first.
+/// The VLAN tags of a frame, those in its bytes and the one beside them, outermost first: bits for the record's
+/// `point`, whether there is an inner one, and the tags, in one register.
 #[derive(Clone, Copy)]
-struct Tags {
-    /// Bits for the record's `point`.
-    point: u8,
-    outer: u16,
-    inner: Option<u16>,
-}
+struct Tags(u64);
 
 impl Tags {
-    /// A third tag, possible only where one is offloaded, is not recorded.
+    const INNER: u64 = 1 << 8;
+
+    /// Reads them again, where the IP header's offset says that there are any: carried along from the parser they
+    /// would take registers from every frame. A third tag, possible only where one is offloaded, is not recorded.
     #[inline(always)]
-    fn of<S: Source>(source: &S, layers: &Layers) -> Self {
-        let in_frame = layers.vlan_tags;
-        if let Some(tag) = source.offloaded_tag() {
-            let inner = (in_frame > 0).then_some(layers.outer_vlan);
-            return Self { point: point::TAGGED | point::TAG_OFFLOADED, outer: tag, inner };
-        }
-        Self {
-            point: if in_frame > 0 { point::TAGGED } else { 0 },
-            outer: layers.outer_vlan,
-            inner: (in_frame > 1).then_some(layers.inner_vlan),
-        }
+    fn of<S: Source, M: Memory>(source: &S, frame: &M, layers: &Layers, any: u64) -> Self {
+        // What stands before an IP header that was parsed is there.
+        let tag = |offset| u64::from(frame.be16(offset).unwrap_or(0));
+        let (in_frame, first, second) = match layers.ip {
+            ..=14 => (0, 0, 0),
+            15..=18 => (1, tag(14), 0),
+            _ => (2, tag(14), tag(18)),
+        };
+        let word = match source.offloaded_tag() {
+            Some(beside) => {
+                let inner = if in_frame > 0 { Self::INNER } else { 0 };
+                u64::from(point::TAGGED | point::TAG_OFFLOADED)
+                    | inner
+                    | u64::from(beside) << 16
+                    | first << 32
+            }
+            None => {
+                let tagged = if in_frame > 0 { u64::from(point::TAGGED) } else { 0 };
+                let inner = if in_frame > 1 { Self::INNER } else { 0 };
+                tagged | inner | first << 16 | second << 32
+            }
+        };
+        // One way from here on, whatever tags there are.
+        Self(forget(word, any))
+    }
+
+    #[inline(always)]
+    fn point(self) -> u8 {
+        self.0 as u8
+    }
+
+    #[inline(always)]
+    fn has_inner(self) -> bool {
+        self.0 & Self::INNER != 0
+    }
+
+    #[inline(always)]
+    fn outer(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
+    #[inline(always)]
+    fn inner(self) -> u16 {
+        (self.0 >> 32) as u16
     }
 }
 

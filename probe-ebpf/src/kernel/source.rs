@@ -5,6 +5,7 @@ use aya_ebpf::helpers::generated::{bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf
 use aya_ebpf::programs::{TcContext, XdpContext};
 
 use super::frame::Linear;
+use super::opaque::unknown;
 
 /// A frame as a program type presents it.
 pub(crate) trait Source {
@@ -39,7 +40,7 @@ impl Source for XdpContext {
         Linear {
             start: self.data() as *const u8,
             end: self.data_end() as *const u8,
-            unknown: self.ifindex() as usize,
+            unknown: unknown(self.ifindex()),
         }
     }
 
@@ -76,7 +77,7 @@ impl Source for TcContext {
         Linear {
             start: self.data() as *const u8,
             end: self.data_end() as *const u8,
-            unknown: self.ifindex() as usize,
+            unknown: unknown(self.ifindex()),
         }
     }
 
