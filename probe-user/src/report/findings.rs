@@ -443,7 +443,7 @@ fn nothing_there(report: &Report) -> Option<Finding> {
                     format!("{} frames look like", words::thousands(alike))
                 }
             ),
-            detail: format!("{} were read; there is no SIP.", words::count(report.capture.packets, "frame")),
+            detail: format!("Of {} read, none is SIP.", words::count(report.capture.packets, "frame")),
             advice: "list them as they are with --rtp any".to_owned(),
             evidence: Vec::new(),
         });
