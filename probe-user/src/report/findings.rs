@@ -246,19 +246,30 @@ fn interrupted(report: &Report) -> Option<Finding> {
         |stream: &&StreamReport| stream.interruptions.iter().any(|found| found.gap.is_silence());
     let count = report.streams.iter().filter(interrupted).count() as u64;
     let is_pause = gap.missing == 0 && !gap.restarted;
-    let why = if gap.restarted && gap.timestamp_ran_on() {
-        "The numbering jumped across it: the sender restarted, or 3,000 packets or more were lost. The timestamp ran \
-         on meanwhile, so it is loss."
-    } else if gap.restarted {
-        "The numbering jumped across it: the sender restarted, or 3,000 packets or more were lost."
-    } else if is_pause {
-        "No sequence number is missing across it: the sender paused, as at hold or transfer, and nothing was lost."
-    } else if stream.loss_is_upper_bound {
-        "Sequence numbers are missing across it, but the probe itself lost frames and may have made the hole."
-    } else {
-        "Sequence numbers are missing across it: the packets were sent and did not arrive here."
+    // A jump counts no packet as lost, so the stream itself does not know that it is in doubt.
+    let is_doubted = stream.loss_is_upper_bound || own_losses(report) > 0;
+    let why = match (gap.restarted, is_doubted) {
+        _ if is_pause => {
+            "No sequence number is missing across it: the sender paused, as at hold or transfer, and nothing was lost."
+        }
+        (true, true) => {
+            "The numbering jumped across it, but the probe itself lost frames and may have made the hole."
+        }
+        (true, false) if gap.timestamp_ran_on() => {
+            "The numbering jumped across it: the sender restarted, or 3,000 packets or more were lost. The timestamp \
+             ran on meanwhile, so it is loss."
+        }
+        (true, false) => {
+            "The numbering jumped across it: the sender restarted, or 3,000 packets or more were lost."
+        }
+        (false, true) => {
+            "Sequence numbers are missing across it, but the probe itself lost frames and may have made the hole."
+        }
+        (false, false) => {
+            "Sequence numbers are missing across it: the packets were sent and did not arrive here."
+        }
     };
-    let severity = if is_pause || stream.loss_is_upper_bound { Severity::Info } else { Severity::Warn };
+    let severity = if is_pause || is_doubted { Severity::Info } else { Severity::Warn };
     if let Some(moment) = began_at {
         return Some(Finding {
             id: "gap-at-transfer",
@@ -392,10 +403,16 @@ fn authentication(report: &Report) -> Option<Finding> {
     })
 }
 
+/// Frames that the probe itself lost.
+fn own_losses(report: &Report) -> u64 {
+    let count = |loss: Loss| report.capture.losses.get(loss.name()).copied().unwrap_or(0);
+    Loss::ALL.into_iter().filter(|loss| loss.is_own()).map(count).sum()
+}
+
 fn lost_by_the_probe(report: &Report) -> Option<Finding> {
     let own = || Loss::ALL.into_iter().filter(|loss| loss.is_own());
     let count = |loss: &Loss| report.capture.losses.get(loss.name()).copied().unwrap_or(0);
-    let lost: u64 = own().map(|loss| count(&loss)).sum();
+    let lost = own_losses(report);
     let worst = own().max_by_key(count)?;
     (lost > 0).then(|| Finding {
         id: "loss-made-by-the-capture",
@@ -507,6 +524,18 @@ mod tests {
             let finding = found(&report, "stream-interrupted");
             assert_eq!(finding.severity, Severity::Warn);
             assert!(finding.title.contains("1.00 s") && finding.detail.contains(says), "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn a_hole_that_the_probe_may_have_made_is_not_held_against_the_network() {
+        for (missing, restarted) in [(40, false), (0, true)] {
+            let mut report = report(vec![interrupted(1.0, missing, restarted)]);
+            report.capture.losses.insert(Loss::RingFull.name(), 7);
+            let findings = find(&report);
+            let finding = findings.iter().find(|finding| finding.id == "stream-interrupted").unwrap();
+            assert_eq!(finding.severity, Severity::Info);
+            assert!(finding.detail.contains("the probe itself lost frames"), "{}", finding.detail);
         }
     }
 
