@@ -43,6 +43,10 @@ fn routed(packet: &Datagram) -> Datagram {
     }
 }
 
+fn sent_again(packet: &Datagram) -> Datagram {
+    Datagram { ip_id: 0, ..packet.clone() }
+}
+
 fn tagged(packet: &Datagram) -> Datagram {
     packet.clone().vlan(42)
 }
@@ -263,8 +267,13 @@ fn two_taps_are_told_from_congestion_and_from_retransmission() {
 
 #[test]
 fn every_cause_of_this_version_is_named() {
-    let causes: [(SecondTap, &str); 4] =
-        [(other_port, "l2-mirror"), (tagged, "vlan"), (routed, "routed"), (Datagram::clone, "same-point")];
+    let causes: [(SecondTap, &str); 5] = [
+        (other_port, "l2-mirror"),
+        (tagged, "vlan"),
+        (routed, "routed"),
+        (sent_again, "sent-twice"),
+        (Datagram::clone, "same-point"),
+    ];
     for (tap, cause) in causes {
         let story = Story::new(&[tap]);
         story.check(&story.analyse(cause, &Options::default()), cause);
@@ -311,4 +320,49 @@ fn a_capture_cut_into_files_reads_as_one() {
             assert_eq!(parts.pointer(pointer), whole.pointer(pointer), "{pointer} with a cut after {cut}");
         }
     }
+}
+
+#[test]
+fn files_that_overlap_in_time_are_noted() {
+    let story = Story::new(&[re_emitted]);
+    let (first, second) = story.frames.split_at(story.frames.len() / 2);
+    let paths = [scratch("late"), scratch("early")];
+    fs::write(&paths[0], Writer::PCAP_NG.file(second)).unwrap();
+    fs::write(&paths[1], Writer::PCAP_NG.file(first)).unwrap();
+    let notes = |paths: &[PathBuf]| analyze(paths, &Options::default(), |_, _| ()).unwrap().capture.notes;
+    let (wrong, right) = (notes(&paths), notes(&[paths[1].clone(), paths[0].clone()]));
+    for path in &paths {
+        fs::remove_file(path).unwrap();
+    }
+    assert_eq!(right, [""; 0]);
+    assert_eq!(wrong.len(), 1);
+    assert!(wrong[0].contains("-early.pcapng: begins before") && wrong[0].contains("mergecap"), "{wrong:?}");
+}
+
+#[test]
+fn of_more_streams_than_there_is_room_for_each_is_listed_or_noted() {
+    let (streams, room) = (5_000_u32, 100_usize);
+    let mut frames = Vec::new();
+    for ssrc in 0..streams {
+        for seq in 0..2 {
+            let packet = rtp().seq(seq).ssrc(ssrc).payload(&[7; 160]).over(udp()).ports(16_384, 20_002);
+            frames.push((START_NS + u64::from(ssrc) * 1_000 + u64::from(seq), packet.ethernet()));
+        }
+    }
+    let path = scratch("flood");
+    fs::write(&path, Writer::PCAP_NG.file(&frames)).unwrap();
+    for shards in [1, 4] {
+        let options = Options { max_streams: room, shards, ..Options::default() };
+        let report = analyze(std::slice::from_ref(&path), &options, |_, _| ()).unwrap();
+        // One flow is on one shard, which has its part of the room; evicted ones have the whole again.
+        let held = room / shards;
+        assert_eq!(report.streams.len(), held + room);
+        let evicted = streams as usize - held;
+        let notes = &report.capture.notes;
+        assert_eq!(notes.len(), 2, "{notes:?}");
+        assert!(notes[0].starts_with(&format!("{evicted} streams had to make room")), "{notes:?}");
+        assert!(notes[1].starts_with(&format!("{} of the streams", evicted - room)), "{notes:?}");
+        assert_eq!(report.capture.analysed, u64::from(streams) * 2);
+    }
+    fs::remove_file(&path).unwrap();
 }

@@ -15,8 +15,10 @@ pub enum Cause {
     Vlan,
     /// The TTL differs: before and after a router.
     Routed,
-    /// The IP header was written anew, not forwarded: IP ID differs, TTL equal.
+    /// The IP header was written anew, not forwarded: IP ID differs, TTL equal, and it was seen elsewhere, too.
     ReEmitted,
+    /// The IP ID alone differs, at the same place: it was sent twice.
+    SentTwice,
     /// One came inside an encapsulation: the capture's own transport was captured.
     Encapsulated,
 }
@@ -30,6 +32,7 @@ impl Cause {
             Self::Vlan => "vlan",
             Self::Routed => "routed",
             Self::ReEmitted => "re-emitted",
+            Self::SentTwice => "sent-twice",
             Self::Encapsulated => "encapsulated",
         }
     }
@@ -46,6 +49,9 @@ impl Cause {
             Self::ReEmitted => {
                 "a device between two capture points writes the IP header anew and sends it on"
             }
+            Self::SentTwice => {
+                "sent twice with a new IP header, by the sender or something in its path: redundancy, not the capture"
+            }
             Self::Encapsulated => "a copy travels inside a tunnel, usually the capture's own transport",
         }
     }
@@ -59,6 +65,9 @@ impl Cause {
             Self::Routed => "choose one side of the router for the capture",
             Self::ReEmitted => {
                 "capture on one of the two taps only; the device between them explains the difference"
+            }
+            Self::SentTwice => {
+                "ask whether the sender, or a redundant path after it, is meant to send everything twice"
             }
             Self::Encapsulated => "exclude the tunnel from the capture",
         }
@@ -87,6 +96,8 @@ impl Differs {
     const ENCAPSULATION: u16 = 1 << 6;
     const INTERFACE: u16 = 1 << 7;
     const DIRECTION: u16 = 1 << 8;
+    /// What shows that two frames were seen at two places.
+    const PLACE: u16 = Self::DST_MAC | Self::SRC_MAC | Self::VLAN | Self::INTERFACE | Self::DIRECTION;
 
     /// Names of the fields, in a fixed order.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
@@ -127,7 +138,8 @@ impl Serialize for Differs {
 ///
 /// Differences compose: a frame that was routed has other MACs and often another VLAN, one that was
 /// re-emitted has other MACs. The label is that of the strongest: what a lesser device cannot do names the
-/// device. A switch does not touch the TTL or the IP ID, and a router keeps the IP ID.
+/// device. A switch does not touch the TTL or the IP ID, and a router keeps the IP ID. A new IP ID at the very same
+/// place shows no device at all: whoever sends to this place sent twice.
 pub fn explain(original: &Evidence, copy: &Evidence) -> (Cause, Differs) {
     let differs = Differs::between(original, copy);
     let cause = if differs.has(Differs::ENCAPSULATION) {
@@ -135,7 +147,7 @@ pub fn explain(original: &Evidence, copy: &Evidence) -> (Cause, Differs) {
     } else if differs.has(Differs::TTL) {
         Cause::Routed
     } else if differs.has(Differs::IP_ID) {
-        Cause::ReEmitted
+        if differs.has(Differs::PLACE) { Cause::ReEmitted } else { Cause::SentTwice }
     } else if differs.has(Differs::VLAN) {
         Cause::Vlan
     } else if differs.has(Differs::DST_MAC | Differs::SRC_MAC) {
@@ -167,7 +179,9 @@ mod tests {
     #[test]
     fn every_row_of_the_taxonomy_gets_its_label() {
         let tagged = Vlans::from_tci(Some(7), None);
-        let table: [(Evidence, Cause, &[&str]); 8] = [
+        let elsewhere = Tap { interface: 1, egress: false };
+        let leaving = Tap { interface: 0, egress: true };
+        let table: [(Evidence, Cause, &[&str]); 13] = [
             (seen(), Cause::SamePoint, &[]),
             (Evidence { dst_mac: [9; 6], ..seen() }, Cause::L2Mirror, &["dst_mac"]),
             (Evidence { vlans: tagged, ..seen() }, Cause::Vlan, &["vlan"]),
@@ -178,6 +192,11 @@ mod tests {
                 &["src_mac", "vlan", "ttl"],
             ),
             (Evidence { ip_id: 0, dst_mac: [9; 6], ..seen() }, Cause::ReEmitted, &["dst_mac", "ip_id"]),
+            (Evidence { ip_id: 0, vlans: tagged, ..seen() }, Cause::ReEmitted, &["vlan", "ip_id"]),
+            (Evidence { ip_id: 0, tap: elsewhere, ..seen() }, Cause::ReEmitted, &["ip_id", "interface"]),
+            (Evidence { ip_id: 0, tap: leaving, ..seen() }, Cause::ReEmitted, &["ip_id", "direction"]),
+            (Evidence { ip_id: 0, ..seen() }, Cause::SentTwice, &["ip_id"]),
+            (Evidence { ip_id: 0, tos: 0, ..seen() }, Cause::SentTwice, &["tos", "ip_id"]),
             (Evidence { encapsulation: Encapsulation(3), ..seen() }, Cause::Encapsulated, &["encapsulation"]),
             (
                 Evidence { tap: Tap { interface: 1, egress: true }, ..seen() },

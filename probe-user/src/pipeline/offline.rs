@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use crossbeam_channel::{Receiver as Events, bounded};
+use crossbeam_channel::bounded;
 use probe_ebpf::classify::VERDICTS;
 use probe_ebpf::{Config, MediaRule};
 use thiserror::Error;
 
 use super::receiver::Receiver;
 use super::shard::{Event, Overflow, ShardStatus, Shards};
-use super::table::Limits;
+use super::table::{End, Limits};
 use crate::capture::file::{FileError, Frame, Frames, Progress};
 use crate::decode::Decoder;
 use crate::packet::Nanos;
@@ -20,6 +20,9 @@ use crate::sip::{Signalling, signalling};
 
 /// Events that may wait for the collector.
 const EVENTS: usize = 1024;
+/// Said of a file that begins before the one before it ended.
+const OVERLAP: &str = "begins before the files before it end; merge them by time first (mergecap), else copies between \
+                       them are not recognised";
 
 /// Which UDP is media.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,6 +75,11 @@ pub enum AnalyzeError {
     /// The system refuses a thread.
     #[error("cannot start a thread; try --threads 1")]
     Thread(#[from] std::io::Error),
+    /// A thread died, and what it held with it.
+    #[error(
+        "a thread of the analysis failed: its streams are gone, so there is no report; what it said is above"
+    )]
+    Failed,
 }
 
 /// What the reader found besides what the receiver took.
@@ -104,7 +112,13 @@ pub fn analyze(
     let signalling =
         Signalling::new(signalling::Limits { grace: Nanos(u64::MAX), ..signalling::Limits::default() });
     let mut receiver = Receiver::new(decoder, signalling, shards, (), sender);
-    let collector = thread::Builder::new().name("vox-collect".to_owned()).spawn(move || collect(&events))?;
+    let collector = thread::Builder::new().name("vox-collect".to_owned()).spawn({
+        let mut collected = Collected::new(options);
+        move || {
+            events.iter().for_each(|event| collected.take(event));
+            collected
+        }
+    })?;
 
     let mut read = Read::default();
     for path in paths {
@@ -112,7 +126,11 @@ pub fn analyze(
         let mut frames = Frames::open(path)?;
         opened(path, frames.progress());
         let base = read.packets;
+        let before = read.first.map(|_| read.last);
         while let Some(frame) = frames.next_frame() {
+            if frame.number == 1 && before.is_some_and(|before| frame.time < before) {
+                read.notes.push(format!("{}: {OVERLAP}", path.display()));
+            }
             read.count(&frame);
             let verdict = receiver.frame(&Frame { number: base + frame.number, ..frame });
             if let Some(count) = read.verdicts.get_mut(verdict as usize) {
@@ -125,7 +143,10 @@ pub fn analyze(
         read.note_end(path, &frames);
     }
     let remains = receiver.finish();
-    let collected = collector.join().unwrap_or_default();
+    let collected = collector.join().map_err(|_| AnalyzeError::Failed)?;
+    if collected.finished < options.shards.max(1) {
+        return Err(AnalyzeError::Failed);
+    }
 
     let account = {
         let mut sum = remains.account;
@@ -133,20 +154,7 @@ pub fn analyze(
         sum
     };
     let mut notes = read.notes;
-    if collected.status.evicted > 0 {
-        notes.push(format!(
-            "{} streams had to make room for others (--max-streams)",
-            collected.status.evicted
-        ));
-    }
-    let (valid, patterns): (Vec<_>, Vec<_>) =
-        collected.streams.into_iter().partition(|stream| stream.valid || options.rtp == RtpRule::Any);
-    if !patterns.is_empty() {
-        notes.push(format!(
-            "{} UDP flows looked like RTP but never had two consecutive sequence numbers (--rtp any lists them)",
-            patterns.len()
-        ));
-    }
+    notes.extend(collected.notes());
     let capture = CaptureReport {
         sources: paths.iter().map(|path| path.display().to_string()).collect(),
         packets: read.packets,
@@ -158,28 +166,74 @@ pub fn analyze(
         verdicts: contract::verdicts_by_name(&read.verdicts),
         notes,
     };
-    Ok(Report::new(capture, StreamReport::list(valid, remains.first), remains.signalling))
+    Ok(Report::new(capture, StreamReport::list(collected.streams, remains.first), remains.signalling))
 }
 
-#[derive(Default)]
+/// What the shards hand out, bounded: a flood of SSRCs makes a stream of every packet.
 struct Collected {
     streams: Vec<StreamParts>,
+    /// List what only looks like RTP, too.
+    keep_patterns: bool,
+    /// How many evicted streams may be kept, besides as many that are still there at the end.
+    room: usize,
+    /// Streams that never proved to be RTP.
+    patterns: u64,
+    /// Evicted streams for which there was no room.
+    left_out: u64,
+    /// Shards that came to their end.
+    finished: usize,
     status: ShardStatus,
 }
 
-fn collect(events: &Events<Event>) -> Collected {
-    let mut collected = Collected::default();
-    for event in events {
+impl Collected {
+    fn new(options: &Options) -> Self {
+        Self {
+            streams: Vec::new(),
+            keep_patterns: options.rtp == RtpRule::Any,
+            room: options.max_streams,
+            patterns: 0,
+            left_out: 0,
+            finished: 0,
+            status: ShardStatus::default(),
+        }
+    }
+
+    fn take(&mut self, event: Event) {
         match event {
-            Event::Ended(stream, _) => collected.streams.push(*stream),
+            Event::Ended(stream, _) if !stream.valid && !self.keep_patterns => self.patterns += 1,
+            Event::Ended(_, End::Evicted) if self.room == 0 => self.left_out += 1,
+            Event::Ended(stream, end) => {
+                self.room -= usize::from(end == End::Evicted);
+                self.streams.push(*stream);
+            }
             Event::Finished(status) => {
-                collected.status.analysed += status.analysed;
-                collected.status.evicted += status.evicted;
+                self.finished += 1;
+                self.status.analysed += status.analysed;
+                self.status.evicted += status.evicted;
+                self.status.events_dropped += status.events_dropped;
             }
             Event::Interval(_) | Event::IntervalDone(_) | Event::Receiver(_) | Event::Call(_) => {}
         }
     }
-    collected
+
+    fn notes(&self) -> Vec<String> {
+        let said = [
+            (self.status.evicted, "streams had to make room for others (--max-streams)"),
+            (
+                self.left_out,
+                "of the streams that made room are not listed: there was no room for them either",
+            ),
+            (self.status.events_dropped, "streams were lost between threads and are not listed"),
+            (
+                self.patterns,
+                "UDP flows looked like RTP but never had two consecutive sequence numbers (--rtp any lists them)",
+            ),
+        ];
+        said.into_iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect()
+    }
 }
 
 impl Read {

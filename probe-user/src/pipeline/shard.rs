@@ -138,9 +138,9 @@ impl Shards {
         let count = count.max(1);
         let limits = Limits { streams: (limits.streams / count).max(1), ..limits };
         let lanes = if count == 1 {
-            Lanes::Inline(Box::new(Shard::new(limits, events.clone())))
+            Lanes::Inline(Box::new(Shard::new(limits, overflow, events.clone())))
         } else {
-            let lane = |index| Lane::start(index, Shard::new(limits, events.clone()));
+            let lane = |index| Lane::start(index, Shard::new(limits, overflow, events.clone()));
             Lanes::Threads((0..count).map(lane).collect::<Result<_, _>>()?)
         };
         Ok(Self { lanes, overflow, lost: Account::default() })
@@ -281,14 +281,15 @@ impl Lane {
 /// One shard: a table and its way to the control plane.
 struct Shard {
     table: StreamTable,
+    overflow: Overflow,
     events: Sender<Event>,
     analysed: u64,
     events_dropped: u64,
 }
 
 impl Shard {
-    fn new(limits: Limits, events: Sender<Event>) -> Self {
-        Self { table: StreamTable::new(limits), events, analysed: 0, events_dropped: 0 }
+    fn new(limits: Limits, overflow: Overflow, events: Sender<Event>) -> Self {
+        Self { table: StreamTable::new(limits), overflow, events, analysed: 0, events_dropped: 0 }
     }
 
     fn packet(&mut self, packet: &RtpPacket) {
@@ -328,7 +329,11 @@ impl Shard {
     }
 
     fn emit(&mut self, event: Event) {
-        self.events_dropped += u64::from(self.events.try_send(event).is_err());
+        let is_sent = match self.overflow {
+            Overflow::Lose => self.events.try_send(event).is_ok(),
+            Overflow::Wait => self.events.send(event).is_ok(),
+        };
+        self.events_dropped += u64::from(!is_sent);
     }
 }
 

@@ -3,28 +3,38 @@
 //! Written for somebody who, as the author of the story put it, "does not have a ton of experience with VoIP".
 //! Every finding names the frames that prove it.
 
+use probe_ebpf::Verdict;
+
 use super::contract::{Finding, InterruptionReport, Report, Severity, StreamReport};
 use super::health::StreamEntry;
 use super::words;
+use crate::dedup::cause::Cause;
 use crate::dedup::stats::{CauseReport, CopyStats};
 use crate::pipeline::Loss;
 
-/// Copies a packet, beyond the first, from which "every frame" is said.
+/// Copies a packet, beyond the first, from which "each frame" is said.
 const MOST: f64 = 0.5;
 /// Loss that is heard, in percent.
 const AUDIBLE_LOSS: f64 = 1.0;
+/// Packets that should have come, from which a share of loss is one that somebody hears: a second of speech.
+const HEARD_PACKETS: u64 = 50;
+/// Frames that do not fit their stream, in percent of its frames, from which the stream is in doubt.
+const DOUBTFUL_FRAMES: f64 = 1.0;
 /// Examples named in one finding.
 const EXAMPLES: usize = 6;
 
 /// All findings of a report, worst first; what explains others comes before what it explains.
 pub fn find(report: &Report) -> Vec<Finding> {
     let mut findings = Vec::new();
+    findings.extend(account_does_not_balance(report));
     findings.extend(lost_by_the_probe(report));
     findings.extend(frames_copied(report));
     findings.extend(copies_not_retransmissions(report));
     findings.extend(packets_lost(report));
     findings.extend(retransmissions(report));
     findings.extend(interrupted(report));
+    findings.extend(same_number_other_content(report));
+    findings.extend(packets_not_placed(report));
     findings.extend(authentication(report));
     findings.extend(fragments_incomplete(report));
     findings.extend(nothing_there(report));
@@ -57,17 +67,23 @@ fn frames_copied(report: &Report) -> Option<Finding> {
         .iter()
         .map(|cause| format!("{} copies {}", words::thousands(cause.count), words::cause(cause)))
         .collect();
-    let meaning =
-        causes.first().map(|cause| format!(" That means: {}.", cause.cause.meaning())).unwrap_or_default();
+    let main = causes.first().map(|cause| cause.cause);
+    let seen = match kinds.as_slice() {
+        [] => "By the time they came, their originals were no longer remembered, so no cause is given"
+            .to_owned(),
+        kinds => kinds.join("; "),
+    };
+    let meaning = main.map(|cause| format!(" That means: {}.", cause.meaning())).unwrap_or_default();
     let advice = causes.first().map(advice).unwrap_or_default();
     let (id, title, severity) = if ratio >= MOST {
         let title = format!("each frame was captured {}", words::times(1.0 + ratio));
         ("every-frame-copied", title, Severity::Warn)
     } else {
         let title = format!(
-            "{} of {} packets were captured more than once",
+            "{} copies of {} packets were captured, {:.1} % on top",
             words::thousands(copies),
-            words::thousands(packets)
+            words::thousands(packets),
+            ratio * 100.0,
         );
         ("some-frames-copied", title, Severity::Info)
     };
@@ -76,13 +92,25 @@ fn frames_copied(report: &Report) -> Option<Finding> {
         severity,
         title,
         detail: format!(
-            "{}.{meaning} This is the capture, not the network: no congestion, no retransmission. \
-             Loss and jitter below are computed after the copies were removed.",
-            kinds.join("; ")
+            "{seen}.{meaning}{} Loss and jitter below are computed after the copies were removed.",
+            blame(main)
         ),
         advice,
         evidence: examples,
     })
+}
+
+/// Who made the copies, as far as their main cause says.
+fn blame(main: Option<Cause>) -> &'static str {
+    match main {
+        None => "",
+        Some(Cause::SentTwice) => " The capture shows what was there. It is no retransmission, either.",
+        Some(Cause::SamePoint) => {
+            " This is most likely the capture, not the network (or a loop on layer 2: compare interface counters): no \
+             congestion, no retransmission."
+        }
+        Some(_) => " This is the capture, not the network: no congestion, no retransmission.",
+    }
 }
 
 /// What to do about copies. Those that one host shows arriving and leaving were asked for.
@@ -149,18 +177,31 @@ fn copies_not_retransmissions(report: &Report) -> Option<Finding> {
 }
 
 fn packets_lost(report: &Report) -> Option<Finding> {
-    let lossy: Vec<_> = report
-        .streams
-        .iter()
-        .filter(|stream| stream.unique.lost_percent >= AUDIBLE_LOSS && !stream.loss_is_upper_bound)
-        .collect();
-    let worst = lossy.iter().max_by(|a, b| a.unique.lost_percent.total_cmp(&b.unique.lost_percent))?;
+    let is_lossy =
+        |stream: &&StreamReport| stream.unique.lost_percent >= AUDIBLE_LOSS && !stream.loss_is_upper_bound;
+    let (heard, brief): (Vec<_>, Vec<_>) =
+        report.streams.iter().filter(is_lossy).partition(|stream| stream.unique.expected >= HEARD_PACKETS);
+    let (streams, severity, what) = if heard.is_empty() {
+        (&brief, Severity::Warn, "lost packets")
+    } else {
+        (&heard, Severity::Bad, "lost packets that a listener hears")
+    };
+    let worst = streams.iter().max_by(|a, b| a.unique.lost_percent.total_cmp(&b.unique.lost_percent))?;
+    let also = if heard.is_empty() || brief.is_empty() {
+        String::new()
+    } else {
+        format!(
+            " {} of less than {HEARD_PACKETS} packets lost some, too.",
+            words::count(brief.len() as u64, "stream")
+        )
+    };
+    let after = worst.unique.delta_ms.max_packet;
     Some(Finding {
         id: "packets-lost",
-        severity: Severity::Bad,
-        title: format!("{} lost packets that a listener hears", words::count(lossy.len() as u64, "stream")),
+        severity,
+        title: format!("{} {what}", words::count(streams.len() as u64, "stream")),
         detail: format!(
-            "Worst: {} → {}, {} of {} packets ({:.1} %), copies removed.",
+            "Worst: {} → {}, {} of {} packets ({:.1} %), copies removed.{also}",
             worst.src,
             worst.dst,
             words::thousands(worst.unique.lost.unsigned_abs()),
@@ -169,7 +210,8 @@ fn packets_lost(report: &Report) -> Option<Finding> {
         ),
         advice: "compare with a capture nearer to the sender: where the loss begins is where to look"
             .to_owned(),
-        evidence: vec![worst.unique.delta_ms.max_packet],
+        // 0: no packet came after another.
+        evidence: if after == 0 { Vec::new() } else { vec![after] },
     })
 }
 
@@ -190,27 +232,48 @@ fn retransmissions(report: &Report) -> Option<Finding> {
 }
 
 fn interrupted(report: &Report) -> Option<Finding> {
-    let longest = report
+    let worst = report
         .streams
         .iter()
         .flat_map(|stream| stream.interruptions.iter().map(move |gap| (stream, gap)))
         .filter(|(_, found)| found.gap.is_silence())
-        .max_by(|(_, a), (_, b)| a.gap.silence_s.total_cmp(&b.gap.silence_s))?;
-    let (stream, InterruptionReport { gap, began_at }) = longest;
+        .max_by(|(_, a), (_, b)| {
+            let ((a_lost, a_long), (b_lost, b_long)) = (a.gap.weight(), b.gap.weight());
+            a_lost.cmp(&b_lost).then(a_long.total_cmp(&b_long))
+        })?;
+    let (stream, InterruptionReport { gap, began_at }) = worst;
     let interrupted =
         |stream: &&StreamReport| stream.interruptions.iter().any(|found| found.gap.is_silence());
     let count = report.streams.iter().filter(interrupted).count() as u64;
-    let why = if gap.missing == 0 {
-        "No sequence number is missing across it: the sender paused, as at hold or transfer, and nothing was lost."
-    } else if stream.loss_is_upper_bound {
-        "Sequence numbers are missing across it, but the probe itself lost frames and may have made the hole."
-    } else {
-        "Sequence numbers are missing across it: the packets were sent and did not arrive here."
+    let is_pause = gap.missing == 0 && !gap.restarted;
+    // A jump counts no packet as lost, so the stream itself does not know that it is in doubt.
+    let is_doubted = stream.loss_is_upper_bound || own_losses(report) > 0;
+    let why = match (gap.restarted, is_doubted) {
+        _ if is_pause => {
+            "No sequence number is missing across it: the sender paused, as at hold or transfer, and nothing was lost."
+        }
+        (true, true) => {
+            "The numbering jumped across it, but the probe itself lost frames and may have made the hole."
+        }
+        (true, false) if gap.timestamp_ran_on() => {
+            "The numbering jumped across it: the sender restarted, or 3,000 packets or more were lost. The timestamp \
+             ran on meanwhile, so it is loss."
+        }
+        (true, false) => {
+            "The numbering jumped across it: the sender restarted, or 3,000 packets or more were lost."
+        }
+        (false, true) => {
+            "Sequence numbers are missing across it, but the probe itself lost frames and may have made the hole."
+        }
+        (false, false) => {
+            "Sequence numbers are missing across it: the packets were sent and did not arrive here."
+        }
     };
+    let severity = if is_pause || is_doubted { Severity::Info } else { Severity::Warn };
     if let Some(moment) = began_at {
         return Some(Finding {
             id: "gap-at-transfer",
-            severity: if gap.missing == 0 { Severity::Info } else { Severity::Warn },
+            severity,
             title: format!("{:.2} s without packets, begun at {}", gap.silence_s, moment.event),
             detail: format!(
                 "{} → {}, call {}: the last packet before it came {:.0} ms {} the {} (frame {}). {why}",
@@ -222,26 +285,107 @@ fn interrupted(report: &Report) -> Option<Finding> {
                 moment.event,
                 moment.frame,
             ),
-            advice: "what is heard there is the transfer itself: music on hold, or silence if there is none"
-                .to_owned(),
+            advice: if is_pause {
+                "what is heard there is the transfer itself: music on hold, or silence if there is none"
+                    .to_owned()
+            } else {
+                String::new()
+            },
             evidence: vec![moment.frame, gap.packet],
         });
     }
     Some(Finding {
         id: "stream-interrupted",
-        severity: if gap.missing == 0 || stream.loss_is_upper_bound {
-            Severity::Info
-        } else {
-            Severity::Warn
-        },
+        severity,
         title: format!(
-            "{} with pauses, the longest of {:.2} s",
+            "{} with {}, the {} of {:.2} s",
             words::count(count, "stream"),
+            if is_pause { "pauses" } else { "interruptions" },
+            if is_pause { "longest" } else { "worst" },
             gap.silence_s
         ),
         detail: format!("{} → {}. {why}", stream.src, stream.dst),
         advice: String::new(),
         evidence: vec![gap.packet],
+    })
+}
+
+/// Frames that do not fit their streams: how many, in how many streams, and the stream with the largest share.
+fn misfits(report: &Report, of: fn(&StreamReport) -> u64) -> Option<(u64, u64, &StreamReport, f64)> {
+    let share = |stream: &StreamReport| of(stream) as f64 * 100.0 / stream.raw.packets.max(1) as f64;
+    let concerned: Vec<_> = report.streams.iter().filter(|stream| of(stream) > 0).collect();
+    let worst = concerned.iter().copied().max_by(|a, b| share(a).total_cmp(&share(b)))?;
+    Some((concerned.iter().map(|stream| of(stream)).sum(), concerned.len() as u64, worst, share(worst)))
+}
+
+fn doubt(percent: f64) -> Severity {
+    if percent > DOUBTFUL_FRAMES { Severity::Warn } else { Severity::Info }
+}
+
+fn same_number_other_content(report: &Report) -> Option<Finding> {
+    let (frames, streams, worst, percent) = misfits(report, |stream| stream.conflicts)?;
+    Some(Finding {
+        id: "same-number-other-content",
+        severity: doubt(percent),
+        title: format!("{} came under a number that was taken", words::count(frames, "frame")),
+        detail: format!(
+            "In {}, with another timestamp, payload type, length or payload than the packet that came first under it: \
+             no copies. Worst: {} → {} {}, {percent:.1} % of its frames. Two senders share an SSRC, or something \
+             between two capture points rewrites the payload (encrypts, transcodes).",
+            words::count(streams, "stream"),
+            worst.src,
+            worst.dst,
+            worst.ssrc,
+        ),
+        advice: format!(
+            "in Wireshark, sort rtp.ssrc == {} by rtp.seq and compare two of a number",
+            worst.ssrc
+        ),
+        evidence: Vec::new(),
+    })
+}
+
+fn packets_not_placed(report: &Report) -> Option<Finding> {
+    let (frames, streams, worst, percent) = misfits(report, |stream| stream.unplaced)?;
+    Some(Finding {
+        id: "packets-not-placed",
+        severity: doubt(percent),
+        title: format!("{} have no place in their streams", words::count(frames, "frame")),
+        detail: format!(
+            "In {}: the sequence number is too far off to be believed, or came too late to be told from a copy. They \
+             count as received in \"captured\" only. Worst: {} → {} {}, {percent:.1} % of its frames.",
+            words::count(streams, "stream"),
+            worst.src,
+            worst.dst,
+            worst.ssrc,
+        ),
+        advice:
+            "look for two senders with one SSRC, or for a second capture point that lags by more than 2 s"
+                .to_owned(),
+        evidence: Vec::new(),
+    })
+}
+
+fn account_does_not_balance(report: &Report) -> Option<Finding> {
+    let capture = &report.capture;
+    let lost: u64 = capture.losses.values().sum();
+    let found = capture.analysed.saturating_add(lost);
+    (capture.matched != found).then(|| Finding {
+        id: "account-does-not-balance",
+        severity: Severity::Bad,
+        title: format!(
+            "{} are unaccounted for",
+            words::count(capture.matched.abs_diff(found), "matched frame")
+        ),
+        detail: format!(
+            "{} were matched, but {} analysed and {} lost under a name. The probe has an error, and no figure of this \
+             report can be relied on.",
+            words::thousands(capture.matched),
+            words::thousands(capture.analysed),
+            words::thousands(lost),
+        ),
+        advice: "please report this, with the capture if it may be shared".to_owned(),
+        evidence: Vec::new(),
     })
 }
 
@@ -259,10 +403,16 @@ fn authentication(report: &Report) -> Option<Finding> {
     })
 }
 
+/// Frames that the probe itself lost.
+fn own_losses(report: &Report) -> u64 {
+    let count = |loss: Loss| report.capture.losses.get(loss.name()).copied().unwrap_or(0);
+    Loss::ALL.into_iter().filter(|loss| loss.is_own()).map(count).sum()
+}
+
 fn lost_by_the_probe(report: &Report) -> Option<Finding> {
     let own = || Loss::ALL.into_iter().filter(|loss| loss.is_own());
     let count = |loss: &Loss| report.capture.losses.get(loss.name()).copied().unwrap_or(0);
-    let lost: u64 = own().map(|loss| count(&loss)).sum();
+    let lost = own_losses(report);
     let worst = own().max_by_key(count)?;
     (lost > 0).then(|| Finding {
         id: "loss-made-by-the-capture",
@@ -294,8 +444,28 @@ fn fragments_incomplete(report: &Report) -> Option<Finding> {
 }
 
 fn nothing_there(report: &Report) -> Option<Finding> {
-    let quiet = report.streams.is_empty() && report.sip.messages == 0;
-    quiet.then(|| Finding {
+    if !report.streams.is_empty() || report.sip.messages > 0 {
+        return None;
+    }
+    let alike = report.capture.verdicts.get(Verdict::Rtp.name()).copied().unwrap_or(0);
+    if alike > 0 {
+        return Some(Finding {
+            id: "nothing-found",
+            severity: Severity::Info,
+            title: format!(
+                "{} RTP, but no flow has two consecutive sequence numbers",
+                if alike == 1 {
+                    "1 frame looks like".to_owned()
+                } else {
+                    format!("{} frames look like", words::thousands(alike))
+                }
+            ),
+            detail: format!("Of {} read, none is SIP.", words::count(report.capture.packets, "frame")),
+            advice: "list them as they are with --rtp any".to_owned(),
+            evidence: Vec::new(),
+        });
+    }
+    Some(Finding {
         id: "nothing-found",
         severity: Severity::Info,
         title: "no SIP and no RTP in here".to_owned(),
@@ -304,4 +474,122 @@ fn nothing_there(report: &Report) -> Option<Finding> {
             .to_owned(),
         evidence: Vec::new(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::contract::testing::{interrupted, report, stream};
+    use super::*;
+    use crate::dedup::cause::explain;
+    use crate::packet::Evidence;
+    use crate::rtp::testing::packet;
+
+    fn found<'a>(report: &'a Report, id: &str) -> &'a Finding {
+        let finding = report.findings.iter().find(|finding| finding.id == id);
+        finding.unwrap_or_else(|| panic!("no {id} in {:#?}", report.findings))
+    }
+
+    fn lossy(expected: u64, lost: u64, after: u64) -> StreamReport {
+        let mut stream = stream();
+        stream.unique.expected = expected;
+        stream.unique.lost = lost.cast_signed();
+        stream.unique.lost_percent = lost as f64 * 100.0 / expected as f64;
+        stream.unique.delta_ms.max_packet = after;
+        stream
+    }
+
+    #[test]
+    fn a_clean_stream_has_nothing_to_tell() {
+        assert_eq!(report(vec![stream()]).findings, []);
+    }
+
+    #[test]
+    fn loss_is_held_to_be_heard_from_a_second_of_speech_on() {
+        let brief = report(vec![lossy(3, 1, 0)]);
+        let finding = found(&brief, "packets-lost");
+        assert_eq!((finding.severity, finding.evidence.as_slice()), (Severity::Warn, [].as_slice()));
+        assert_eq!(finding.title, "1 stream lost packets");
+        let both = report(vec![lossy(3, 1, 0), lossy(50, 1, 77)]);
+        let finding = found(&both, "packets-lost");
+        assert_eq!((finding.severity, finding.evidence.as_slice()), (Severity::Bad, [77].as_slice()));
+        assert!(finding.detail.contains("1 of 50 packets"), "{}", finding.detail);
+    }
+
+    #[test]
+    fn loss_is_told_before_a_longer_pause_and_a_jump_of_the_numbering_is_no_pause() {
+        let pause = report(vec![interrupted(30.0, 0, false)]);
+        assert_eq!(found(&pause, "stream-interrupted").severity, Severity::Info);
+        for (missing, restarted, says) in [(40, false, "did not arrive"), (0, true, "so it is loss")] {
+            let report = report(vec![interrupted(30.0, 0, false), interrupted(1.0, missing, restarted)]);
+            let finding = found(&report, "stream-interrupted");
+            assert_eq!(finding.severity, Severity::Warn);
+            assert!(finding.title.contains("1.00 s") && finding.detail.contains(says), "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn a_hole_that_the_probe_may_have_made_is_not_held_against_the_network() {
+        for (missing, restarted) in [(40, false), (0, true)] {
+            let mut report = report(vec![interrupted(1.0, missing, restarted)]);
+            report.capture.losses.insert(Loss::RingFull.name(), 7);
+            let findings = find(&report);
+            let finding = findings.iter().find(|finding| finding.id == "stream-interrupted").unwrap();
+            assert_eq!(finding.severity, Severity::Info);
+            assert!(finding.detail.contains("the probe itself lost frames"), "{}", finding.detail);
+        }
+    }
+
+    #[test]
+    fn frames_that_do_not_fit_are_told_and_in_number_are_a_warning() {
+        let misfit = |conflicts, unplaced| {
+            let mut stream = StreamReport { conflicts, unplaced, ..stream() };
+            stream.raw.packets = 1_000;
+            report(vec![stream])
+        };
+        for (frames, severity) in [(10, Severity::Info), (11, Severity::Warn)] {
+            assert_eq!(found(&misfit(frames, 0), "same-number-other-content").severity, severity);
+            assert_eq!(found(&misfit(0, frames), "packets-not-placed").severity, severity);
+        }
+    }
+
+    #[test]
+    fn an_account_that_does_not_balance_is_told_first() {
+        let mut report = report(vec![lossy(100, 50, 1)]);
+        report.capture.matched += 3;
+        let findings = find(&report);
+        assert_eq!(findings[0].id, "account-does-not-balance");
+        assert_eq!(findings[0].title, "3 matched frames are unaccounted for");
+    }
+
+    #[test]
+    fn frames_that_look_like_rtp_are_not_nothing() {
+        let mut report = report(Vec::new());
+        assert_eq!(find(&report)[0].title, "no SIP and no RTP in here");
+        report.capture.verdicts.insert("rtp", 12);
+        let finding = &find(&report)[0];
+        assert!(finding.title.starts_with("12 frames look like RTP"), "{}", finding.title);
+        assert!(finding.advice.contains("--rtp any"));
+    }
+
+    #[test]
+    fn the_capture_is_blamed_only_where_it_is_to_blame() {
+        let first = packet(1).evidence;
+        let table = [
+            (Evidence { ip_id: 0, ..first }, "the capture, not the network", false),
+            (Evidence { ttl: 9, ..first }, "This is the capture, not the network", true),
+            (first, "or a loop on layer 2: compare interface counters", true),
+        ];
+        for (copy, words, said) in table {
+            let (cause, differs) = explain(&first, &copy);
+            let mut stream = stream();
+            let delay_us = crate::dedup::stats::DelayReport { min: 1.0, p50: 1.0, p99: 1.0, max: 1.0 };
+            stream.duplicates.causes =
+                vec![CauseReport { cause, count: 10, differs, delay_us, examples: vec![(1, 2)] }];
+            stream.duplicates.total = 10;
+            let report = report(vec![stream]);
+            let finding = found(&report, "every-frame-copied");
+            assert_eq!(finding.title, "each frame was captured twice");
+            assert_eq!(finding.detail.contains(words), said, "{}", finding.detail);
+        }
+    }
 }

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use super::contract::{Report, Severity, StreamReport};
 use super::words;
 
-const WIDTH: usize = 118;
+/// Columns of a line.
+const WIDTH: usize = 120;
 
 /// The whole report as text.
 pub fn render(report: &Report) -> String {
@@ -19,17 +20,16 @@ pub fn render(report: &Report) -> String {
 
 fn capture(out: &mut String, report: &Report) {
     let capture = &report.capture;
-    let _ = writeln!(
-        out,
+    let read = format!(
         "{}: {} frames, {}, {:.1} s",
-        capture.sources.join(", "),
+        words::printable(&capture.sources.join(", ")),
         words::thousands(capture.packets),
         words::bytes(capture.bytes),
         capture.duration_s,
     );
+    hang(out, "", &read, 2);
     let lost: u64 = capture.losses.values().sum();
-    let _ = write!(
-        out,
+    let mut account = format!(
         "{} matched (SIP, RTP, RTCP, fragments) = {} analysed + {} lost",
         words::thousands(capture.matched),
         words::thousands(capture.analysed),
@@ -38,11 +38,11 @@ fn capture(out: &mut String, report: &Report) {
     if lost > 0 {
         let named: Vec<_> =
             capture.losses.iter().filter(|(_, n)| **n > 0).map(|(name, n)| format!("{n} {name}")).collect();
-        let _ = write!(out, ": {}", named.join(", "));
+        let _ = write!(account, ": {}", named.join(", "));
     }
-    out.push('\n');
+    hang(out, "", &account, 2);
     for note in &capture.notes {
-        let _ = writeln!(out, "note: {note}");
+        hang(out, "note: ", &words::printable(note), 6);
     }
 }
 
@@ -57,7 +57,7 @@ fn findings(out: &mut String, report: &Report) {
             Severity::Warn => "warn",
             Severity::Bad => "BAD ",
         };
-        let _ = writeln!(out, "  {mark}  {}", finding.title);
+        hang(out, &format!("  {mark}  "), &finding.title, 8);
         wrap(out, &finding.detail, 8);
         if !finding.advice.is_empty() {
             wrap(out, &format!("→ {}", finding.advice), 8);
@@ -70,23 +70,24 @@ fn findings(out: &mut String, report: &Report) {
 }
 
 fn calls(out: &mut String, report: &Report) {
-    let _ = writeln!(
-        out,
-        "\nCALLS  {}, {} SIP messages, {} captured copies, {} retransmissions, {} authentication challenges",
+    let sum = format!(
+        "{}, {} SIP messages, {} captured copies, {} retransmissions, {} authentication challenges",
         report.calls.len(),
         words::thousands(report.sip.messages),
         words::thousands(report.sip.copies),
         words::thousands(report.sip.retransmissions),
         words::thousands(report.sip.auth_challenges),
     );
+    out.push('\n');
+    hang(out, "CALLS  ", &sum, 7);
     for super::contract::CallWithStreams { call, .. } in &report.calls {
         let setup = call.setup_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.0} ms"));
         let _ = writeln!(
             out,
-            "  {:<10} {:<22} → {:<22} {:<10} setup {:>8}  {:>3} messages{}",
-            words::printable(words::short_call_id(&call.call_id)),
-            clip(&words::printable(&call.from), 22),
-            clip(&words::printable(&call.to), 22),
+            "  {:<8} {:<20} → {:<20} {:<10} setup {:>8}  {:>3} messages{}",
+            short(&call.call_id),
+            clip(&words::printable(&call.from), 20),
+            clip(&words::printable(&call.to), 20),
             clip(call.state.word(), 10),
             setup,
             call.messages,
@@ -104,39 +105,66 @@ fn streams(out: &mut String, report: &Report) {
     if report.streams.is_empty() {
         return;
     }
-    let width = report
+    let lines: Vec<_> = report
         .streams
         .iter()
-        .map(|s| s.src.to_string().len().max(s.dst.to_string().len()))
-        .max()
-        .unwrap_or(0);
-    // Two addresses side by side leave no room for the figures when they are IPv6.
-    let stacked = width > 24;
-    let head = if stacked {
-        format!("{:<width$}", "from, to")
-    } else {
-        format!("{:<width$}   {:<width$}", "from", "to")
+        .map(|stream| (stream.src.to_string(), stream.dst.to_string(), figures(stream)))
+        .collect();
+    let width = lines.iter().map(|(src, dst, _)| src.len().max(dst.len())).max().unwrap_or(0);
+    let room =
+        lines.iter().map(|(.., figures)| WIDTH.saturating_sub(figures.chars().count())).min().unwrap_or(0);
+    let layout = Layout::of(width, room);
+    let head = match layout {
+        Layout::Beside => format!("  {:<width$}   {:<width$}", "from", "to"),
+        Layout::Stacked => format!("  {:<width$}", "from, to"),
+        Layout::Above => "  from, to\n".to_owned(),
     };
     let _ = writeln!(
         out,
-        "  {head}  {:<8} {:>7} {:>7} {:>9} {:>6} {:>7} {:>7} {:>4}  {:<8}",
+        "{head}  {:<8} {:>7} {:>7} {:>9} {:>6} {:>7} {:>7} {:>4}  {:<8}",
         "codec", "packets", "lost %", "captured", "copies", "p50 ms", "p99 ms", "MOS", "call"
     );
-    for stream in &report.streams {
-        let who = if stacked {
-            let _ = writeln!(out, "  {}", stream.src);
-            format!("{:<width$}", stream.dst.to_string())
-        } else {
-            format!("{:<width$} → {:<width$}", stream.src.to_string(), stream.dst.to_string())
+    for (src, dst, figures) in lines {
+        let who = match layout {
+            Layout::Beside => format!("  {src:<width$} → {dst:<width$}"),
+            Layout::Stacked => format!("  {src}\n  {dst:<width$}"),
+            Layout::Above => format!("  {src}\n  {dst}\n"),
         };
-        let _ = writeln!(out, "  {who}  {}", figures(stream));
+        let _ = writeln!(out, "{who}  {figures}");
     }
-    let _ = writeln!(
+    hang(
         out,
-        "  \"lost %\" and jitter are of first copies; \"captured\" is the loss that tshark 4.0 would print, copies included."
+        "  ",
+        "\"lost %\" and jitter are of first copies; \"captured\" is the loss that tshark 4.0 would print, copies included.",
+        2,
     );
     for stream in &report.streams {
         reasons(out, stream);
+    }
+}
+
+/// Where the two addresses of a stream stand. The longest of all decides, so that columns are columns.
+#[derive(Clone, Copy)]
+enum Layout {
+    /// In one line with the figures: IPv4 but for the longest.
+    Beside,
+    /// The sender above: short IPv6.
+    Stacked,
+    /// Both above: IPv6 in full.
+    Above,
+}
+
+impl Layout {
+    /// For addresses of `width` columns, where the figures leave `room`.
+    fn of(width: usize, room: usize) -> Self {
+        // Two blanks before the addresses and two after; three with the arrow between.
+        if 2 * width + 7 <= room {
+            Self::Beside
+        } else if width + 4 <= room {
+            Self::Stacked
+        } else {
+            Self::Above
+        }
     }
 }
 
@@ -154,11 +182,13 @@ fn figures(stream: &StreamReport) -> String {
         jitter(|p| p.p50),
         jitter(|p| p.p99),
         stream.mos.as_ref().map_or_else(|| "-".to_owned(), |mos| format!("{:.1}", mos.value)),
-        stream
-            .call_id
-            .as_deref()
-            .map_or_else(|| "-".to_owned(), |id| words::printable(words::short_call_id(id))),
+        stream.call_id.as_deref().map_or_else(|| "-".to_owned(), short),
     )
+}
+
+/// A Call-ID in eight columns, also if it is made of what has to be escaped.
+fn short(call_id: &str) -> String {
+    clip(&words::printable(words::short_call_id(call_id)), 8)
 }
 
 /// What a dash in the table means, and what the copies are.
@@ -173,6 +203,18 @@ fn reasons(out: &mut String, stream: &StreamReport) {
             .iter()
             .map(|cause| format!("{} copies, {}", cause.count, words::cause(cause))),
     );
+    if stream.conflicts > 0 {
+        lines.push(format!(
+            "{} under a number that was taken by other content",
+            words::count(stream.conflicts, "frame")
+        ));
+    }
+    if stream.unplaced > 0 {
+        lines.push(format!(
+            "{} not placed: the number too far off to be believed, or too late to be told from a copy",
+            words::count(stream.unplaced, "frame")
+        ));
+    }
     if lines.is_empty() {
         return;
     }
@@ -184,18 +226,31 @@ fn reasons(out: &mut String, stream: &StreamReport) {
 
 /// Writes `text` in lines of at most [`WIDTH`] columns, all indented.
 fn wrap(out: &mut String, text: &str, indent: usize) {
-    let mut column = 0;
+    hang(out, &" ".repeat(indent), text, indent);
+}
+
+/// The same, with `lead` before the first line. A word longer than a line, as a path may be, is broken.
+fn hang(out: &mut String, lead: &str, text: &str, indent: usize) {
+    out.push_str(lead);
+    let mut column = lead.chars().count();
+    let mut begins = true;
     for word in text.split_whitespace() {
         let length = word.chars().count();
-        if column == 0 {
-            let _ = write!(out, "{:indent$}{word}", "");
-            column = indent + length;
-        } else if column + 1 + length > WIDTH {
-            let _ = write!(out, "\n{:indent$}{word}", "");
-            column = indent + length;
-        } else {
-            let _ = write!(out, " {word}");
-            column += 1 + length;
+        if !begins && column + 1 + length <= WIDTH {
+            out.push(' ');
+            column += 1;
+        } else if !begins {
+            let _ = write!(out, "\n{:indent$}", "");
+            column = indent;
+        }
+        begins = false;
+        for c in word.chars() {
+            if column == WIDTH {
+                let _ = write!(out, "\n{:indent$}", "");
+                column = indent;
+            }
+            out.push(c);
+            column += 1;
         }
     }
     out.push('\n');
@@ -206,4 +261,107 @@ fn clip(text: &str, width: usize) -> String {
         return text.to_owned();
     }
     text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::contract::CallWithStreams;
+    use super::super::contract::testing::{interrupted, report, stream};
+    use super::*;
+    use crate::packet::Endpoint;
+    use crate::sip::CallReport;
+
+    /// Everything as wide as it can come.
+    fn widest(src: &str, dst: &str) -> Report {
+        let endpoint = |text: &str| Endpoint::from(text.parse::<std::net::SocketAddr>().unwrap());
+        let mut wide = interrupted(3_599.99, 123_456, false);
+        (wide.src, wide.dst) = (endpoint(src), endpoint(dst));
+        (wide.conflicts, wide.unplaced) = (1_234_567, 1_234_567);
+        wide.call_id = Some("\u{1b}\u{1b}\u{1b}\u{1b}\u{1b}\u{1b}\u{1b}\u{1b}@host".into());
+        wide.codec = Some("telephone-event".to_owned());
+        wide.unique.packets = 9_999_999;
+        wide.unique.lost_percent = 100.0;
+        wide.raw.lost_percent = -99_999.9;
+        wide.duplicates.copies_per_packet = 999.99;
+        wide.mos_absent_because = Some("word ".repeat(60));
+        let mut report = report(vec![wide, stream()]);
+        report.capture.sources = vec!["/a/very/long/path".repeat(20), "short.pcap".to_owned()];
+        report.capture.notes = vec![format!("{}: begins too early", "/another".repeat(30))];
+        for (index, losses) in report.capture.losses.values_mut().enumerate() {
+            *losses = 1_000_000_000 + index as u64;
+        }
+        (report.sip.messages, report.sip.copies) = (123_456_789, 123_456_789);
+        (report.sip.retransmissions, report.sip.auth_challenges) = (123_456_789, 123_456_789);
+        report.findings.extend(super::super::findings::find(&report));
+        for finding in &mut report.findings {
+            finding.title = finding.title.repeat(4);
+            finding.evidence = (1_000_000_000..1_000_000_020).collect();
+        }
+        let call = CallReport {
+            call_id: "\u{202e}\u{202e}\u{202e}\u{202e}\u{202e}\u{202e}\u{202e}\u{202e}".into(),
+            from: format!("sip:{}@example.com", "a".repeat(99)).into(),
+            to: format!("sip:{}@example.com", "\u{7}".repeat(99)).into(),
+            setup_ms: Some(123_456_789.0),
+            messages: 1_234_567,
+            message_copies: 1_234_567,
+            state: crate::sip::calls::CallState::Challenged,
+            final_code: None,
+            ended_by: None,
+            ringing_ms: None,
+            talked_ms: None,
+            retransmissions: 0,
+            auth_challenges: 0,
+            reinvites: 0,
+            transfers: Vec::new(),
+            seen_from_the_middle: false,
+            media: Vec::new(),
+            moments: Vec::new(),
+            first_frame: 1,
+            began: crate::packet::Nanos(0),
+            last_seen: crate::packet::Nanos(0),
+        };
+        report.calls.push(CallWithStreams { call, streams: Vec::new() });
+        report
+    }
+
+    #[test]
+    fn no_line_is_wider_than_120_columns() {
+        let v6 = "[2001:db8:1111:2222:3333:4444:5555:6666]:40000";
+        let pairs = [
+            ("10.0.0.1:4000", "10.0.0.2:5000"),
+            ("192.168.100.10:40000", "192.168.100.11:40002"),
+            ("192.168.100.100:40000", "192.168.100.101:40002"),
+            ("[2001:db8::1]:40000", "10.0.0.2:5000"),
+            ("[2001:db8:1111:2222:3333::6666]:40000", "[2001:db8::1]:40000"),
+            (v6, v6),
+        ];
+        for (src, dst) in pairs {
+            let text = render(&widest(src, dst));
+            for line in text.lines() {
+                assert!(line.chars().count() <= 120, "{} columns: {line}", line.chars().count());
+            }
+            assert!(text.contains(src) && text.contains(dst), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_share_a_line_as_long_as_there_is_room() {
+        let lines = |src: &str, dst: &str| {
+            let mut stream = stream();
+            stream.src = src.parse::<std::net::SocketAddr>().unwrap().into();
+            stream.dst = dst.parse::<std::net::SocketAddr>().unwrap().into();
+            render(&report(vec![stream]))
+                .lines()
+                .filter(|line| line.contains(":40002"))
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        let beside = lines("192.168.100.10:40000", "192.168.100.11:40002");
+        assert!(beside[0].contains("40000 → 192") && beside[0].contains("PCMU"), "{beside:?}");
+        let stacked = lines("192.168.100.100:40000", "192.168.100.101:40002");
+        assert!(stacked[0].starts_with("  192.168.100.101:40002  PCMU"), "{stacked:?}");
+        let v6 = "[2001:db8:1111:2222:3333:4444:5555:6666]";
+        let above = lines(&format!("{v6}:40000"), &format!("{v6}:40002"));
+        assert_eq!(above[0], format!("  {v6}:40002"));
+    }
 }

@@ -99,9 +99,18 @@ pub fn short_call_id(call_id: &str) -> &str {
     call_id.get(..end).unwrap_or(call_id)
 }
 
-/// Text from the network, safe for a terminal: control characters shown, not sent.
+/// Text from the network, safe for a terminal: control characters are shown, not sent, and so are those that turn
+/// the direction of what follows, by which a name can show another than its own.
 pub fn printable(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
 }
 
 #[cfg(test)]
@@ -121,5 +130,11 @@ mod tests {
     #[test]
     fn a_terminal_escape_in_a_call_id_is_shown_not_obeyed() {
         assert_eq!(printable("a\u{1b}[2Jb"), "a\\u{1b}[2Jb");
+    }
+
+    #[test]
+    fn marks_that_turn_the_direction_are_shown_and_letters_that_need_none_are_left() {
+        assert_eq!(printable("a\u{202e}b\u{2066}c\u{2069}"), "a\\u{202e}b\\u{2066}c\\u{2069}");
+        assert_eq!(printable("Jürgen אב"), "Jürgen אב");
     }
 }

@@ -246,6 +246,7 @@ impl Call {
             return;
         }
         let Some(description) = sdp::describe(message.content_type, message.body) else { return };
+        media.give_up(description.given_up);
         if description.lines.is_empty() {
             return;
         }

@@ -105,6 +105,7 @@ pub struct MediaTable {
     is_followed: bool,
     grace: Nanos,
     evicted: u64,
+    given_up: u64,
     silent: u64,
 }
 
@@ -145,6 +146,7 @@ impl MediaTable {
             is_followed: false,
             grace: GRACE,
             evicted: 0,
+            given_up: 0,
             silent: 0,
         }
     }
@@ -297,6 +299,16 @@ impl MediaTable {
     /// Lines that had to go because the table was full.
     pub fn evicted(&self) -> u64 {
         self.evicted
+    }
+
+    /// Counts lines of a description that had too many to be read.
+    pub fn give_up(&mut self, lines: usize) {
+        self.given_up += lines as u64;
+    }
+
+    /// Lines that were never taken up.
+    pub fn given_up(&self) -> u64 {
+        self.given_up
     }
 
     /// Lines taken out after [`MAX_SILENCE`].

@@ -15,8 +15,8 @@ use sdp_types::{Media, RtpMap, Session};
 use super::text::{parameter, trim};
 use crate::packet::Endpoint;
 
-/// Media lines read of one description; real ones have at most a dozen.
-const MAX_LINES: usize = 32;
+/// Media lines read of one description; real ones have at most a dozen, and each costs microseconds.
+const MAX_LINES: usize = 16;
 /// Parts of a multipart body searched for a description.
 const MAX_PARTS: usize = 16;
 
@@ -29,6 +29,8 @@ pub struct Description {
     pub not_rtp: usize,
     /// Lines of the body that could not be read.
     pub dropped: usize,
+    /// Media lines beyond those that are read of one description.
+    pub given_up: usize,
 }
 
 /// One `m=` line and its attributes.
@@ -133,6 +135,7 @@ impl Description {
     /// Reads a description. What cannot be read is left out and counted.
     pub fn parse(body: &[u8]) -> Self {
         let mut dropped = 0;
+        let (body, given_up) = first_sections(body);
         let session = Session::parse(&media_text(body, |_, _| true)).or_else(|_| {
             dropped = 0;
             let text = media_text(body, |section, line| {
@@ -142,9 +145,9 @@ impl Description {
             });
             Session::parse(&text)
         });
-        let Ok(session) = session else { return Self { dropped, ..Self::default() } };
-        let mut description = Self { dropped, ..Self::default() };
-        for media in session.medias.iter().take(MAX_LINES) {
+        let Ok(session) = session else { return Self { dropped, given_up, ..Self::default() } };
+        let mut description = Self { dropped, given_up, ..Self::default() };
+        for media in &session.medias {
             if media.proto.to_ascii_uppercase().contains("RTP/") {
                 description.lines.push(MediaLine::from_sdp(&session, media));
             } else {
@@ -239,6 +242,21 @@ fn formats(media: &Media) -> Vec<Format> {
 
 fn first_value<'a>(media: &'a Media, name: &'a str) -> Option<&'a str> {
     media.get_first_attribute_value(name).flatten()
+}
+
+/// The body as far as its first [`MAX_LINES`] media lines and what is theirs, and how many more it has.
+fn first_sections(body: &[u8]) -> (&[u8], usize) {
+    let (mut at, mut end, mut media_lines) = (0, body.len(), 0_usize);
+    for line in body.split(|b| matches!(b, b'\n' | b'\r')) {
+        if trim(line).starts_with(b"m=") {
+            if media_lines == MAX_LINES {
+                end = at;
+            }
+            media_lines += 1;
+        }
+        at += line.len() + 1;
+    }
+    (body.get(..end).unwrap_or(body), media_lines.saturating_sub(MAX_LINES))
 }
 
 /// The lines that `keep` wants among those that concern media, under a version line of our own.
@@ -380,6 +398,15 @@ mod tests {
         {
             assert_eq!(Description::parse(text.as_bytes()).lines[0].endpoint, None);
         }
+    }
+
+    #[test]
+    fn of_a_description_with_too_many_lines_the_first_are_read_and_the_rest_counted() {
+        let lines: Vec<_> = (0..30).map(|n| format!("m=audio {} RTP/AVP 0\r\n", 5000 + 2 * n)).collect();
+        let lines = lines.concat();
+        let description = Description::parse(format!("v=0\r\nc=IN IP4 10.0.0.1\r\n{lines}").as_bytes());
+        assert_eq!((description.lines.len(), description.given_up), (16, 14));
+        assert_eq!(description.lines[15].endpoint.map(|at| at.port), Some(5030));
     }
 
     #[test]

@@ -217,7 +217,7 @@ impl Signalling {
             given_up: GivenUp {
                 ended_calls,
                 live_calls,
-                media_lines: self.media.evicted(),
+                media_lines: self.media.evicted() + self.media.given_up(),
                 transmissions: self.transmissions.forgotten(),
             },
         }
