@@ -83,7 +83,7 @@ pub struct IntervalSummary {
     pub totals: Totals,
     /// Jitter samples of it.
     pub jitter: MicrosHistogram,
-    /// The longest interruption that ended in it.
+    /// The heaviest interruption that ended in it.
     pub interruption: Option<Interruption>,
 }
 
@@ -160,7 +160,7 @@ impl Stream {
         let placed = Placed { seq, clock_rate: timed_clock(packet, &self.announcement), restarted };
         let found = self.unique.observe(packet, placed, &mut self.interval.jitter);
         if let Some(found) = found
-            && self.interval.interruption.is_none_or(|longest| longest.silence_s < found.silence_s)
+            && self.interval.interruption.is_none_or(|heaviest| heaviest.weight() < found.weight())
         {
             self.interval.interruption = Some(found);
         }
