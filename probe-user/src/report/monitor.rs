@@ -359,6 +359,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::histogram::MicrosHistogram;
     use crate::pipeline::shard::IntervalLine;
     use crate::rtp::codec::Announcement;
     use crate::rtp::stream::{IntervalSummary, Stream, Totals};
@@ -380,7 +381,7 @@ mod tests {
             number: 1,
             codec: Some("PCMU".to_owned()),
             announcement: Arc::default(),
-            summary: IntervalSummary { totals, jitter: Default::default(), interruption: None },
+            summary: IntervalSummary { totals, jitter: MicrosHistogram::default(), interruption: None },
             lifetime: totals,
             raw_lost_percent: 0.0,
             burst_ratio: 1.0,
