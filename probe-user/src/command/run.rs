@@ -1,13 +1,15 @@
 //! `voxprobe run`: the control plane of a live probe.
 //!
 //! One tokio thread: signals, the clock, the kernel's log, and the health log. The data path has its own threads
-//! (see [`voxprobe::pipeline`]) and never waits for this one.
+//! (see [`voxprobe::pipeline`]) and never waits for this one, which in turn never waits for who reads the log.
 
 use std::fs;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,14 +19,20 @@ use voxprobe::capture::live::{KernelLog, LiveOptions, LogLevel, XdpMode};
 use voxprobe::packet::Nanos;
 use voxprobe::pipeline::live::{Options, Probe};
 use voxprobe::report::health::{Entry, Format};
-use voxprobe::report::log::LogWriter;
-use voxprobe::report::monitor::Monitor;
+use voxprobe::report::log::{LogError, LogWriter};
+use voxprobe::report::monitor::{Monitor, Stamped};
 use voxprobe::report::{text, words};
 
 use super::Filter;
 
 /// How often events are taken: what a reader of the log may wait for a line.
 const LOOK: Duration = Duration::from_millis(50);
+/// Events taken at one look, so that signals are served however many come: 80,000 a second.
+const LOOK_EVENTS: usize = 4096;
+/// How long a look waits for the log to take lines. An interval of many streams is more than its queue holds.
+const LOG_PATIENCE: Duration = Duration::from_millis(200);
+/// How long the end waits for a log that takes nothing.
+const LAST_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Watch interfaces: the stream health log, until Ctrl-C
 ///
@@ -144,9 +152,9 @@ impl Run {
         let mut log = Log::open(self)?;
         let mut probe = Probe::start(&options)?;
         for rung in probe.capture().ladder() {
-            log.write(&Entry::Start { message: rung.to_string() })?;
+            log.note(rung.to_string());
         }
-        log.write(&Entry::Start { message: self.summary(&options) })?;
+        log.note(self.summary(&options));
 
         let mut kernel_log = probe.capture().take_logger();
         let mut monitor =
@@ -154,55 +162,58 @@ impl Run {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut second = interval(Duration::from_secs(1));
-        let end = self.stop_after.map(|time| Instant::now() + time);
-        loop {
+        // A time that the clock cannot express is never.
+        let end = self.stop_after.and_then(|time| Instant::now().checked_add(time));
+        let ended = loop {
             tokio::select! {
-                _ = interrupt.recv() => break,
-                _ = terminate.recv() => break,
-                () = sleep_until(end.unwrap_or_else(Instant::now)), if end.is_some() => break,
+                _ = interrupt.recv() => break Ok(()),
+                _ = terminate.recv() => break Ok(()),
+                () = sleep_until(end.unwrap_or_else(Instant::now)), if end.is_some() => break Ok(()),
                 _ = hangup.recv() => log.reopen(),
                 _ = second.tick() => {
-                    log.follow_clock()?;
+                    log.follow_clock();
                     // What the programs log is rare, and not urgent: a look a second is enough.
                     for line in kernel_log.iter_mut().flat_map(KernelLog::lines) {
-                        log.write(&Entry::Start { message: format!("kernel: {line}") })?;
+                        log.note(format!("kernel: {line}"));
                     }
                 }
                 _ = look.tick() => {
-                    if probe.has_failed() {
-                        break;
+                    if log.has_no_reader() || probe.has_failed() {
+                        break Ok(());
                     }
-                    while let Ok(event) = probe.events().try_recv() {
-                        let complete = monitor.take(event);
-                        if complete {
-                            let counters = probe.capture().counters()?;
-                            monitor.close(&counters, &probe.occupancies().take());
-                        }
-                        for entry in monitor.drain() {
-                            log.write(&entry)?;
-                        }
+                    if let Err(error) = take_events(&mut probe, &mut monitor, &mut log) {
+                        break Err(error);
                     }
                 }
             }
-        }
-        self.finish(probe, monitor, log)
+        };
+        self.finish(probe, monitor, log).and(ended)
     }
 
+    /// The report first: it must not be lost with a log that cannot be written.
     fn finish(&self, probe: Probe, mut monitor: Monitor, mut log: Log) -> anyhow::Result<()> {
         let outcome = probe.stop(|event| {
             monitor.take(event);
         })?;
+        let failed = outcome.remains.failed_shards.clone();
         let report = monitor.finish(outcome, &self.interfaces, self.log_format == LogFormat::Text);
-        for entry in monitor.drain() {
-            log.write(&entry)?;
-        }
-        if let Some(path) = &self.report {
+        let reported = self.report.as_ref().map_or(Ok(()), |path| {
             let json = serde_json::to_vec_pretty(&report).context("cannot form the report")?;
-            fs::write(path, json)
-                .with_context(|| format!("cannot write the report to {}", path.display()))?;
-        }
+            fs::write(path, json).with_context(|| format!("cannot write the report to {}", path.display()))
+        });
+        log.begin_last_words();
+        monitor.drain().for_each(|entry| log.write(&entry));
         if self.log_format == LogFormat::Text {
-            log.write_text(&text::render(&report))?;
+            log.write_text(&text::render(&report));
+        }
+        log.finish();
+        reported?;
+        if !failed.is_empty() {
+            bail!(
+                "{} ended by itself, and the run with it; what it held is not in the report. Please report its \
+                 message on standard error",
+                failed.join(", ")
+            );
         }
         Ok(())
     }
@@ -218,7 +229,7 @@ impl Run {
             ports(&options.capture.config.sip_ports),
             humantime::format_duration(self.interval),
             words::thousands(self.max_streams as u64),
-            words::bytes(self.max_streams as u64 * 3072),
+            words::bytes((self.max_streams as u64).saturating_mul(3072)),
         )
     }
 }
@@ -228,51 +239,146 @@ fn ports(ports: &[u16]) -> String {
     ports.join(", ")
 }
 
+/// Takes the events that wait, up to a bound.
+fn take_events(probe: &mut Probe, monitor: &mut Monitor, log: &mut Log) -> anyhow::Result<()> {
+    log.begin_look();
+    for _ in 0..LOOK_EVENTS {
+        let Ok(event) = probe.events().try_recv() else { break };
+        if monitor.take(event) {
+            let counters = probe.capture().counters()?;
+            monitor.close(&counters, &probe.occupancies().take());
+        }
+        monitor.drain().for_each(|entry| log.write(&entry));
+    }
+    Ok(())
+}
+
 /// The health log with its clock.
 struct Log {
     writer: LogWriter,
     format: Format,
     clock: WallClock,
+    /// Until when a full queue is waited for.
+    patience: std::time::Instant,
+    is_ending: bool,
+    /// SIGHUP came, and the queue had no room for it.
+    reopen_again: bool,
+    has_no_reader: bool,
 }
 
 impl Log {
     fn open(run: &Run) -> anyhow::Result<Self> {
         let writer = match &run.log {
             Some(path) => LogWriter::file(path)?,
-            None => LogWriter::stdout(),
+            None => LogWriter::stdout()?,
         };
-        let format = Format::new(run.log_format == LogFormat::Json, writer.has_colour());
-        Ok(Self { writer, format, clock: WallClock::starting_at(Reading::take()) })
+        Ok(Self {
+            format: Format::new(run.log_format == LogFormat::Json, writer.has_colour()),
+            writer,
+            clock: WallClock::starting_at(Reading::take()),
+            patience: std::time::Instant::now() + LOG_PATIENCE,
+            is_ending: false,
+            reopen_again: false,
+            has_no_reader: false,
+        })
     }
 
-    fn write(&mut self, entry: &Entry) -> anyhow::Result<()> {
-        let now = self.clock.wall(Reading::take().monotonic);
-        let time = Timestamp::from_nanosecond(i128::from(now.0)).unwrap_or(Timestamp::UNIX_EPOCH);
+    /// Writes an entry, stamped with when it was, or else with now.
+    fn write(&mut self, stamped: &Stamped) {
+        if let Some(lines) = self.writer.lost_lines() {
+            let message = format!("{} could not be written before this one", words::count(lines, "log line"));
+            self.put(None, &Entry::Start { message });
+        }
+        self.put(stamped.at, &stamped.entry);
+    }
+
+    fn note(&mut self, message: String) {
+        self.write(&Stamped { at: None, entry: Entry::Start { message } });
+    }
+
+    fn put(&mut self, at: Option<Nanos>, entry: &Entry) {
+        let wall = self.clock.wall(at.unwrap_or_else(|| Reading::take().monotonic));
+        let time = Timestamp::from_nanosecond(i128::from(wall.0)).unwrap_or(Timestamp::UNIX_EPOCH);
         let line = self.format.line(time, entry);
-        Ok(self.writer.line(&line)?)
+        self.put_line(line);
     }
 
-    fn write_text(&mut self, text: &str) -> anyhow::Result<()> {
-        text.lines().try_for_each(|line| self.writer.line(line))?;
-        Ok(())
+    fn put_line(&mut self, line: String) {
+        if self.is_ending {
+            self.patience = std::time::Instant::now() + LAST_PATIENCE;
+        }
+        self.writer.line(line, self.patience);
     }
 
-    /// A log that cannot be reopened goes on where it was: losing lines would be worse.
-    fn reopen(&mut self) {
-        if let Err(error) = self.writer.reopen() {
-            eprintln!("voxprobe: {:#}; the old file stays in use", anyhow::Error::from(error));
+    fn write_text(&mut self, text: &str) {
+        text.lines().for_each(|line| self.put_line(line.to_owned()));
+    }
+
+    fn begin_look(&mut self) {
+        self.patience = std::time::Instant::now() + LOG_PATIENCE;
+        if self.reopen_again {
+            self.reopen();
         }
     }
 
-    fn follow_clock(&mut self) -> anyhow::Result<()> {
+    /// From now on each line waits for a log that still takes some.
+    fn begin_last_words(&mut self) {
+        self.is_ending = true;
+        self.writer.forgive();
+    }
+
+    fn reopen(&mut self) {
+        self.reopen_again = !self.writer.reopen();
+    }
+
+    /// Passes on what went wrong with the log. True if it was a pipe that nobody reads any more.
+    fn has_no_reader(&mut self) -> bool {
+        for trouble in self.writer.troubles() {
+            self.has_no_reader |= trouble.is_broken_pipe();
+            complain(trouble);
+        }
+        self.has_no_reader
+    }
+
+    fn follow_clock(&mut self) {
         if let Some(step) = self.clock.update(Reading::take()) {
             let seconds = step.by_ns as f64 / 1e9;
-            self.write(&Entry::Start {
-                message: format!(
-                    "the wall clock was set, by {seconds:+.3} s; measurements do not depend on it"
-                ),
-            })?;
+            self.note(format!(
+                "the wall clock was set, by {seconds:+.3} s; measurements do not depend on it"
+            ));
         }
-        Ok(())
+    }
+
+    fn finish(self) {
+        let (troubles, unwritten) = self.writer.finish(LAST_PATIENCE);
+        let no_reader = self.has_no_reader || troubles.iter().any(LogError::is_broken_pipe);
+        troubles.into_iter().for_each(complain);
+        if unwritten > 0 && !no_reader {
+            say(format!("voxprobe: {} could not be written", words::count(unwritten, "log line")));
+        }
+    }
+}
+
+/// A log that fails is not the end: it is said, and what it lacks is counted. A reader that went away, as `head`
+/// does, is nothing to complain of.
+fn complain(trouble: LogError) {
+    if trouble.is_broken_pipe() {
+        return;
+    }
+    let goes_on = match trouble {
+        LogError::Open { .. } => "the old file stays in use",
+        _ => "the probe goes on, and counts the lines that are lost",
+    };
+    say(format!("voxprobe: {:#}; {goes_on}", anyhow!(trouble)));
+}
+
+/// A line on standard error, which may be the same pipe that nobody reads: a moment is all that it gets.
+fn say(line: String) {
+    let speaker = thread::spawn(move || {
+        let _ = writeln!(io::stderr(), "{line}");
+    });
+    let deadline = std::time::Instant::now() + Duration::from_millis(200);
+    while !speaker.is_finished() && std::time::Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(1));
     }
 }

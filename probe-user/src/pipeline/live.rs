@@ -130,7 +130,7 @@ impl Probe {
         &self.occupancies
     }
 
-    /// Has the receive thread died?
+    /// Has the receive thread ended by itself? It dies, or it ends because a shard died.
     pub fn has_failed(&self) -> bool {
         self.thread.is_finished()
     }
@@ -182,7 +182,8 @@ fn receive<S: super::receiver::EndpointSink>(
         let stopping = stop.load(Ordering::Acquire);
         let taken = rings.poll(ROUND, |record| receiver.record(record));
         receiver.flush();
-        if taken == 0 && stopping {
+        // Without one of its shards the account cannot be kept: better an end that is seen.
+        if taken == 0 && stopping || receiver.has_failed() {
             let remains = receiver.finish();
             return Ended { remains, malformed_records: rings.malformed() };
         }

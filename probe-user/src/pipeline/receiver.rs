@@ -56,6 +56,7 @@ pub struct Receiver<S> {
     decoder: Decoder,
     analysis: Analysis<S>,
     number: u64,
+    round: u64,
     first: Option<Nanos>,
     last: Nanos,
 }
@@ -66,6 +67,7 @@ struct Analysis<S> {
     shards: Shards,
     sink: S,
     events: Sender<Event>,
+    events_dropped: u64,
     account: Account,
     /// Media ids that the shards know, by slot.
     announced: FxHashMap<u32, MediaId>,
@@ -77,6 +79,10 @@ pub struct Remains {
     pub signalling: SignallingReport,
     /// The receiver's account. What shards analysed is in their last [`Event::Finished`].
     pub account: Account,
+    /// Names of shard threads that ended by themselves.
+    pub failed_shards: Vec<String>,
+    /// The receiver's own events that nobody took in time.
+    pub events_dropped: u64,
     /// Announced endpoints that the sink could not follow.
     pub endpoints_refused: u64,
     /// Time of the first frame.
@@ -99,10 +105,11 @@ impl<S: EndpointSink> Receiver<S> {
             shards,
             sink,
             events,
+            events_dropped: 0,
             account: Account::default(),
             announced: FxHashMap::default(),
         };
-        Self { decoder, analysis, number: 0, first: None, last: Nanos::default() }
+        Self { decoder, analysis, number: 0, round: 0, first: None, last: Nanos::default() }
     }
 
     /// Takes one frame of a file. What the filter does not match is only counted, as its verdict.
@@ -155,11 +162,23 @@ impl<S: EndpointSink> Receiver<S> {
         self.settle_fragments();
         self.analysis.signalling.advance(now);
         self.analysis.follow_endpoints();
-        self.analysis.shards.close_intervals(now);
-        let calls = self.analysis.signalling.calls().live() as u64;
-        let status = ReceiverStatus { account: self.analysis.account, calls };
-        // Full: the control plane is behind, and will get the next one.
-        let _ = self.analysis.events.try_send(Event::Receiver(status));
+        self.round += 1;
+        self.analysis.shards.close_intervals(now, self.round);
+        let Analysis { signalling, shards, account, events_dropped, .. } = &self.analysis;
+        let mut status = ReceiverStatus {
+            round: self.round,
+            now,
+            account: *account,
+            calls: signalling.calls().live() as u64,
+            events_dropped: *events_dropped,
+        };
+        status.account.merge(shards.lost());
+        self.analysis.emit(Event::Receiver(status));
+    }
+
+    /// Has a shard ended by itself? Then so should the run.
+    pub fn has_failed(&self) -> bool {
+        self.analysis.shards.has_failed()
     }
 
     fn settle_fragments(&mut self) {
@@ -172,11 +191,14 @@ impl<S: EndpointSink> Receiver<S> {
     pub fn finish(mut self) -> Remains {
         self.decoder.finish();
         self.settle_fragments();
-        let Analysis { signalling, shards, mut account, sink, .. } = self.analysis;
-        account.merge(&shards.finish());
+        let Analysis { signalling, shards, mut account, sink, events_dropped, .. } = self.analysis;
+        let (lost, failed_shards) = shards.finish();
+        account.merge(&lost);
         Remains {
             signalling: signalling.report(),
             account,
+            failed_shards,
+            events_dropped,
             endpoints_refused: sink.refused(),
             first: self.first,
             last: self.last,
@@ -194,14 +216,20 @@ impl<S: EndpointSink> Analysis<S> {
                 let Datagram { time, number, flow, evidence, payload, .. } = datagram;
                 self.signalling.observe(time, number, flow, transport, &evidence, payload);
                 self.follow_endpoints();
-                for event in self.signalling.drain_events() {
-                    let _ = self.events.try_send(Event::Call(event));
+                let Self { signalling, events, events_dropped, .. } = self;
+                for event in signalling.drain_events() {
+                    *events_dropped += u64::from(events.try_send(Event::Call(event)).is_err());
                 }
             }
             // Read by the RTCP analysis, which is to come; that the call has RTCP is counted.
             Decoded::Rtcp(_) => self.account.analysed += 1,
             Decoded::Held | Decoded::Nothing(_) => {}
         }
+    }
+
+    /// Full: the control plane is behind, and gets the next one. What it lacks is counted.
+    fn emit(&mut self, event: Event) {
+        self.events_dropped += u64::from(self.events.try_send(event).is_err());
     }
 
     fn media(&mut self, mut packet: RtpPacket) {

@@ -43,15 +43,25 @@ pub enum Event {
 /// The receiver's own figures.
 #[derive(Clone, Copy, Debug)]
 pub struct ReceiverStatus {
+    /// Which interval: they are numbered, because events can be dropped.
+    pub round: u64,
+    /// When it was closed, by the clock that stamps frames.
+    pub now: Nanos,
     /// Since the start; without what shards analysed.
     pub account: Account,
     /// Calls that are not over.
     pub calls: u64,
+    /// The receiver's own events that nobody took in time, since the start.
+    pub events_dropped: u64,
 }
 
 /// A shard's own figures.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ShardStatus {
+    /// Whose, from 0.
+    pub shard: usize,
+    /// The last interval that it closed, from 1.
+    pub round: u64,
     /// Packets analysed since the start.
     pub analysed: u64,
     /// Streams now.
@@ -65,6 +75,8 @@ pub struct ShardStatus {
 /// One stream in one interval, for a health line.
 #[derive(Clone, Debug)]
 pub struct IntervalLine {
+    /// Which interval.
+    pub round: u64,
     /// Whose.
     pub key: StreamKey,
     /// Place in the order of appearance.
@@ -90,7 +102,7 @@ enum Message {
     Epoch(Nanos),
     Announce(MediaId, Arc<Announcement>),
     Packets(Vec<RtpPacket>),
-    CloseIntervals(Nanos),
+    CloseIntervals(Nanos, u64),
     Finish,
 }
 
@@ -138,9 +150,9 @@ impl Shards {
         let count = count.max(1);
         let limits = Limits { streams: (limits.streams / count).max(1), ..limits };
         let lanes = if count == 1 {
-            Lanes::Inline(Box::new(Shard::new(limits, overflow, events.clone())))
+            Lanes::Inline(Box::new(Shard::new(0, limits, overflow, events.clone())))
         } else {
-            let lane = |index| Lane::start(index, Shard::new(limits, overflow, events.clone()));
+            let lane = |index| Lane::start(Shard::new(index, limits, overflow, events.clone()));
             Lanes::Threads((0..count).map(lane).collect::<Result<_, _>>()?)
         };
         Ok(Self { lanes, overflow, lost: Account::default() })
@@ -185,20 +197,38 @@ impl Shards {
     }
 
     /// Closes the interval of every stream and ends the silent ones.
-    pub fn close_intervals(&mut self, now: Nanos) {
-        self.tell(|shard| shard.close_intervals(now), || Message::CloseIntervals(now));
+    pub fn close_intervals(&mut self, now: Nanos, round: u64) {
+        self.tell(|shard| shard.close_intervals(now, round), || Message::CloseIntervals(now, round));
     }
 
-    /// Ends all streams and threads. Returns the account of what shards could not take.
-    pub fn finish(mut self) -> Account {
+    /// What shards could not take so far.
+    pub fn lost(&self) -> &Account {
+        &self.lost
+    }
+
+    /// Has a shard's thread ended before it was told to? What it held is gone, and what is its is not analysed.
+    pub fn has_failed(&self) -> bool {
+        match &self.lanes {
+            Lanes::Inline(_) => false,
+            Lanes::Threads(lanes) => lanes.iter().any(|lane| lane.thread.is_finished()),
+        }
+    }
+
+    /// Ends all streams and threads. Returns the account of what shards could not take, and the names of those
+    /// threads that had failed.
+    pub fn finish(mut self) -> (Account, Vec<String>) {
         self.tell(Shard::finish, || Message::Finish);
+        let mut failed = Vec::new();
         if let Lanes::Threads(lanes) = self.lanes {
             for lane in lanes {
-                // A panic of a shard has been printed by its thread; the account shows what is missing.
-                let _ = lane.thread.join();
+                let name = lane.thread.thread().name().unwrap_or("a shard").to_owned();
+                // The panic itself has been printed by its thread.
+                if lane.thread.join().is_err() {
+                    failed.push(name);
+                }
             }
         }
-        self.lost
+        (self.lost, failed)
     }
 
     /// Does `inline` on the one shard, or sends `message` to each, after the packets that came before.
@@ -224,10 +254,10 @@ fn lane_of(packet: &RtpPacket, lanes: usize) -> usize {
 }
 
 impl Lane {
-    fn start(index: usize, mut shard: Shard) -> Result<Self, std::io::Error> {
+    fn start(mut shard: Shard) -> Result<Self, std::io::Error> {
         let (to, mut from) = rtrb::RingBuffer::new(QUEUE);
         let (mut give_back, back) = rtrb::RingBuffer::new(QUEUE);
-        let thread = thread::Builder::new().name(format!("vox-shard-{index}")).spawn(move || {
+        let thread = thread::Builder::new().name(format!("vox-shard-{}", shard.index)).spawn(move || {
             loop {
                 match from.pop() {
                     Ok(Message::Packets(mut batch)) => {
@@ -240,7 +270,7 @@ impl Lane {
                     }
                     Ok(Message::Epoch(epoch)) => shard.table.set_epoch(epoch),
                     Ok(Message::Announce(media, announcement)) => shard.table.announce(media, announcement),
-                    Ok(Message::CloseIntervals(now)) => shard.close_intervals(now),
+                    Ok(Message::CloseIntervals(now, round)) => shard.close_intervals(now, round),
                     Ok(Message::Finish) => break shard.finish(),
                     Err(rtrb::PopError::Empty) if from.is_abandoned() => break shard.finish(),
                     Err(rtrb::PopError::Empty) => thread::park_timeout(NAP),
@@ -254,7 +284,7 @@ impl Lane {
         if self.batch.is_empty() {
             return;
         }
-        if overflow == Overflow::Lose && self.to.is_full() {
+        if self.to.is_abandoned() || overflow == Overflow::Lose && self.to.is_full() {
             lost.lose(Loss::ShardQueueFull, self.batch.len() as u64);
             self.batch.clear();
             return;
@@ -280,16 +310,19 @@ impl Lane {
 
 /// One shard: a table and its way to the control plane.
 struct Shard {
+    index: usize,
     table: StreamTable,
     overflow: Overflow,
     events: Sender<Event>,
+    round: u64,
     analysed: u64,
     events_dropped: u64,
 }
 
 impl Shard {
-    fn new(limits: Limits, overflow: Overflow, events: Sender<Event>) -> Self {
-        Self { table: StreamTable::new(limits), overflow, events, analysed: 0, events_dropped: 0 }
+    fn new(index: usize, limits: Limits, overflow: Overflow, events: Sender<Event>) -> Self {
+        let table = StreamTable::new(limits);
+        Self { index, table, overflow, events, round: 0, analysed: 0, events_dropped: 0 }
     }
 
     fn packet(&mut self, packet: &RtpPacket) {
@@ -299,12 +332,16 @@ impl Shard {
         }
     }
 
-    fn close_intervals(&mut self, now: Nanos) {
+    fn close_intervals(&mut self, now: Nanos, round: u64) {
+        self.round = round;
         let Self { table, events, events_dropped, .. } = self;
         let mut emit = |event| *events_dropped += u64::from(events.try_send(event).is_err());
         table.sweep(now, |ended| emit(Event::Ended(Box::new(ended), End::Silent)));
         table.close_intervals(|stream, summary| {
-            emit(Event::Interval(Box::new(IntervalLine::of(stream, summary))));
+            // One that was silent has nothing to tell; its end will be told when it is one.
+            if summary.totals.frames > 0 {
+                emit(Event::Interval(Box::new(IntervalLine::of(stream, summary, round))));
+            }
         });
         let status = self.status();
         self.emit(Event::IntervalDone(status));
@@ -321,6 +358,8 @@ impl Shard {
 
     fn status(&self) -> ShardStatus {
         ShardStatus {
+            shard: self.index,
+            round: self.round,
             analysed: self.analysed,
             streams: self.table.len(),
             evicted: self.table.evicted(),
@@ -338,8 +377,9 @@ impl Shard {
 }
 
 impl IntervalLine {
-    fn of(stream: &crate::rtp::Stream, summary: IntervalSummary) -> Self {
+    fn of(stream: &crate::rtp::Stream, summary: IntervalSummary, round: u64) -> Self {
         Self {
+            round,
             key: *stream.key(),
             number: stream.number(),
             codec: stream.codec().map(ToOwned::to_owned),
@@ -350,5 +390,61 @@ impl IntervalLine {
             burst_ratio: stream.burst_ratio(),
             causes: stream.causes(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rtp::testing::packet;
+
+    const LIMITS: Limits = Limits { streams: 100, idle: None };
+
+    #[test]
+    fn a_shard_that_dies_is_seen_and_named() {
+        let (sender, events) = crossbeam_channel::bounded(1_024);
+        let mut shards = Shards::start(2, LIMITS, Overflow::Lose, &sender).unwrap();
+        drop(sender);
+        assert!(!shards.has_failed());
+        let dead = thread::Builder::new().name("vox-shard-1".to_owned());
+        let dead = dead.spawn(|| std::panic::resume_unwind(Box::new("a test's"))).unwrap();
+        let Lanes::Threads(lanes) = &mut shards.lanes else { panic!("two shards are threads") };
+        let (to, from) = rtrb::RingBuffer::new(QUEUE);
+        drop(from);
+        (lanes[1].thread, lanes[1].to) = (dead, to);
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        while !shards.has_failed() {
+            assert!(std::time::Instant::now() < deadline, "it was not seen");
+            thread::yield_now();
+        }
+        let mut theirs = 0;
+        for port in 0..64 {
+            let mut packet = packet(1);
+            packet.flow.src.port = port;
+            theirs += u64::from(lane_of(&packet, 2) == 1);
+            shards.packet(&packet);
+        }
+        let (lost, failed) = shards.finish();
+        assert_eq!(failed, ["vox-shard-1"]);
+        assert_eq!((lost.lost_to(Loss::ShardQueueFull), theirs > 0), (theirs, true));
+        drop(events);
+    }
+
+    #[test]
+    fn a_stream_without_frames_in_an_interval_sends_no_line() {
+        let (sender, events) = crossbeam_channel::bounded(16);
+        let mut shards = Shards::start(1, LIMITS, Overflow::Lose, &sender).unwrap();
+        (1..=3).for_each(|seq| shards.packet(&packet(seq)));
+        shards.close_intervals(packet(4).time, 1);
+        shards.close_intervals(packet(5).time, 2);
+        let rounds: Vec<_> = events
+            .try_iter()
+            .map(|event| match event {
+                Event::Interval(line) => ("line", line.round),
+                Event::IntervalDone(status) => ("done", status.round),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(rounds, [("line", 1), ("done", 1), ("done", 2)]);
     }
 }

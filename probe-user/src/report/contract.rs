@@ -404,7 +404,7 @@ impl StreamReport {
     }
 
     /// The probe itself lost frames: what is missing here may be among them, and is not held against the network.
-    fn doubt_loss(&mut self) {
+    pub(super) fn doubt_loss(&mut self) {
         if self.unique.lost > 0 {
             self.loss_is_upper_bound = true;
             self.mos = None;

@@ -26,6 +26,10 @@ const LOSS_PERCENT: f64 = 1.0;
 /// Jitter (p99) from which a line is no longer `ok`: what a usual 40 ms de-jitter buffer holds.
 const JITTER_US: f64 = 40_000.0;
 
+/// Copies a packet from which a stream is `dup`.
+const DUP_COPIES: f64 = 1.05;
+/// Copies a packet from which one speaks of every frame; below, some are copied.
+const EVERY_FRAME: f64 = 1.5;
 /// Ring occupancy that an operator should hear of before anything is lost.
 const RING_PEAK_PERCENT: u64 = 50;
 
@@ -183,13 +187,16 @@ pub struct SummaryEntry {
     pub analysed: u64,
     /// Frames lost since the start, by name.
     pub losses: BTreeMap<&'static str, u64>,
-    /// Frames in the rings at this moment.
+    /// Frames matched, and neither analysed nor lost at this moment.
     pub in_flight: u64,
     /// The fullest that any ring was since the last summary, in percent: at 100 frames are lost.
     pub ring_peak_percent: u64,
-    /// Stream lines left out of the text log in this interval.
+    /// Lines of streams, and of their ends, left out in this interval.
     #[serde(skip_serializing_if = "is_zero")]
     pub lines_left_out: u64,
+    /// Events that were dropped since the start, because the control plane was behind: lines are missing.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub events_dropped: u64,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
@@ -217,7 +224,6 @@ impl StreamEntry {
         let lost_percent =
             if totals.expected == 0 { 0.0 } else { lost as f64 * 100.0 / totals.expected as f64 };
         let jitter = Percentiles::of(&line.summary.jitter);
-        let quality = emodel::listening_quality(line.codec.as_deref(), lost_percent, line.burst_ratio);
         let copies_per_packet = if totals.packets == 0 {
             1.0
         } else {
@@ -229,10 +235,21 @@ impl StreamEntry {
             Status::Jit
         } else if line.summary.interruption.is_some() {
             Status::Gap
-        } else if copies_per_packet > 1.05 {
+        } else if copies_per_packet > DUP_COPIES || totals.packets == 0 && totals.copies > 0 {
             Status::Dup
         } else {
             Status::Ok
+        };
+        // Frames that are neither first copies nor copies: their numbers could not be believed.
+        let is_unplaced = totals.packets == 0 && totals.frames > totals.copies;
+        let status = if is_unplaced { status.max(Status::Jit) } else { status };
+        let quality = match totals.packets {
+            0 => Err(if is_unplaced {
+                "no packet could be placed in this interval".to_owned()
+            } else {
+                "only copies in this interval".to_owned()
+            }),
+            _ => emodel::listening_quality(line.codec.as_deref(), lost_percent, line.burst_ratio),
         };
         Self {
             status,
@@ -312,12 +329,12 @@ impl Format {
         let mut text = self.who(stream.src, stream.dst, stream.codec.as_deref());
         let bound = if stream.loss_is_upper_bound { "≤" } else { " " };
         let _ = write!(text, "{:>6} pkt  lost{bound}{:>4.1} %", stream.packets, stream.lost_percent);
-        if stream.copies_per_packet > 1.05 {
+        if stream.copies_per_packet > DUP_COPIES {
             let _ = write!(
                 text,
-                " (as captured {:.1} %: every frame {}{})",
+                " (as captured {:.1} %: {}{})",
                 stream.raw_lost_percent,
-                words::times(stream.copies_per_packet),
+                copies_text(stream.copies_per_packet),
                 stream.causes.first().map(|cause| format!(", {}", words::cause(cause))).unwrap_or_default(),
             );
         }
@@ -343,11 +360,15 @@ impl Format {
         let mut text = self.who(report.src, report.dst, report.codec.as_deref());
         let _ = write!(
             text,
-            "{:>6} pkt in {:.1} s, lost {} ({:.1} %)",
-            report.unique.packets, report.unique.duration_s, report.unique.lost, report.unique.lost_percent,
+            "{:>6} pkt in {:.1} s, lost {}{} ({:.1} %)",
+            report.unique.packets,
+            report.unique.duration_s,
+            if report.loss_is_upper_bound { "≤" } else { "" },
+            report.unique.lost,
+            report.unique.lost_percent,
         );
-        if report.duplicates.copies_per_packet > 1.05 {
-            let _ = write!(text, ", every frame {}", words::times(report.duplicates.copies_per_packet));
+        if report.duplicates.copies_per_packet > DUP_COPIES {
+            let _ = write!(text, ", {}", copies_text(report.duplicates.copies_per_packet));
         }
         push_jitter(&mut text, report.jitter_percentiles_us.as_ref());
         if let Some(mos) = &report.mos {
@@ -385,8 +406,20 @@ fn push_call(text: &mut String, call_id: Option<&str>) {
     }
 }
 
+fn copies_text(copies_per_packet: f64) -> String {
+    if copies_per_packet >= EVERY_FRAME {
+        format!("every frame {}", words::times(copies_per_packet))
+    } else {
+        format!("{:.0} % copied", (copies_per_packet - 1.0) * 100.0)
+    }
+}
+
 fn interruption_text(gap: &Interruption) -> String {
     let what = match (gap.missing, gap.timestamp_s) {
+        _ if gap.restarted => {
+            let ran_on = if gap.timestamp_ran_on() { ", and the timestamp ran on: loss" } else { "" };
+            format!("the numbering jumped: the sender restarted, or 3,000 packets or more were lost{ran_on}")
+        }
         (0, Some(moved)) if (moved - gap.silence_s).abs() < 0.5 => {
             "the sender was silent, nothing lost".to_owned()
         }
@@ -429,7 +462,7 @@ fn summary_text(summary: &SummaryEntry) -> String {
         words::thousands(lost),
     );
     if summary.in_flight > 0 {
-        let _ = write!(text, " + {} in the rings", words::thousands(summary.in_flight));
+        let _ = write!(text, " + {} in flight", words::thousands(summary.in_flight));
     }
     if summary.ring_peak_percent >= RING_PEAK_PERCENT {
         let _ = write!(text, "; a ring was {} % full (--ring-size)", summary.ring_peak_percent);
@@ -439,6 +472,13 @@ fn summary_text(summary: &SummaryEntry) -> String {
             text,
             "; {} more stream lines left out (--lines)",
             words::thousands(summary.lines_left_out)
+        );
+    }
+    if summary.events_dropped > 0 {
+        let _ = write!(
+            text,
+            "; {} dropped since the start, so lines are missing: the machine is too busy",
+            words::count(summary.events_dropped, "event")
         );
     }
     text
@@ -480,6 +520,7 @@ mod tests {
         (0..499).for_each(|_| jitter.record_ns(400_000));
         let totals = Totals { frames: 500, packets: 500, expected: 500, copies: 0 };
         let mut line = IntervalLine {
+            round: 1,
             key: StreamKey::from(&packet(0)),
             number: 1,
             codec: Some("PCMU".to_owned()),
@@ -553,6 +594,48 @@ mod tests {
         let text = text(&Entry::Stream(Box::new(entry)));
         assert!(text.starts_with("hole") && text.contains("lost≤50.0 %"), "{text}");
         assert!(text.contains("MOS - (the probe itself lost frames)"), "{text}");
+    }
+
+    #[test]
+    fn a_jump_of_the_numbering_is_not_called_a_pause() {
+        let gap = Interruption {
+            at: crate::packet::Nanos(0),
+            packet: 1,
+            silence_s: 70.0,
+            timestamp_s: Some(70.0),
+            missing: 0,
+            restarted: true,
+        };
+        assert_eq!(
+            interruption_text(&gap),
+            "70.00 s without packets: the numbering jumped: the sender restarted, or 3,000 packets or more were \
+             lost, and the timestamp ran on: loss"
+        );
+        let text = interruption_text(&Interruption { timestamp_s: Some(-12.0), ..gap });
+        assert!(text.ends_with("3,000 packets or more were lost"), "{text}");
+    }
+
+    #[test]
+    fn an_interval_without_a_packet_has_no_quality_and_is_not_ok() {
+        let totals = |frames, copies| Totals { frames, packets: 0, expected: 0, copies };
+        let unplaced = line(|line| {
+            line.summary.totals = totals(500, 0);
+            line.summary.jitter.clear();
+        });
+        assert_eq!((unplaced.status, unplaced.mos), (Status::Jit, None));
+        let reason = unplaced.mos_absent_because.as_deref();
+        assert_eq!(reason, Some("no packet could be placed in this interval"));
+        let late_copy = line(|line| {
+            line.summary.totals = totals(1, 1);
+            line.summary.jitter.clear();
+        });
+        assert_eq!((late_copy.status, late_copy.mos), (Status::Dup, None));
+    }
+
+    #[test]
+    fn some_copied_frames_are_not_called_every_frame() {
+        let text = text(&Entry::Stream(Box::new(line(|line| line.summary.totals.copies = 60))));
+        assert!(text.contains(": 12 % copied)"), "{text}");
     }
 
     #[test]

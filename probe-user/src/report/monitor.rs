@@ -1,4 +1,8 @@
 //! From events to entries: what the control plane of a live probe keeps between two intervals.
+//!
+//! Intervals are numbered rounds, because events can be dropped when the control plane is behind: a round is over
+//! when all shards and the receiver have told it, or when something of a later one comes. So a round that lacks
+//! an event costs lines of its own, and never those of the rounds after it.
 
 use std::collections::BTreeMap;
 
@@ -8,29 +12,46 @@ use super::health::{CallEntry, EndEntry, Entry, LossEntry, StreamEntry, SummaryE
 use crate::capture::live::{KernelCounters, Occupancy};
 use crate::packet::Nanos;
 use crate::pipeline::live::{Outcome, add_kernel_losses};
-use crate::pipeline::shard::ReceiverStatus;
+use crate::pipeline::shard::{ReceiverStatus, ShardStatus};
 use crate::pipeline::table::End;
 use crate::pipeline::{Account, Event, Loss};
 use crate::rtp::stream::StreamParts;
 
 /// Streams that ended before the end and are kept for the final report; later ones are in the log, and counted.
 const MAX_ENDED: usize = 10_000;
+/// Ends told in one interval: a scanner can make streams end as fast as it makes them begin.
+const MAX_END_LINES: usize = 1_000;
+
+/// An entry, and when what it tells was so.
+#[derive(Clone, Debug)]
+pub struct Stamped {
+    /// By the clock that stamps frames; `None` is now.
+    pub at: Option<Nanos>,
+    /// What it tells.
+    pub entry: Entry,
+}
 
 /// See the module.
 #[derive(Debug)]
 pub struct Monitor {
     started: Nanos,
-    shards: usize,
     lines_shown: usize,
-    entries: Vec<Entry>,
+    entries: Vec<Stamped>,
+    /// The round that is gathered.
+    round: u64,
     lines: Vec<StreamEntry>,
-    done: usize,
+    ends: Vec<EndEntry>,
+    ends_left_out: u64,
     receiver: Option<ReceiverStatus>,
-    shard_analysed: u64,
-    finished_analysed: u64,
-    evicted: u64,
-    events_dropped: u64,
+    /// What began a later round before this one was complete.
+    next: Option<Event>,
+    /// The last that each shard told: replaced, so that what is dropped is made good by the next.
+    shards: Vec<ShardStatus>,
+    finished: ShardStatus,
     reported: Account,
+    losses_grew: bool,
+    /// The end of the last round in which the probe itself lost frames.
+    lost_until: Option<Nanos>,
     ended: Vec<StreamParts>,
     ended_left_out: u64,
     copies_found: bool,
@@ -43,17 +64,19 @@ impl Monitor {
     pub fn new(started: Nanos, shards: usize, lines_shown: usize) -> Self {
         Self {
             started,
-            shards,
             lines_shown,
             entries: Vec::new(),
+            round: 0,
             lines: Vec::new(),
-            done: 0,
+            ends: Vec::new(),
+            ends_left_out: 0,
             receiver: None,
-            shard_analysed: 0,
-            finished_analysed: 0,
-            evicted: 0,
-            events_dropped: 0,
+            next: None,
+            shards: vec![ShardStatus::default(); shards],
+            finished: ShardStatus::default(),
             reported: Account::default(),
+            losses_grew: false,
+            lost_until: None,
             ended: Vec::new(),
             ended_left_out: 0,
             copies_found: false,
@@ -63,28 +86,52 @@ impl Monitor {
 
     /// Takes one event. True if it completed an interval, which is then to be [closed](Self::close).
     pub fn take(&mut self, event: Event) -> bool {
+        let round = match &event {
+            Event::Interval(line) => line.round,
+            Event::IntervalDone(status) => status.round,
+            Event::Receiver(status) => status.round,
+            Event::Ended(..) | Event::Finished(_) | Event::Call(_) => self.round,
+        };
+        if round > self.round {
+            if self.receiver.is_some() {
+                self.next = Some(event);
+                return true;
+            }
+            // Without the receiver's word there is no account to close it with: its lines are lost.
+            self.begin(round);
+        }
+        self.gather(event, round == self.round);
+        self.receiver.is_some() && self.shards.iter().all(|shard| shard.round >= self.round)
+    }
+
+    fn begin(&mut self, round: u64) {
+        self.round = round;
+        self.lines.clear();
+        self.receiver = None;
+    }
+
+    /// Takes an event of this round, or a late one of a round that was closed without it.
+    fn gather(&mut self, event: Event, is_current: bool) {
         match event {
-            Event::Interval(line) => {
-                let entry = StreamEntry::new(*line);
-                // Silent in this interval: its end will be told when it is one.
-                if entry.frames > 0 {
-                    self.lines.push(entry);
+            Event::Interval(line) if is_current => self.lines.push(StreamEntry::new(*line)),
+            Event::Receiver(status) if is_current => self.receiver = Some(status),
+            Event::Interval(_) | Event::Receiver(_) => {}
+            Event::IntervalDone(status) => {
+                if let Some(shard) = self.shards.get_mut(status.shard) {
+                    *shard = status;
                 }
             }
             Event::Ended(parts, end) => self.end(*parts, end),
-            Event::IntervalDone(status) => {
-                self.done += 1;
-                self.shard_analysed += status.analysed;
-            }
             Event::Finished(status) => {
-                self.finished_analysed += status.analysed;
-                self.evicted += status.evicted;
-                self.events_dropped += status.events_dropped;
+                self.finished.analysed += status.analysed;
+                self.finished.evicted += status.evicted;
+                self.finished.events_dropped += status.events_dropped;
             }
-            Event::Receiver(status) => self.receiver = Some(status),
-            Event::Call(event) => self.entries.push(Entry::Call(CallEntry::new(&event))),
+            Event::Call(event) => {
+                let at = Some(event.moment.time);
+                self.entries.push(Stamped { at, entry: Entry::Call(CallEntry::new(&event)) });
+            }
         }
-        self.done == self.shards && self.receiver.is_some()
     }
 
     fn end(&mut self, parts: StreamParts, end: End) {
@@ -98,9 +145,12 @@ impl Monitor {
                 End::Evicted => "evicted",
                 End::Finished => "finished",
             };
-            let start_s = parts.first_seen.since(self.started) as f64 / 1e9;
-            let report = StreamReport::new(parts.clone(), start_s);
-            self.entries.push(Entry::StreamEnd(Box::new(EndEntry { ended, report })));
+            if self.ends.len() < self.lines_shown.min(MAX_END_LINES) {
+                let start_s = parts.first_seen.since(self.started) as f64 / 1e9;
+                self.ends.push(EndEntry { ended, report: StreamReport::new(parts.clone(), start_s) });
+            } else {
+                self.ends_left_out += 1;
+            }
         }
         // Those that the end finds in the table are bounded by it.
         if end == End::Finished || self.ended.len() < MAX_ENDED {
@@ -110,24 +160,31 @@ impl Monitor {
         }
     }
 
-    /// Turns what was gathered into entries: worst streams first, then losses, then the sum.
+    /// Turns what was gathered into entries: streams that ended, worst streams first, then losses, then the sum.
     pub fn close(&mut self, counters: &KernelCounters, rings: &[Occupancy]) {
         let Some(receiver) = self.receiver.take() else { return };
         let mut account = receiver.account;
-        account.analysed += std::mem::take(&mut self.shard_analysed);
+        account.analysed += self.shards.iter().map(|shard| shard.analysed).sum::<u64>();
         account.matched = counters.matched();
         add_kernel_losses(&mut account, counters);
-        self.done = 0;
 
         let mut lines = std::mem::take(&mut self.lines);
-        if account.lost_by_the_probe() > self.reported.lost_by_the_probe() {
+        // The interval after it, too: a hole is found by the packet that follows it.
+        let grew = account.lost_by_the_probe() > self.reported.lost_by_the_probe();
+        if grew {
+            self.lost_until = Some(receiver.now);
+        }
+        if grew || self.losses_grew {
             lines.iter_mut().for_each(StreamEntry::doubt_loss);
         }
+        self.losses_grew = grew;
+        let at = Some(receiver.now);
+        let ends_left_out = self.tell_ends(at);
         let mut by_status = BTreeMap::new();
         for line in &lines {
             *by_status.entry(line.status.word()).or_insert(0) += 1;
         }
-        self.find_copies(&lines);
+        self.find_copies(&lines, at);
         let streams = lines.len() as u64;
         let left_out = lines.len().saturating_sub(self.lines_shown);
         if left_out > 0 {
@@ -135,9 +192,11 @@ impl Monitor {
             lines.truncate(self.lines_shown);
         }
         lines.sort_by(|a, b| (&a.call_id, a.src, a.dst).cmp(&(&b.call_id, b.src, b.dst)));
-        self.entries.extend(lines.into_iter().map(|line| Entry::Stream(Box::new(line))));
-        self.report_losses(&account);
-        self.entries.push(Entry::Summary(SummaryEntry {
+        let entry = |line| Stamped { at, entry: Entry::Stream(Box::new(line)) };
+        self.entries.extend(lines.into_iter().map(entry));
+        self.report_losses(&account, at);
+        let shards_dropped: u64 = self.shards.iter().map(|shard| shard.events_dropped).sum();
+        let entry = Entry::Summary(SummaryEntry {
             calls: receiver.calls,
             streams,
             by_status,
@@ -146,13 +205,33 @@ impl Monitor {
             losses: account.losses(),
             in_flight: account.unaccounted().max(0).unsigned_abs(),
             ring_peak_percent: peak_percent(rings),
-            lines_left_out: left_out as u64,
-        }));
+            lines_left_out: left_out as u64 + ends_left_out,
+            events_dropped: receiver.events_dropped + shards_dropped,
+        });
+        self.entries.push(Stamped { at, entry });
         self.reported = account;
+        self.begin(self.round + 1);
+        if let Some(event) = self.next.take() {
+            // One event does not complete a round: it takes the receiver's and a shard's.
+            self.take(event);
+        }
+    }
+
+    /// The ends of this round; the loss of a stream that lived when the probe lost frames is doubted. Returns how
+    /// many there was no room for.
+    fn tell_ends(&mut self, at: Option<Nanos>) -> u64 {
+        let lost_until_s = self.lost_until.map(|time| time.since(self.started) as f64 / 1e9);
+        for mut end in std::mem::take(&mut self.ends) {
+            if lost_until_s.is_some_and(|time| end.report.start_s <= time) {
+                end.report.doubt_loss();
+            }
+            self.entries.push(Stamped { at, entry: Entry::StreamEnd(Box::new(end)) });
+        }
+        std::mem::take(&mut self.ends_left_out)
     }
 
     /// A line when the probe itself lost something since the last one.
-    fn report_losses(&mut self, account: &Account) {
+    fn report_losses(&mut self, account: &Account, at: Option<Nanos>) {
         let grown: BTreeMap<_, _> = Loss::ALL
             .into_iter()
             .map(|loss| (loss, account.lost_to(loss).saturating_sub(self.reported.lost_to(loss))))
@@ -161,21 +240,21 @@ impl Monitor {
         let Some((worst, _)) = grown.iter().max_by_key(|(_, frames)| **frames) else { return };
         let advice = worst.advice();
         let losses = grown.into_iter().map(|(loss, frames)| (loss.name(), frames)).collect();
-        self.entries.push(Entry::Loss(LossEntry { losses, advice }));
+        self.entries.push(Stamped { at, entry: Entry::Loss(LossEntry { losses, advice }) });
     }
 
     /// Says once that every frame is copied, and again after it had stopped.
-    fn find_copies(&mut self, lines: &[StreamEntry]) {
+    fn find_copies(&mut self, lines: &[StreamEntry], at: Option<Nanos>) {
         let finding = findings::live_copies(lines);
         let found = finding.is_some();
         if let Some(finding) = finding.filter(|_| !self.copies_found) {
-            self.entries.push(Entry::Finding(finding));
+            self.entries.push(Stamped { at, entry: Entry::Finding(finding) });
         }
         self.copies_found = found;
     }
 
     /// The entries since the last call.
-    pub fn drain(&mut self) -> std::vec::Drain<'_, Entry> {
+    pub fn drain(&mut self) -> std::vec::Drain<'_, Stamped> {
         self.entries.drain(..)
     }
 
@@ -183,19 +262,32 @@ impl Monitor {
     /// itself instead of the first two.
     pub fn finish(&mut self, outcome: Outcome, interfaces: &[String], is_text: bool) -> Report {
         let mut account = outcome.remains.account;
-        account.analysed += self.finished_analysed;
+        account.analysed += self.finished.analysed;
         self.lines.clear();
+        if account.lost_by_the_probe() > self.reported.lost_by_the_probe() {
+            self.lost_until = Some(outcome.remains.last);
+        }
+        let ends_left_out = self.tell_ends(None);
         let (first, last) = (outcome.remains.first, outcome.remains.last);
         let mut notes = Vec::new();
         if self.ended_left_out > 0 {
-            notes.push(format!("{} more streams ended; their lines are in the log", self.ended_left_out));
+            notes.push(format!(
+                "{} more streams ended and are not listed; the log told their ends, up to its limit of lines",
+                self.ended_left_out
+            ));
         }
-        if self.evicted > 0 {
-            notes.push(format!("{} streams had to make room for others (--max-streams)", self.evicted));
+        if self.finished.evicted > 0 {
+            notes.push(format!(
+                "{} streams had to make room for others (--max-streams)",
+                self.finished.evicted
+            ));
         }
-        if self.events_dropped > 0 {
-            notes
-                .push(format!("{} log lines were dropped because the log was too slow", self.events_dropped));
+        let events_dropped = self.finished.events_dropped + outcome.remains.events_dropped;
+        if events_dropped > 0 {
+            notes.push(format!(
+                "{events_dropped} events were dropped because the control plane was too slow: lines are missing \
+                 from the log, and streams that ended may be missing here"
+            ));
         }
         if self.patterns > 0 {
             notes.push(format!(
@@ -236,11 +328,12 @@ impl Monitor {
         report.findings.iter_mut().for_each(|finding| finding.evidence.clear());
         if !is_text {
             let ends = report.streams.iter().cloned().map(|report| EndEntry { ended: "finished", report });
-            self.entries.extend(ends.map(|end| Entry::StreamEnd(Box::new(end))));
-            self.entries.extend(report.findings.iter().cloned().map(Entry::Finding));
+            let entries = ends.map(|end| Entry::StreamEnd(Box::new(end)));
+            let entries = entries.chain(report.findings.iter().cloned().map(Entry::Finding));
+            self.entries.extend(entries.map(|entry| Stamped { at: None, entry }));
         }
-        self.report_losses(&account);
-        self.entries.push(Entry::Summary(SummaryEntry {
+        self.report_losses(&account, None);
+        let entry = Entry::Summary(SummaryEntry {
             calls,
             streams: report.streams.len() as u64,
             by_status: BTreeMap::new(),
@@ -249,12 +342,181 @@ impl Monitor {
             losses: account.losses(),
             in_flight: account.unaccounted().max(0).unsigned_abs(),
             ring_peak_percent: 0,
-            lines_left_out: 0,
-        }));
+            lines_left_out: ends_left_out,
+            events_dropped,
+        });
+        self.entries.push(Stamped { at: None, entry });
         report
     }
 }
 
 fn peak_percent(rings: &[Occupancy]) -> u64 {
     rings.iter().map(|ring| ring.highest_bytes * 100 / ring.size_bytes.max(1)).max().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::histogram::MicrosHistogram;
+    use crate::pipeline::shard::IntervalLine;
+    use crate::rtp::codec::Announcement;
+    use crate::rtp::stream::{IntervalSummary, Stream, Totals};
+    use crate::rtp::testing::packet;
+    use probe_ebpf::record::Counters;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    /// Of a kernel that counted nothing: these tests are about the other losses.
+    fn counters() -> KernelCounters {
+        KernelCounters { taps: Vec::new(), unknown: Counters::ZERO }
+    }
+
+    fn line(round: u64, expected: u64) -> Event {
+        let totals = Totals { frames: 50, packets: 50, expected, copies: 0 };
+        Event::Interval(Box::new(IntervalLine {
+            round,
+            key: crate::rtp::StreamKey::from(&packet(0)),
+            number: 1,
+            codec: Some("PCMU".to_owned()),
+            announcement: Arc::default(),
+            summary: IntervalSummary { totals, jitter: MicrosHistogram::default(), interruption: None },
+            lifetime: totals,
+            raw_lost_percent: 0.0,
+            burst_ratio: 1.0,
+            causes: Vec::new(),
+        }))
+    }
+
+    fn done(shard: usize, round: u64) -> Event {
+        Event::IntervalDone(ShardStatus { shard, round, analysed: 50 * round, ..ShardStatus::default() })
+    }
+
+    fn receiver(round: u64, own_losses: u64) -> Event {
+        let mut account = Account::default();
+        account.lose(Loss::ShardQueueFull, own_losses);
+        let now = Nanos(round * SECOND);
+        Event::Receiver(ReceiverStatus { round, now, account, calls: 0, events_dropped: 0 })
+    }
+
+    /// A stream with a hole, that ended.
+    fn ended(first: u64) -> Event {
+        let mut stream =
+            Stream::new(&packet(first), 1, packet(first).time, Arc::new(Announcement::default()));
+        for seq in [1, 2, 3, 40, 41, 42] {
+            stream.observe(&packet(first + seq), packet(first).time);
+        }
+        Event::Ended(Box::new(stream.into_parts()), End::Silent)
+    }
+
+    /// What the log got: type, time in seconds, status.
+    fn fed(monitor: &mut Monitor, events: impl IntoIterator<Item = Event>) -> Vec<(String, u64, String)> {
+        let mut told = Vec::new();
+        for event in events {
+            if monitor.take(event) {
+                monitor.close(&counters(), &[]);
+            }
+            told.extend(monitor.drain().map(|stamped| {
+                let value = serde_json::to_value(&stamped.entry).unwrap();
+                let word = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
+                (word("type"), stamped.at.map_or(0, |at| at.0 / SECOND), word("status"))
+            }));
+        }
+        told
+    }
+
+    fn entry(name: &str, at: u64, status: &str) -> (String, u64, String) {
+        (name.to_owned(), at, status.to_owned())
+    }
+
+    #[test]
+    fn a_round_is_closed_when_all_have_told_it_and_stamped_with_its_end() {
+        let mut monitor = Monitor::new(Nanos(0), 2, 100);
+        let told = fed(&mut monitor, [line(1, 50), done(0, 1), receiver(1, 0), line(1, 50)]);
+        assert_eq!(told, []);
+        let told = fed(&mut monitor, [done(1, 1)]);
+        assert_eq!(told, [entry("stream", 1, "ok"), entry("stream", 1, "ok"), entry("summary", 1, "")]);
+    }
+
+    #[test]
+    fn a_dropped_event_costs_its_own_round_and_no_other() {
+        let mut monitor = Monitor::new(Nanos(0), 1, 100);
+        // The shard's word on round 1, the receiver's on 3, and all of 4 were dropped.
+        let told = fed(
+            &mut monitor,
+            [
+                line(1, 50),
+                receiver(1, 0),
+                line(2, 50),
+                done(0, 2),
+                receiver(2, 0),
+                line(3, 50),
+                done(0, 3),
+                line(5, 50),
+                done(0, 5),
+                receiver(5, 0),
+            ],
+        );
+        let round = |at| [entry("stream", at, "ok"), entry("summary", at, "")];
+        assert_eq!(told, [round(1), round(2), round(5)].concat());
+    }
+
+    #[test]
+    fn a_late_word_of_a_closed_round_changes_no_line() {
+        let mut monitor = Monitor::new(Nanos(0), 2, 100);
+        let told = fed(&mut monitor, [done(0, 1), receiver(1, 0), done(0, 2), line(1, 50), done(1, 1)]);
+        assert_eq!(told, [entry("summary", 1, "")]);
+        let told = fed(&mut monitor, [done(1, 2), receiver(2, 0)]);
+        assert_eq!(told, [entry("summary", 2, "")]);
+    }
+
+    #[test]
+    fn loss_is_doubted_in_the_round_of_the_probes_own_and_in_the_one_after_it() {
+        let mut monitor = Monitor::new(Nanos(0), 1, 100);
+        let rounds = [(1, 0), (2, 7), (3, 7), (4, 7)];
+        let events = rounds.map(|(round, lost)| [line(round, 100), done(0, round), receiver(round, lost)]);
+        let told = fed(&mut monitor, events.into_iter().flatten());
+        let statuses: Vec<_> =
+            told.iter().filter(|(kind, ..)| kind == "stream").map(|told| &*told.2).collect();
+        assert_eq!(statuses, ["loss", "hole", "hole", "loss"]);
+    }
+
+    #[test]
+    fn a_streams_end_is_doubted_only_if_it_lived_when_the_probe_lost_frames() {
+        let mut monitor = Monitor::new(Nanos(0), 1, 100);
+        let mut bounds = Vec::new();
+        // The second began 10 s after the losses of the first round.
+        for (round, first) in [(1, 0), (2, 500)] {
+            let began = packet(first).time;
+            let now = if round == 1 { Nanos(began.0 + SECOND) } else { Nanos(u64::MAX / 2) };
+            let mut events = vec![ended(first), done(0, round)];
+            let Event::Receiver(status) = receiver(round, 7) else { unreachable!() };
+            events.push(Event::Receiver(ReceiverStatus { now, ..status }));
+            for event in events {
+                if monitor.take(event) {
+                    monitor.close(&counters(), &[]);
+                }
+            }
+            bounds.extend(monitor.drain().filter_map(|stamped| match stamped.entry {
+                Entry::StreamEnd(end) => Some((end.report.unique.lost, end.report.loss_is_upper_bound)),
+                _ => None,
+            }));
+        }
+        assert_eq!(bounds, [(36, true), (36, false)]);
+    }
+
+    #[test]
+    fn a_flood_of_ends_is_counted_not_told() {
+        let mut monitor = Monitor::new(Nanos(0), 1, 3);
+        let ends = (0..10).map(|_| ended(0));
+        for event in ends.chain([done(0, 1), receiver(1, 0)]) {
+            if monitor.take(event) {
+                monitor.close(&counters(), &[]);
+            }
+        }
+        let entries: Vec<_> = monitor.drain().map(|stamped| stamped.entry).collect();
+        let Some(Entry::Summary(summary)) = entries.last() else { panic!("{entries:?}") };
+        assert_eq!((entries.len(), summary.lines_left_out), (4, 7));
+    }
 }

@@ -1,0 +1,71 @@
+//! The control plane of a live probe ends when it is told to, with its report, whatever becomes of its log.
+
+use std::fs;
+use std::os::fd::AsRawFd as _;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::process::Signal;
+use voxlab::netns::{LabName, Namespace};
+use voxlab::privileges::root_for;
+use voxlab::probe::{Probe, output_within};
+
+#[test]
+fn a_full_disk_under_the_log_costs_lines_and_not_the_report() -> Result<()> {
+    if !root_for("a_full_disk_under_the_log_costs_lines_and_not_the_report") {
+        return Ok(());
+    }
+    let namespace = Namespace::create(&LabName::unique()?, "full")?;
+    let report = std::env::temp_dir().join(format!("voxprobe-full-{}.json", std::process::id()));
+    let path = report.to_str().context("a path in UTF-8")?;
+    let args = "run --iface lo --interval 200ms --for 2s --log /dev/full --report";
+    let command = Probe::command(&namespace, args.split(' ').chain([path]))?;
+    let started = Instant::now();
+    let output = output_within(command, Duration::from_secs(30))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    let json = fs::read(&report);
+    let _ = fs::remove_file(&report);
+    assert!(output.status.success(), "{}: {said}", output.status);
+    assert!(started.elapsed() >= Duration::from_secs(2), "it ended before its time: {said}");
+    assert_eq!(said.matches("cannot write to the log").count(), 1, "{said}");
+    assert!(said.contains("could not be written"), "{said}");
+    let report: serde_json::Value = serde_json::from_slice(&json.context("no report")?)?;
+    assert_eq!(report["capture"]["sources"][0], "lo");
+    Ok(())
+}
+
+#[test]
+fn an_unread_pipe_does_not_keep_sigint_from_ending_it() -> Result<()> {
+    if !root_for("an_unread_pipe_does_not_keep_sigint_from_ending_it") {
+        return Ok(());
+    }
+    let namespace = Namespace::create(&LabName::unique()?, "stall")?;
+    let (reader, writer) = std::io::pipe()?;
+    // SAFETY: the descriptor is open, and the operation takes an integer.
+    let size = unsafe { libc::fcntl(reader.as_raw_fd(), libc::F_SETPIPE_SZ, 4096) };
+    ensure!(size == 4096, "the pipe holds {size} bytes");
+    let args = "run --iface lo --interval 100ms --log-format json";
+    let mut command = Probe::command(&namespace, args.split(' '))?;
+    command.stdout(writer);
+    let mut probe = Probe::spawn(command)?;
+    // What waits grows with every interval, until the next line has no room.
+    let deadline = Instant::now() + Duration::from_secs(40);
+    let mut waiting = (0, Instant::now());
+    while waiting.0 < 2048 || waiting.1.elapsed() < Duration::from_secs(1) {
+        ensure!(probe.ended()?.is_none() && Instant::now() < deadline, "{} bytes wait", waiting.0);
+        thread::sleep(Duration::from_millis(50));
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: FIONREAD writes one int, and `bytes` is one.
+        let done = unsafe { libc::ioctl(reader.as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
+        ensure!(done == 0, "FIONREAD fails");
+        if bytes != waiting.0 {
+            waiting = (bytes, Instant::now());
+        }
+    }
+    probe.signal(Signal::INT)?;
+    let status = probe.wait(Duration::from_secs(5))?;
+    assert!(status.success(), "{status}");
+    drop(reader);
+    Ok(())
+}
