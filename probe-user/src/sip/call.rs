@@ -96,7 +96,8 @@ impl Call {
 
     fn request(&mut self, at: Sighting, message: &Message<'_>, media: &mut MediaTable) -> Option<What> {
         match message.method() {
-            "INVITE" if message.to().tag.is_some() => {
+            // A challenged INVITE comes again, from some user agents with the tag of the refusal.
+            "INVITE" if message.to().tag.is_some() && self.report.state != CallState::Challenged => {
                 if self.report.seen_from_the_middle && self.report.state == CallState::Inviting {
                     self.report.state = CallState::Answered;
                 }
