@@ -34,6 +34,22 @@ fn standard_input_gives_the_report_of_the_file() {
 }
 
 #[test]
+fn a_file_that_breaks_before_its_first_frame_is_an_error_and_one_that_breaks_later_is_not() {
+    let scratch = Scratch::new("broken").unwrap();
+    let whole = Writer::PCAP.file(&talk(Datagram::ethernet));
+    let mut lying = whole.clone();
+    lying[24 + 8..24 + 12].copy_from_slice(&u32::MAX.to_le_bytes()); // length of the first frame
+    for (name, bytes) in [("lying.pcap", lying), ("cut.pcap", whole[..40].to_vec())] {
+        let path = scratch.file(name, &bytes).unwrap();
+        let error = analyze(&[path], &Options::default(), |_, _| ()).unwrap_err();
+        assert!(matches!(error, AnalyzeError::File(FileError::NoFrame { .. })), "{name}: {error}");
+    }
+    let path = scratch.file("later.pcap", &whole[..whole.len() - 1]).unwrap();
+    let report = analyze(&[path], &Options::default(), |_, _| ()).unwrap();
+    assert_eq!((report.capture.packets, report.capture.notes.len()), (99, 1));
+}
+
+#[test]
 fn a_file_that_may_not_be_read_is_named_with_the_reason() {
     const TEST: &str = "a_file_that_may_not_be_read_is_named_with_the_reason";
     const NOBODY: u32 = 65_534;

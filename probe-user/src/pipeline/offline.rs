@@ -140,6 +140,9 @@ pub fn analyze(
         if let Some(number) = frames.unreadable() {
             return Err(FileError::LinkType { path: path.clone(), number }.into());
         }
+        if let Some(reason) = frames.cut_short().filter(|_| read.packets == base) {
+            return Err(FileError::NoFrame { path: path.clone(), reason }.into());
+        }
         read.note_end(path, &frames);
     }
     let remains = receiver.finish();

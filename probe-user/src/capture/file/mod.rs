@@ -71,6 +71,14 @@ pub enum FileError {
         /// Which.
         path: PathBuf,
     },
+    /// It begins like a capture and breaks before its first frame.
+    #[error("{path}: no frame can be read: {reason}", path = path.display())]
+    NoFrame {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong there.
+        reason: &'static str,
+    },
     /// No frame of a readable kind.
     #[error(
         "{path}: link type {number} is not read; Ethernet, Linux cooked, raw IP and loopback are \
