@@ -6,7 +6,7 @@ use probe_ebpf::{Endpoints, Fingerprint};
 use super::{Decoded, Decoder, Seen};
 use crate::capture::file::LinkType;
 use crate::packet::{
-    Encapsulation, Endpoint, Evidence, Flow, MediaId, Nanos, RtpHeader, RtpPacket, Tap, Vlans,
+    Carrier, Encapsulation, Endpoint, Evidence, Flow, MediaId, Nanos, RtpHeader, RtpPacket, Tap, Vlans,
 };
 
 impl Decoder {
@@ -58,6 +58,7 @@ fn packet(common: &MediaCommon, number: u64, flow: Flow, inner: Option<u16>, ip_
     let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5] = common.macs;
     RtpPacket {
         time: Nanos(common.time_ns),
+        tap_time: Nanos(common.time_ns),
         number,
         flow,
         rtp: RtpHeader::from_wire(&common.rtp),
@@ -71,7 +72,8 @@ fn packet(common: &MediaCommon, number: u64, flow: Flow, inner: Option<u16>, ip_
             ttl: common.ttl,
             tos: common.tos,
             ip_id,
-            encapsulation: Encapsulation::default(),
+            encapsulation: Encapsulation::NONE,
+            carrier: Carrier::NONE,
         },
         media: MediaId::UNANNOUNCED,
     }

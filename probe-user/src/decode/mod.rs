@@ -19,7 +19,7 @@ use probe_ebpf::{Config, Endpoints, Layers, Verdict, fingerprint, parse};
 use self::fragment::{Fragments, Outcome};
 use crate::capture::file::{Frame, LinkType};
 use crate::packet::{
-    Encapsulation, Endpoint, Evidence, Flow, MediaId, Nanos, RtpHeader, RtpPacket, Tap, Vlans,
+    Carrier, Encapsulation, Endpoint, Evidence, Flow, MediaId, Nanos, RtpHeader, RtpPacket, Tap, Vlans,
 };
 
 pub use self::live::{from_media4, from_media6};
@@ -237,6 +237,7 @@ fn rtp<'a>(
     };
     Decoded::Rtp(RtpPacket {
         time: seen.time,
+        tap_time: seen.time,
         number: seen.number,
         flow,
         rtp: RtpHeader::from_wire(header),
@@ -300,7 +301,8 @@ fn evidence(seen: Seen, bytes: &[u8], layers: &Layers) -> Option<Evidence> {
         ttl,
         tos,
         ip_id,
-        encapsulation: Encapsulation::default(),
+        encapsulation: Encapsulation::NONE,
+        carrier: Carrier::NONE,
     })
 }
 
@@ -317,11 +319,6 @@ fn flow(bytes: &[u8], layers: &Layers) -> Option<Flow> {
     let src = ip.get(12..)?.first_chunk()?;
     let dst = ip.get(16..)?.first_chunk()?;
     Some(Flow { src: Endpoint::v4(*src, layers.src_port), dst: Endpoint::v4(*dst, layers.dst_port) })
-}
-
-/// The name of an encapsulation path. Tunnels are not opened yet, so there is one path.
-pub fn path(_: Encapsulation) -> &'static str {
-    "none"
 }
 
 /// For the other modules of this folder: the fast parser on a whole Ethernet frame.

@@ -161,7 +161,7 @@ pub fn explain(original: &Evidence, copy: &Evidence) -> (Cause, Differs) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::{Encapsulation, Tap, Vlans};
+    use crate::packet::{Carrier, Encapsulation, Layer, Tap, Vlans};
 
     fn seen() -> Evidence {
         Evidence {
@@ -172,7 +172,8 @@ mod tests {
             ttl: 64,
             tos: 0xb8,
             ip_id: 0x1234,
-            encapsulation: Encapsulation(0),
+            encapsulation: Encapsulation::NONE,
+            carrier: Carrier::NONE,
         }
     }
 
@@ -180,6 +181,7 @@ mod tests {
     fn every_row_of_the_taxonomy_gets_its_label() {
         let tagged = Vlans::from_tci(Some(7), None);
         let elsewhere = Tap { interface: 1, egress: false };
+        let gre = Encapsulation::NONE.with(Layer::Gre).unwrap();
         let leaving = Tap { interface: 0, egress: true };
         let table: [(Evidence, Cause, &[&str]); 13] = [
             (seen(), Cause::SamePoint, &[]),
@@ -197,7 +199,7 @@ mod tests {
             (Evidence { ip_id: 0, tap: leaving, ..seen() }, Cause::ReEmitted, &["ip_id", "direction"]),
             (Evidence { ip_id: 0, ..seen() }, Cause::SentTwice, &["ip_id"]),
             (Evidence { ip_id: 0, tos: 0, ..seen() }, Cause::SentTwice, &["tos", "ip_id"]),
-            (Evidence { encapsulation: Encapsulation(3), ..seen() }, Cause::Encapsulated, &["encapsulation"]),
+            (Evidence { encapsulation: gre, ..seen() }, Cause::Encapsulated, &["encapsulation"]),
             (
                 Evidence { tap: Tap { interface: 1, egress: true }, ..seen() },
                 Cause::SamePoint,

@@ -368,7 +368,7 @@ impl StreamReport {
                 .call_id
                 .is_none()
                 .then_some("no SDP that was seen announces its addresses"),
-            encapsulation: crate::decode::path(parts.encapsulation).to_owned(),
+            encapsulation: parts.encapsulation.to_string(),
             encrypted: parts.announcement.encrypted,
             start_s,
             reordered: parts.reordered,

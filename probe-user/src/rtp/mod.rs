@@ -25,7 +25,7 @@ pub(crate) mod testing {
     //! Packets for tests: PCMU at 20 ms, one tap, perfect unless changed.
 
     use crate::packet::{
-        Encapsulation, Endpoint, Evidence, Flow, MediaId, Nanos, RtpHeader, RtpPacket, Tap, Vlans,
+        Carrier, Encapsulation, Endpoint, Evidence, Flow, MediaId, Nanos, RtpHeader, RtpPacket, Tap, Vlans,
     };
     use probe_ebpf::Fingerprint;
 
@@ -34,6 +34,7 @@ pub(crate) mod testing {
     pub(crate) fn packet(seq: u64) -> RtpPacket {
         RtpPacket {
             time: Nanos(1_000_000_000_000 + seq * 20_000_000),
+            tap_time: Nanos(1_000_000_000_000 + seq * 20_000_000),
             number: seq + 1,
             flow: Flow { src: Endpoint::v4([10, 0, 0, 1], 4000), dst: Endpoint::v4([10, 0, 0, 2], 5000) },
             rtp: RtpHeader {
@@ -53,7 +54,8 @@ pub(crate) mod testing {
                 ttl: 64,
                 tos: 0xb8,
                 ip_id: seq as u16,
-                encapsulation: Encapsulation(0),
+                encapsulation: Encapsulation::NONE,
+                carrier: Carrier::NONE,
             },
             media: MediaId::UNANNOUNCED,
         }

@@ -10,7 +10,7 @@ use pcap_parser::{Linktype, PcapBlockOwned, PcapError};
 use probe_ebpf::parse::{Fragment, Layers, TCP, UDP, ethernet, network};
 
 use super::*;
-use crate::packet::{Encapsulation, Endpoint, Tap, Vlans};
+use crate::packet::{Carrier, Encapsulation, Endpoint, Tap, Vlans};
 use crate::sip::calls::CallState;
 use crate::sip::totals::Repeats;
 
@@ -100,7 +100,8 @@ fn frame(probe: &mut Signalling, number: u64, time: Nanos, link: Linktype, data:
         ttl: data[layers.ip + 8],
         tos: data[layers.ip + 1],
         ip_id: u16::from_be_bytes([data[layers.ip + 4], data[layers.ip + 5]]),
-        encapsulation: Encapsulation(0),
+        encapsulation: Encapsulation::NONE,
+        carrier: Carrier::NONE,
     };
     probe.observe(time, number, flow(data, &layers), transport, &evidence, payload);
 }

@@ -1,7 +1,7 @@
 //! Stories with exact expectations: what two people with the capture open would say.
 
 use super::*;
-use crate::packet::{Encapsulation, Endpoint, MediaId, Tap, Vlans};
+use crate::packet::{Carrier, Encapsulation, Endpoint, Layer, MediaId, Tap, Vlans};
 use crate::sip::calls::{CallState, What};
 use crate::sip::copies::Timer;
 use crate::sip::media::EndpointChange;
@@ -31,7 +31,8 @@ pub(super) fn seen() -> Evidence {
         ttl: 64,
         tos: 0,
         ip_id: 7,
-        encapsulation: Encapsulation(0),
+        encapsulation: Encapsulation::NONE,
+        carrier: Carrier::NONE,
     }
 }
 
@@ -44,7 +45,8 @@ impl Wire {
     /// The story's taps: each frame again 38 us later with another MAC and no IP ID, and both inside rpcap.
     fn tapped_as_in_the_story() -> Self {
         let re_emitted = Evidence { dst_mac: [9; 6], ip_id: 0, ..seen() };
-        let inside = |evidence| Evidence { encapsulation: Encapsulation(1), ..evidence };
+        let rpcap = Encapsulation::NONE.with(Layer::Rpcap).unwrap();
+        let inside = |evidence| Evidence { encapsulation: rpcap, carrier: Carrier(1), ..evidence };
         let taps = vec![(38, re_emitted), (9_000, inside(seen())), (30_000, inside(re_emitted))];
         Self { taps, ..Self::new() }
     }
