@@ -108,10 +108,22 @@ impl From<Refusal> for Verdict {
     }
 }
 
-/// Who has been announced as a media endpoint. In the kernel a BPF map, in userspace the table behind it.
+/// Who was found to be ours while the probe runs. In the kernel BPF maps, in userspace the tables behind them.
 pub trait Endpoints {
-    /// Has `key` been announced?
+    /// Has `key` been announced as a media endpoint?
     fn is_announced(&self, key: &EndpointKey) -> bool;
+
+    /// Was `key` found to be an end of a TCP connection that carries captured frames (rpcap's data connection, whose
+    /// port the control connection negotiates)?
+    fn is_carrier(&self, _key: &EndpointKey) -> bool {
+        false
+    }
+
+    /// May anybody be found at this port of UDP or TCP? Asked before the others, where they are dear: "no" must be
+    /// right, "yes" need not be.
+    fn may_know(&self, _protocol: u8, _port: u16) -> bool {
+        true
+    }
 }
 
 /// The verdict on a frame without usable layers.
@@ -141,19 +153,26 @@ pub fn classify<B: Bytes + ?Sized, E: Endpoints>(
     }
     match layers.protocol {
         UDP => udp(frame, layers, config, endpoints),
-        TCP => tcp(frame, layers, config),
+        TCP => tcp(frame, layers, config, endpoints),
         protocol if config.is_tunnel_protocol(protocol) => Verdict::Tunnel,
         _ => Verdict::OtherIp,
     }
 }
 
 #[inline(always)]
-fn tcp<B: Bytes + ?Sized>(frame: &B, layers: &Layers, config: &Config) -> Verdict {
+fn tcp<B: Bytes + ?Sized, E: Endpoints>(
+    frame: &B,
+    layers: &Layers,
+    config: &Config,
+    endpoints: &E,
+) -> Verdict {
     let (with_data, without) = if config.is_sip(layers.src_port, layers.dst_port) {
         (Verdict::SipTcp, Verdict::SipTcpEmpty)
     } else if config.is_tls(layers.src_port, layers.dst_port) {
         return Verdict::SipTls;
-    } else if config.is_carrier(layers.src_port, layers.dst_port) {
+    } else if config.is_carrier(layers.src_port, layers.dst_port)
+        || is_carrier(frame, layers, config, endpoints)
+    {
         (Verdict::Tunnel, Verdict::OtherTcp)
     } else {
         return Verdict::OtherTcp;
@@ -197,8 +216,24 @@ fn udp<B: Bytes + ?Sized, E: Endpoints>(
 
 #[inline(always)]
 fn is_announced<B: Bytes + ?Sized, E: Endpoints>(frame: &B, layers: &Layers, endpoints: &E) -> bool {
-    destination(frame, layers).is_some_and(|key| endpoints.is_announced(&key))
-        || source(frame, layers).is_some_and(|key| endpoints.is_announced(&key))
+    (endpoints.may_know(UDP, layers.dst_port)
+        && destination(frame, layers).is_some_and(|key| endpoints.is_announced(&key)))
+        || (endpoints.may_know(UDP, layers.src_port)
+            && source(frame, layers).is_some_and(|key| endpoints.is_announced(&key)))
+}
+
+#[inline(always)]
+fn is_carrier<B: Bytes + ?Sized, E: Endpoints>(
+    frame: &B,
+    layers: &Layers,
+    config: &Config,
+    endpoints: &E,
+) -> bool {
+    config.follows_carriers()
+        && ((endpoints.may_know(TCP, layers.dst_port)
+            && destination(frame, layers).is_some_and(|key| endpoints.is_carrier(&key)))
+            || (endpoints.may_know(TCP, layers.src_port)
+                && source(frame, layers).is_some_and(|key| endpoints.is_carrier(&key))))
 }
 
 /// The source as a key of the endpoint map.

@@ -13,7 +13,9 @@ use voxlab::captures::files_below;
 use voxlab::frames::{Datagram, invite, rtcp, rtp, sip, tcp, udp};
 use voxlab::privileges::root_for;
 use voxprobe::capture::file::{Frames, LinkType};
-use voxprobe::capture::live::{KernelCounters, LiveCapture, LiveOptions, Record, RingReader};
+use voxprobe::capture::live::{
+    KernelCounters, KernelEndpoints, LiveCapture, LiveOptions, Record, RingReader,
+};
 use voxprobe::packet::Endpoint;
 
 const XDP_PASS: u32 = 2;
@@ -35,15 +37,24 @@ struct Bench {
     capture: LiveCapture,
     rings: RingReader,
     config: Config,
-    announced: Vec<EndpointKey>,
+    endpoints: KernelEndpoints,
+    known: Known,
 }
 
 /// The endpoint table on the host.
-struct Announced<'a>(&'a [EndpointKey]);
+#[derive(Default)]
+struct Known {
+    announced: Vec<EndpointKey>,
+    carriers: Vec<EndpointKey>,
+}
 
-impl Endpoints for Announced<'_> {
+impl Endpoints for Known {
     fn is_announced(&self, key: &EndpointKey) -> bool {
-        self.0.contains(key)
+        self.announced.contains(key)
+    }
+
+    fn is_carrier(&self, key: &EndpointKey) -> bool {
+        self.carriers.contains(key)
     }
 }
 
@@ -67,7 +78,8 @@ impl Bench {
         for endpoint in announced {
             assert!(endpoints.insert(*endpoint));
         }
-        Self { capture, rings, config, announced: announced.iter().map(Endpoint::key).collect() }
+        let announced = announced.iter().map(Endpoint::key).collect();
+        Self { capture, rings, config, endpoints, known: Known { announced, ..Known::default() } }
     }
 
     fn rule(rule: MediaRule) -> Self {
@@ -76,7 +88,7 @@ impl Bench {
 
     /// Runs a frame through both programs and checks everything that must hold. Returns the verdict.
     fn check(&mut self, name: &str, frame: &[u8]) -> Verdict {
-        let (verdict, layers) = classify::ethernet(frame, &self.config, &Announced(&self.announced));
+        let (verdict, layers) = classify::ethernet(frame, &self.config, &self.known);
         for egress in [false, true] {
             if egress && !CLASSIFIER_FRAMES.contains(&frame.len()) {
                 continue;
@@ -370,6 +382,56 @@ fn announced_media_counts_whatever_the_rule_says() {
     for (name, datagram, verdict) in cases {
         assert_eq!(bench.check(name, &datagram.ethernet()), verdict, "{name}");
     }
+}
+
+#[test]
+fn a_learned_carrier_is_forwarded_until_it_is_forgotten() {
+    if !root_for("a_learned_carrier_is_forwarded_until_it_is_forgotten") {
+        return;
+    }
+    let mut bench = Bench::rule(MediaRule::Range);
+    let host = Endpoint::v4([10, 0, 0, 2], 50_000);
+    let data = || tcp().ports(20_000, 50_000).payload(&[0; 200]);
+    let back = || tcp().ports(50_000, 20_000).payload(&[0; 200]);
+    // Media announced at the same address and port is of UDP, and makes no carrier.
+    assert!(bench.endpoints.insert(host));
+    bench.known.announced.push(host.key());
+    assert_eq!(bench.check("before", &data().ethernet()), Verdict::OtherTcp);
+    for round in ["first", "second"] {
+        assert!(bench.endpoints.insert_carrier(host) && bench.endpoints.insert_carrier(host), "{round}");
+        bench.known.carriers.push(host.key());
+        assert_eq!(bench.check("data", &data().ethernet()), Verdict::Tunnel, "{round}");
+        assert_eq!(bench.check("without data", &tcp().ports(20_000, 50_000).ethernet()), Verdict::OtherTcp);
+        assert_eq!(bench.check("another's port", &back().ethernet()), Verdict::OtherTcp, "{round}");
+        assert_eq!(bench.check("IPv6", &data().v6().ethernet()), Verdict::OtherTcp, "{round}");
+        assert!(bench.endpoints.remove_carrier(host) && !bench.endpoints.remove_carrier(host), "{round}");
+        bench.known.carriers.clear();
+        assert_eq!(bench.check("after", &data().ethernet()), Verdict::OtherTcp, "{round}");
+    }
+    let source = Endpoint::v4([10, 0, 0, 1], 50_000);
+    assert!(bench.endpoints.insert_carrier(source));
+    bench.known.carriers.push(source.key());
+    assert_eq!(bench.check("as source", &back().ethernet()), Verdict::Tunnel);
+    assert_eq!(bench.endpoints.failed(), 0);
+}
+
+#[test]
+fn a_port_stays_known_while_any_endpoint_has_it() {
+    if !root_for("a_port_stays_known_while_any_endpoint_has_it") {
+        return;
+    }
+    let config = Config { media_rule: MediaRule::Announced as u8, ..Config::DEFAULT };
+    let mut bench = Bench::new(config, &[]);
+    let [here, there] = [2, 9].map(|last| Endpoint::v4([10, 0, 0, last], 30_000));
+    let media = media().ethernet();
+    assert!(bench.endpoints.insert(here) && bench.endpoints.insert(there) && bench.endpoints.insert(here));
+    bench.known.announced.push(here.key());
+    assert_eq!(bench.check("both", &media), Verdict::Rtp);
+    assert!(bench.endpoints.remove(there));
+    assert_eq!(bench.check("the other's is gone", &media), Verdict::Rtp);
+    assert!(bench.endpoints.remove(here));
+    bench.known.announced.clear();
+    assert_eq!(bench.check("none", &media), Verdict::OtherUdp);
 }
 
 #[test]

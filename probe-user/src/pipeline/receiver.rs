@@ -19,12 +19,16 @@ use crate::rtp::codec::{Announcement, Payload};
 use crate::sip::{EndpointChange, MediaInfo, Signalling, SignallingReport, Transport};
 use probe_ebpf::Verdict;
 
-/// Who follows the announced endpoints: the kernel's map, or nobody.
+/// Who follows the announced endpoints and the learned carriers: the kernel's map, or nobody.
 pub trait EndpointSink {
     /// A media line was announced.
     fn insert(&mut self, endpoint: Endpoint);
     /// It is over.
     fn remove(&mut self, endpoint: Endpoint);
+    /// A TCP endpoint was found to carry captured frames: an rpcap data connection's.
+    fn insert_carrier(&mut self, _endpoint: Endpoint) {}
+    /// It is over.
+    fn remove_carrier(&mut self, _endpoint: Endpoint) {}
     /// Announcements that it could not follow.
     fn refused(&self) -> u64 {
         0
@@ -39,6 +43,14 @@ impl EndpointSink for KernelEndpoints {
 
     fn remove(&mut self, endpoint: Endpoint) {
         Self::remove(self, endpoint);
+    }
+
+    fn insert_carrier(&mut self, endpoint: Endpoint) {
+        Self::insert_carrier(self, endpoint);
+    }
+
+    fn remove_carrier(&mut self, endpoint: Endpoint) {
+        Self::remove_carrier(self, endpoint);
     }
 
     fn refused(&self) -> u64 {
