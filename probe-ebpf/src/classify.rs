@@ -31,7 +31,7 @@ pub enum Verdict {
     SipUdp = 10,
     /// SIP over TCP with data: forwarded whole.
     SipTcp = 11,
-    /// RTP: its head is forwarded.
+    /// RTP: its head is forwarded, or all of it if it is short ([`is_short_rtp`]).
     Rtp = 12,
     /// RTCP: forwarded whole.
     Rtcp = 13,
@@ -297,6 +297,29 @@ fn media_shape<B: Bytes + ?Sized>(frame: &B, layers: &Layers) -> Shape {
             Shape::Rtp
         }
     }
+}
+
+/// Longest RTP payload that makes its packet short: a telephone event (RFC 4733, 2.3), comfort noise (RFC 3389) of
+/// three coefficients.
+const SHORT_PAYLOAD: u16 = 4;
+/// What a header extension (RFC 8285) is taken to be at most, header and all, where there is one.
+const SHORT_EXTENSION: u16 = 16;
+
+/// Is this datagram, classified as RTP, so short that it travels whole?
+///
+/// Its payload may be an event rather than sound, which has to be read and not only timed. Speech is longer: ten
+/// milliseconds of G.729 are ten bytes.
+#[inline(always)]
+pub fn is_short_rtp<B: Bytes + ?Sized>(frame: &B, layers: &Layers) -> bool {
+    const LONGEST: u16 = UDP_HEADER + RTP_HEADER + 15 * 4 + SHORT_EXTENSION + SHORT_PAYLOAD;
+    // Of most media the length alone decides.
+    if layers.transport_len > LONGEST {
+        return false;
+    }
+    let Some(first) = frame.be8(layers.transport + usize::from(UDP_HEADER)) else { return false };
+    let contributors = u16::from(first & 0x0f) * 4;
+    let extension = if first & 0x10 == 0 { 0 } else { SHORT_EXTENSION };
+    layers.transport_len <= UDP_HEADER + RTP_HEADER + contributors + extension + SHORT_PAYLOAD
 }
 
 /// Parses an Ethernet frame and gives its verdict, with the layers where there are any.

@@ -145,7 +145,9 @@ fn expected(frame: &[u8], verdict: Verdict, layers: Option<&Layers>, egress: boo
     let at = if egress { point::EGRESS } else { 0 };
     let wire_len = u32::try_from(frame.len()).unwrap();
     match (verdict, layers) {
-        (Verdict::Rtp, Some(layers)) => Some(media_head(frame, layers, at)),
+        (Verdict::Rtp, Some(layers)) if !classify::is_short_rtp(frame, layers) => {
+            Some(media_head(frame, layers, at))
+        }
         _ if verdict.is_matched() => {
             let head = PacketHead {
                 time_ns: 0,
@@ -251,6 +253,9 @@ fn table() -> Vec<(&'static str, Vec<u8>, Verdict)> {
         ("RTP without checksum", media().checksum(0), Verdict::Rtp),
         ("RTP with any checksum", media().checksum(0xbeef), Verdict::Rtp),
         ("RTP without payload", rtp().payload(&[]).over(media()), Verdict::Rtp),
+        ("RTP of a telephone event", rtp().payload(&[1, 10, 0, 160]).over(media()), Verdict::Rtp),
+        ("RTP of a telephone event in QinQ", rtp().payload(&[1, 10, 0, 160]).over(qinq().v6()), Verdict::Rtp),
+        ("RTP of five bytes", rtp().varied(5).over(media()), Verdict::Rtp),
         ("RTP with odd payload", rtp().varied(33).over(media()), Verdict::Rtp),
         ("RTP in 802.1Q", media().vlan(0x6123), Verdict::Rtp),
         ("RTP in 802.1ad", media().tag(0x88a8, 1), Verdict::Rtp),
