@@ -43,6 +43,9 @@ pub struct Options {
     /// The remote capture sends packets on a second connection, as rpcapd does.
     #[arg(long)]
     rpcap_data: bool,
+    /// The remote capture began before this one, which so does not show how it opened.
+    #[arg(long)]
+    rpcap_mid_stream: bool,
     /// Late answers: timers A, E, G and those of 2xx run out.
     #[arg(long)]
     retransmissions: bool,
@@ -112,6 +115,7 @@ impl Options {
             delay_ns: nanos(self.rpcap_delay),
             batch_ns: self.rpcap_batch.map_or(0, nanos),
             data_connection: self.rpcap_data,
+            mid_stream: self.rpcap_mid_stream,
             ..Rpcap::default()
         };
         Recording {

@@ -16,12 +16,12 @@ pub mod scene;
 pub mod taps;
 pub mod truth;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use self::scene::{Again, Plan, Scene, Sent, What, spread};
+use self::scene::{Again, Auth, Plan, Scene, Sent, What, spread};
 use self::taps::{Look, Step, Tap};
 use self::truth::{CallTruth, Class, FrameTruth, StreamTruth, Totals, Truth};
 use crate::captures::Writer;
@@ -265,6 +265,7 @@ impl<'a> Judge<'a> {
             (Some((of, Again::Echo)), _) => Class::Echo { of },
             (Some((of, Again::Tcp)), _) => Class::TcpRetransmission { of },
             (None, Some(of)) => Class::Leg { of },
+            (None, None) if matches!(what, What::Message { auth: Auth::Credentials, .. }) => Class::AuthRetry,
             (None, None) => Class::Unique,
         }
     }
@@ -275,7 +276,9 @@ impl<'a> Judge<'a> {
         match what {
             What::Message { call, .. } => {
                 self.totals.sip_copies += 1;
-                self.calls[call].message_copies += 1;
+                if let Some(call) = call {
+                    self.calls[call].message_copies += 1;
+                }
             }
             What::Media { stream, .. } => self.media.entry((stream, leg)).or_default().1 += 1,
             What::Segment => {}
@@ -284,8 +287,10 @@ impl<'a> Judge<'a> {
 
     fn count_first(&mut self, what: What, leg: bool, again: Option<Again>) {
         match what {
-            What::Message { call, challenge } => {
-                let call = &mut self.calls[call];
+            What::Message { call, auth } => {
+                // A registration counts in the totals, but in no call.
+                let mut nobody = CallTruth::default();
+                let call = call.map_or(&mut nobody, |call| &mut self.calls[call]);
                 match again {
                     Some(Again::Tcp) => {
                         self.totals.tcp_retransmissions += 1;
@@ -297,8 +302,8 @@ impl<'a> Judge<'a> {
                     }
                     Some(Again::Echo) => self.totals.echoes += 1,
                     None => {
-                        self.totals.auth_challenges += u64::from(challenge);
-                        call.auth_challenges += u64::from(challenge);
+                        self.totals.auth_challenges += u64::from(auth == Auth::Challenge);
+                        call.auth_challenges += u64::from(auth == Auth::Challenge);
                     }
                 }
                 self.totals.sip_messages += 1;
@@ -359,12 +364,5 @@ impl<'a> Judge<'a> {
         .into_iter()
         .filter_map(|(holds, id)| holds.then_some(id))
         .collect()
-    }
-}
-
-impl Story {
-    /// How many frames there are of each class.
-    pub fn classes(&self) -> BTreeSet<&'static str> {
-        self.truth.frames.iter().map(|frame| frame.class.name()).collect()
     }
 }

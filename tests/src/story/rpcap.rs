@@ -24,11 +24,19 @@ pub struct Rpcap {
     pub batch_ns: u64,
     /// On a connection of their own, which STARTCAP's reply announces.
     pub data_connection: bool,
+    /// It began before this capture: how it opened is not in it.
+    pub mid_stream: bool,
 }
 
 impl Default for Rpcap {
     fn default() -> Self {
-        Self { delay_ns: 2_000_000, spread_ns: 4_000_000, batch_ns: 0, data_connection: false }
+        Self {
+            delay_ns: 2_000_000,
+            spread_ns: 4_000_000,
+            batch_ns: 0,
+            data_connection: false,
+            mid_stream: false,
+        }
     }
 }
 
@@ -45,7 +53,8 @@ impl Rpcap {
         captured.sort_by_key(|draft| draft.time_ns);
         let mut session = self.session();
         let mut sent = Segments { drafts: Vec::new(), interface, last_ns: None };
-        for segment in session.open() {
+        let opening = session.open();
+        for segment in opening.into_iter().filter(|_| !self.mid_stream) {
             sent.put(0, &segment.ethernet(), Vec::new(), false);
         }
         let batches = captured.chunk_by(|first, next| {

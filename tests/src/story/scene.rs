@@ -93,15 +93,26 @@ pub enum Again {
     Tcp,
 }
 
+/// The part of a message in authentication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Auth {
+    /// None.
+    None,
+    /// It demands credentials: 401 or 407.
+    Challenge,
+    /// It gives them.
+    Credentials,
+}
+
 /// What a transmission is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
     /// A SIP message of a call.
     Message {
-        /// Which call.
-        call: usize,
-        /// A 401 or 407.
-        challenge: bool,
+        /// Which call; a registration is none.
+        call: Option<usize>,
+        /// What it has to do with authentication.
+        auth: Auth,
     },
     /// RTP of a stream.
     Media {
@@ -243,12 +254,15 @@ impl<'a> Performance<'a> {
     }
 
     fn register(&mut self) {
-        let register = self.dialog.request("REGISTER").with("Expires", 300);
+        // A dialog of its own, with another Call-ID.
+        let mut dialog = self.dialog.clone();
+        dialog.call_id.insert(0, 'r');
+        let register = dialog.request("REGISTER").with("Expires", 300);
         self.say(true, &register);
         self.wait(12);
-        self.say(false, &self.dialog.challenge(401, &register));
+        self.say(false, &dialog.challenge(401, &register));
         self.wait(9);
-        let again = self.dialog.authorized(&register, "Authorization");
+        let again = dialog.authorized(&register, "Authorization").with("Expires", 300);
         self.say(true, &again);
         self.wait(12);
         self.say(false, &Dialog::response(200, "OK", &again));
@@ -368,8 +382,13 @@ impl<'a> Performance<'a> {
 
     fn say(&mut self, from_phone: bool, message: &Message) -> usize {
         let text = message.to_string();
-        let challenge = matches!(message.status(), Some(401 | 407));
-        let what = What::Message { call: self.call, challenge };
+        let auth = match message.status() {
+            Some(401 | 407) => Auth::Challenge,
+            _ if message.to_string().contains("uthorization: Digest") => Auth::Credentials,
+            _ => Auth::None,
+        };
+        let call = (message.text("Call-ID") == self.dialog.call_id).then_some(self.call);
+        let what = What::Message { call, auth };
         let Some(connection) = self.connection.as_mut() else {
             let datagram =
                 outbound(udp()).between(self.dialog.phone, self.dialog.pbx).payload(text.as_bytes());

@@ -16,7 +16,7 @@
 //! `unique` the first sighting of a SIP, RTP or RTCP packet · `copy` another sighting, with the frame of the first (`of`),
 //! its `cause`, and `or`, causes that are as right because several earlier sightings are equally similar ·
 //! `retransmission` sent again by a timer of RFC 3261 (`timer`), `of` a frame of an earlier transmission · `echo` sent
-//! again because what it answers was · `tcp-retransmission` by TCP · `leg` the first sighting behind a translator, `of` the
+//! again because what it answers was · `auth-retry` a request that comes again with credentials · `tcp-retransmission` by TCP · `leg` the first sighting behind a translator, `of` the
 //! one before it · `part` of a message that a later frame completes · `other` none of these (TCP handshakes, rpcap's own
 //! messages). A frame that holds several packets (`holds`) has the class of the first.
 //!
@@ -146,6 +146,7 @@ pub enum Class {
     Echo {
         of: u64,
     },
+    AuthRetry,
     TcpRetransmission {
         of: u64,
     },
@@ -164,6 +165,7 @@ impl Class {
             Self::Copy { .. } => "copy",
             Self::Retransmission { .. } => "retransmission",
             Self::Echo { .. } => "echo",
+            Self::AuthRetry => "auth-retry",
             Self::TcpRetransmission { .. } => "tcp-retransmission",
             Self::Leg { .. } => "leg",
             Self::Part => "part",
