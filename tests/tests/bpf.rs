@@ -12,6 +12,7 @@ use probe_ebpf::{Config, EndpointKey, Endpoints, Layers, Verdict, classify, fing
 use voxlab::captures::files_below;
 use voxlab::frames::{Datagram, invite, rtcp, rtp, sip, tcp, udp};
 use voxlab::privileges::root_for;
+use voxlab::tunnels::{Tunnel, tunnel};
 use voxprobe::capture::file::{Frames, LinkType};
 use voxprobe::capture::live::{
     KernelCounters, KernelEndpoints, LiveCapture, LiveOptions, Record, RingReader,
@@ -315,7 +316,11 @@ fn table() -> Vec<(&'static str, Vec<u8>, Verdict)> {
         ("Ethernet header alone", cut(ETHERNET_HEADER), Verdict::Truncated),
         ("UDP header cut off", cut(38), Verdict::Truncated),
     ];
-    frames.into_iter().chain(raw).collect()
+    let tunnels = Tunnel::ALL.into_iter().map(|kind| {
+        let inner = if kind == Tunnel::Hep { sip(&invite(300)) } else { media().v6() };
+        (kind.name(), kind.carry(&inner, 1, 1, tunnel()).ethernet(), Verdict::Tunnel)
+    });
+    frames.into_iter().chain(raw).chain(tunnels).collect()
 }
 
 #[test]
