@@ -166,7 +166,8 @@ pub enum Layer {
 }
 
 impl Layer {
-    const ALL: [Self; 16] = [
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 16] = [
         Self::Vlan,
         Self::Mpls,
         Self::Pppoe,
@@ -223,13 +224,13 @@ impl Encapsulation {
     /// No encapsulation at all.
     pub const NONE: Self = Self(0);
     /// Layers that fit.
-    pub const MAX_LAYERS: u32 = 12;
-    const BITS: u32 = 5;
+    pub const MAX_LAYERS: usize = 12;
+    const BITS: usize = 5;
 
     /// This path with one more layer inside; `None` if it is full.
     #[must_use]
     pub const fn with(self, layer: Layer) -> Option<Self> {
-        const FULL: u32 = Encapsulation::BITS * (Encapsulation::MAX_LAYERS - 1);
+        const FULL: usize = Encapsulation::BITS * (Encapsulation::MAX_LAYERS - 1);
         if self.0 >> FULL != 0 { None } else { Some(Self(self.0 << Self::BITS | layer as u64)) }
     }
 
