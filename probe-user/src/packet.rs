@@ -166,7 +166,8 @@ pub enum Layer {
 }
 
 impl Layer {
-    const ALL: [Self; 16] = [
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 16] = [
         Self::Vlan,
         Self::Mpls,
         Self::Pppoe,

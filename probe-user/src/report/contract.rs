@@ -7,11 +7,13 @@ use probe_ebpf::Verdict;
 use probe_ebpf::classify::VERDICTS;
 use serde::Serialize;
 
+use crate::decode::{CarrierReport, Opened, Refused, RemoteCapture};
 use crate::dedup::stats::CauseReport;
 use crate::dedup::topology::{self, TapReport};
 use crate::histogram::MicrosHistogram;
 use crate::packet::{Endpoint, Nanos};
 use crate::pipeline::Loss;
+use crate::pipeline::receiver::Remains;
 use crate::rtp::emodel::{self, Mos};
 use crate::rtp::loss::BurstReport;
 use crate::rtp::stream::{StreamParts, TapPart};
@@ -129,16 +131,48 @@ pub struct CaptureReport {
     pub bytes: u64,
     /// First to last frame.
     pub duration_s: f64,
-    /// Frames that the filter matched: SIP, RTP, RTCP, fragments of UDP.
+    /// What the filter matched: frames of SIP, RTP, RTCP, fragments of UDP, tunnels; and `unpacked`.
     pub matched: u64,
+    /// Of those, datagrams found in byte streams that carry captured frames (rpcap, HEP over TCP): each is a unit besides
+    /// the frames that carried it.
+    pub unpacked: u64,
     /// Those that reached the analysis. `matched = analysed + sum(losses)`.
     pub analysed: u64,
     /// Matched frames that were lost, by name.
     pub losses: BTreeMap<&'static str, u64>,
     /// All frames by verdict.
     pub verdicts: BTreeMap<&'static str, u64>,
+    /// Tunnels that were opened, and what was not believed to be one.
+    pub tunnels: TunnelReport,
+    /// Remote captures (rpcap) that were themselves captured, and what they say they dropped: loss that the capture made.
+    pub remote_captures: Vec<RemoteCapture>,
     /// What else should be known of the input: cut short, unreadable link types, evictions.
     pub notes: Vec<String>,
+}
+
+/// Tunnels.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct TunnelReport {
+    /// Opened, by path, most frames first.
+    pub opened: Vec<Opened>,
+    /// Refused, by layer and reason. Such a frame is taken for what it is otherwise.
+    pub refused: Vec<Refused>,
+    /// The sessions that carried something, in order of appearance.
+    pub carriers: Vec<CarrierReport>,
+    /// Frames of sessions beyond the bound; they count as the last one's.
+    pub carriers_shared: u64,
+}
+
+impl TunnelReport {
+    /// What a receiver found.
+    pub fn of(remains: &Remains) -> Self {
+        Self {
+            opened: remains.tunnels.opened(),
+            refused: remains.tunnels.refused(),
+            carriers: remains.carriers.clone(),
+            carriers_shared: remains.carriers_shared,
+        }
+    }
 }
 
 /// One stream.

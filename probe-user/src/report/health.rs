@@ -1,7 +1,7 @@
 //! The stream health log: one entry per stream and interval, and whatever else an operator should see go by.
 //!
 //! An [`Entry`] has two forms, a line of text and a JSON object, made from the same values. Text is aligned and
-//! begins with a time and a word: `ok`, `dup`, `gap`, `jit`, `hole`, `loss`, `end`, `call`, `find`, `probe`, `sum`.
+//! begins with a time and a word: `ok`, `dup`, `gap`, `jit`, `hole`, `loss`, `end`, `call`, `tunl`, `find`, `probe`, `sum`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::contract::{Finding, Percentiles, Severity, StreamReport};
 use super::words;
+use crate::decode::{CarrierReport, Transport};
 use crate::dedup::stats::CauseReport;
 use crate::packet::Endpoint;
 use crate::pipeline::shard::IntervalLine;
@@ -48,6 +49,8 @@ pub enum Entry {
     StreamEnd(Box<EndEntry>),
     /// A call began, was answered, or ended.
     Call(CallEntry),
+    /// Packets come inside a tunnel that was not seen before.
+    Tunnel(CarrierReport),
     /// Something to know.
     Finding(Finding),
     /// The probe lost frames since the last entry.
@@ -313,6 +316,7 @@ impl Format {
             Entry::Stream(stream) => (stream.status.word(), stream.status.colour(), self.stream(stream)),
             Entry::StreamEnd(end) => ("end", AnsiColor::BrightBlack, self.stream_end(end)),
             Entry::Call(call) => ("call", AnsiColor::Magenta, call_text(call)),
+            Entry::Tunnel(carrier) => ("tunl", AnsiColor::Blue, tunnel_text(carrier)),
             Entry::Finding(finding) => ("find", severity_colour(finding.severity), finding_text(finding)),
             Entry::Loss(loss) => ("probe", AnsiColor::Red, loss_text(loss)),
             Entry::Summary(summary) => ("sum", AnsiColor::White, summary_text(summary)),
@@ -437,6 +441,17 @@ fn call_text(call: &CallEntry) -> String {
         call.state,
         words::printable(&call.event)
     )
+}
+
+fn tunnel_text(carrier: &CarrierReport) -> String {
+    let CarrierReport { path, src, dst, transport, port, session, .. } = carrier;
+    let over = match transport {
+        Transport::Ip => format!("IP protocol {port}"),
+        Transport::Udp => format!("UDP port {port}"),
+        Transport::Tcp => format!("TCP port {port}"),
+    };
+    let session = if *session == 0 { String::new() } else { format!(", session {session}") };
+    format!("{src} → {dst}  {path} ({over}{session}): opened, what is inside is analysed")
 }
 
 fn finding_text(finding: &Finding) -> String {
