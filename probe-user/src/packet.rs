@@ -247,6 +247,13 @@ impl Encapsulation {
             .filter_map(|number| Layer::ALL.into_iter().find(|layer| *layer as u64 == number))
     }
 
+    /// The same without tags around a tunnel.
+    #[must_use]
+    pub fn without_vlans(self) -> Self {
+        let tunnels = self.layers().filter(|layer| *layer != Layer::Vlan);
+        tunnels.fold(Self::NONE, |path, layer| path.with(layer).unwrap_or(path))
+    }
+
     /// Is `layer` one of them?
     pub fn has(self, layer: Layer) -> bool {
         self.layers().any(|each| each == layer)

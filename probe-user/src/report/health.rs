@@ -522,7 +522,8 @@ fn json_line(time: Timestamp, entry: &Entry) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dedup::CopyStats;
+    use crate::dedup::stats::Copy;
+    use crate::dedup::{CopyStats, explain};
     use crate::histogram::MicrosHistogram;
     use crate::rtp::StreamKey;
     use crate::rtp::codec::Announcement;
@@ -572,11 +573,13 @@ mod tests {
         let mut copies = CopyStats::default();
         let (original, mut copy) = (packet(1).evidence, packet(1).evidence);
         (copy.dst_mac, copy.ip_id) = ([9; 6], 0xffff);
-        copies.observe(&original, &copy, 38_000, 3062, 3066);
+        let (time, explanation) = (crate::packet::Nanos(38_000), explain(&original, &copy));
+        let original_time = crate::packet::Nanos(0);
+        copies.observe(&Copy { explanation, original_time, original: 3062, time, number: 3066 });
         let entry = line(|line| {
             line.summary.totals.copies = 500;
             line.raw_lost_percent = -99.39;
-            line.causes = copies.causes();
+            line.causes = copies.causes(500);
         });
         assert_eq!(entry.status, Status::Dup);
         let text = text(&Entry::Stream(Box::new(entry)));
