@@ -15,6 +15,7 @@ use crate::capture::file::{FileError, Frame, Frames, Progress};
 use crate::decode::Decoder;
 use crate::packet::Nanos;
 use crate::report::contract::{self, CaptureReport, Report, StreamReport};
+use crate::rtp::quality::Settings;
 use crate::rtp::stream::StreamParts;
 use crate::sip::{Signalling, signalling};
 
@@ -58,11 +59,19 @@ pub struct Options {
     pub shards: usize,
     /// Streams held at once, all shards together.
     pub max_streams: usize,
+    /// How quality is judged.
+    pub quality: Settings,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { rtp: RtpRule::Auto, config: Config::DEFAULT, shards: 1, max_streams: 1 << 17 }
+        Self {
+            rtp: RtpRule::Auto,
+            config: Config::DEFAULT,
+            shards: 1,
+            max_streams: 1 << 17,
+            quality: Settings::USUAL,
+        }
     }
 }
 
@@ -104,7 +113,7 @@ pub fn analyze(
     mut opened: impl FnMut(&Path, Progress),
 ) -> Result<Report, AnalyzeError> {
     let (sender, events) = bounded(EVENTS);
-    let limits = Limits { streams: options.max_streams, idle: None };
+    let limits = Limits { streams: options.max_streams, idle: None, quality: options.quality };
     let shards = Shards::start(options.shards, limits, Overflow::Wait, &sender)?;
     let config = Config { media_rule: options.rtp.media_rule() as u8, ..options.config };
     let decoder = Decoder::new(config, true);

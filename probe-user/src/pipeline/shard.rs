@@ -93,6 +93,8 @@ pub struct IntervalLine {
     pub raw_lost_percent: f64,
     /// Burst ratio since the stream began.
     pub burst_ratio: f64,
+    /// How quality is judged.
+    pub settings: Arc<crate::rtp::quality::Settings>,
     /// Copies since the stream began, by cause.
     pub causes: Vec<crate::dedup::stats::CauseReport>,
 }
@@ -387,7 +389,8 @@ impl IntervalLine {
             summary,
             lifetime: stream.totals(),
             raw_lost_percent: stream.raw_report().lost_percent,
-            burst_ratio: stream.burst_ratio(),
+            burst_ratio: stream.quality().burst_ratio(),
+            settings: Arc::clone(stream.quality().settings()),
             causes: stream.causes(),
         }
     }
@@ -396,9 +399,10 @@ impl IntervalLine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rtp::quality::Settings;
     use crate::rtp::testing::packet;
 
-    const LIMITS: Limits = Limits { streams: 100, idle: None };
+    const LIMITS: Limits = Limits { streams: 100, idle: None, quality: Settings::USUAL };
 
     #[test]
     fn a_shard_that_dies_is_seen_and_named() {

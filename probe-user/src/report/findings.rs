@@ -241,7 +241,7 @@ fn interrupted(report: &Report) -> Option<Finding> {
             let ((a_lost, a_long), (b_lost, b_long)) = (a.gap.weight(), b.gap.weight());
             a_lost.cmp(&b_lost).then(a_long.total_cmp(&b_long))
         })?;
-    let (stream, InterruptionReport { gap, began_at }) = worst;
+    let (stream, InterruptionReport { gap, began_at, .. }) = worst;
     let interrupted =
         |stream: &&StreamReport| stream.interruptions.iter().any(|found| found.gap.is_silence());
     let count = report.streams.iter().filter(interrupted).count() as u64;

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use super::codec::{self, Announcement, static_payload};
 use super::loss::LossPattern;
+use super::quality::{Quality, QualityInterval, QualityParts, Settings};
+use super::rate::RateSource;
 use super::raw::RawLedger;
 use super::sequence::{Sequence, Step};
-use super::unique::{Interruption, Placed, UniqueLedger};
+use super::unique::{Interruption, Placed};
 use crate::dedup::CopyStats;
 use crate::dedup::window::{DupWindow, Seen};
 use crate::histogram::MicrosHistogram;
@@ -40,7 +42,7 @@ pub struct Totals {
     pub copies: u64,
 }
 
-/// See the module. About 2.5 KiB, most of it the window and the two histograms.
+/// See the module. About 3.5 KiB, most of it the window and the two histograms; a live one has two more.
 #[derive(Clone, Debug)]
 pub struct Stream {
     key: StreamKey,
@@ -55,8 +57,7 @@ pub struct Stream {
     sequence: Sequence,
     window: DupWindow,
     raw: RawLedger,
-    unique: UniqueLedger,
-    loss: LossPattern,
+    quality: Quality,
     copies: CopyStats,
     old_copies: u64,
     conflicts: u64,
@@ -64,16 +65,7 @@ pub struct Stream {
     strays: u64,
     stray: Option<Box<RtpPacket>>,
     hashed_fingerprints: bool,
-    jitter: MicrosHistogram,
-    interval: Interval,
-}
-
-/// What has happened since the last health line.
-#[derive(Clone, Debug, Default)]
-struct Interval {
-    began_with: Totals,
-    jitter: MicrosHistogram,
-    interruption: Option<Interruption>,
+    interval_began_with: Totals,
 }
 
 /// One interval of a stream, closed.
@@ -81,15 +73,24 @@ struct Interval {
 pub struct IntervalSummary {
     /// Growth of the totals in it.
     pub totals: Totals,
-    /// Jitter samples of it.
-    pub jitter: MicrosHistogram,
-    /// The heaviest interruption that ended in it.
-    pub interruption: Option<Interruption>,
+    /// What the network did in it.
+    pub quality: QualityInterval,
 }
 
 impl Stream {
     /// A stream that begins with `packet`. `number` is its place in the order of appearance.
     pub fn new(packet: &RtpPacket, number: u64, epoch: Nanos, announcement: Arc<Announcement>) -> Self {
+        Self::judged(packet, number, epoch, announcement, Arc::default())
+    }
+
+    /// The same, with quality judged as the operator chose.
+    pub fn judged(
+        packet: &RtpPacket,
+        number: u64,
+        epoch: Nanos,
+        announcement: Arc<Announcement>,
+        settings: Arc<Settings>,
+    ) -> Self {
         let sequence = Sequence::new(packet.rtp.seq);
         let first = sequence.first();
         let placed = Placed { seq: first, clock_rate: timed_clock(packet, &announcement), restarted: false };
@@ -104,8 +105,7 @@ impl Stream {
             sequence,
             window: DupWindow::new(first, packet),
             raw: RawLedger::new(packet, epoch),
-            unique: UniqueLedger::new(packet, placed),
-            loss: LossPattern::default(),
+            quality: Quality::new(packet, placed, settings),
             copies: CopyStats::default(),
             old_copies: 0,
             conflicts: 0,
@@ -113,8 +113,7 @@ impl Stream {
             strays: 0,
             stray: None,
             hashed_fingerprints: packet.fingerprint.hashed,
-            jitter: MicrosHistogram::default(),
-            interval: Interval::default(),
+            interval_began_with: Totals::default(),
             announcement,
         }
     }
@@ -137,8 +136,8 @@ impl Stream {
     }
 
     fn place(&mut self, seq: u64, packet: &RtpPacket) {
-        let loss = &mut self.loss;
-        match self.window.observe(seq, packet, |came| loss.settle(came)) {
+        let quality = &mut self.quality;
+        match self.window.observe(seq, packet, |came| quality.settled(came)) {
             Seen::First => self.count_first(seq, packet, false),
             Seen::Copy(original) => {
                 let delay_ns = packet.time.since(original.time);
@@ -158,12 +157,7 @@ impl Stream {
 
     fn count_first(&mut self, seq: u64, packet: &RtpPacket, restarted: bool) {
         let placed = Placed { seq, clock_rate: timed_clock(packet, &self.announcement), restarted };
-        let found = self.unique.observe(packet, placed, &mut self.interval.jitter);
-        if let Some(found) = found
-            && self.interval.interruption.is_none_or(|heaviest| heaviest.weight() < found.weight())
-        {
-            self.interval.interruption = Some(found);
-        }
+        self.quality.first_copy(packet, placed);
     }
 
     /// A packet whose number nobody believes yet. Its copies are copies all the same.
@@ -182,13 +176,13 @@ impl Stream {
     }
 
     fn restart(&mut self, stray_seq: u64, seq: u64, packet: &RtpPacket) {
-        let loss = &mut self.loss;
+        let quality = &mut self.quality;
         if let Some(stray) = self.stray.take() {
             self.strays -= 1;
-            self.window.restart(stray_seq, &stray, |came| loss.settle(came));
+            self.window.restart(stray_seq, &stray, |came| quality.settled(came));
             self.count_first(stray_seq, &stray, true);
         } else {
-            self.window.restart(stray_seq, packet, |came| loss.settle(came));
+            self.window.restart(stray_seq, packet, |came| quality.settled(came));
         }
         self.place(seq, packet);
     }
@@ -216,9 +210,7 @@ impl Stream {
     /// Closes the running interval and begins the next.
     pub fn close_interval(&mut self) -> IntervalSummary {
         let totals = self.totals();
-        let before = std::mem::replace(&mut self.interval.began_with, totals);
-        self.jitter.merge(&self.interval.jitter);
-        let jitter = std::mem::take(&mut self.interval.jitter);
+        let before = std::mem::replace(&mut self.interval_began_with, totals);
         IntervalSummary {
             totals: Totals {
                 frames: totals.frames - before.frames,
@@ -226,8 +218,7 @@ impl Stream {
                 expected: totals.expected.saturating_sub(before.expected),
                 copies: totals.copies - before.copies,
             },
-            jitter,
-            interruption: self.interval.interruption.take(),
+            quality: self.quality.close_interval(),
         }
     }
 
@@ -235,7 +226,7 @@ impl Stream {
     pub fn totals(&self) -> Totals {
         Totals {
             frames: self.raw.packets(),
-            packets: self.unique.packets(),
+            packets: self.quality.packets(),
             expected: self.sequence.expected(),
             copies: self.copies.total() + self.old_copies,
         }
@@ -271,9 +262,9 @@ impl Stream {
         self.raw.report()
     }
 
-    /// How bursty the loss has been (G.107, BurstR).
-    pub fn burst_ratio(&self) -> f64 {
-        self.loss.burst_ratio()
+    /// What the network did to it.
+    pub fn quality(&self) -> &Quality {
+        &self.quality
     }
 
     /// Copies so far, by cause.
@@ -288,32 +279,39 @@ impl Stream {
 
     /// Name of the codec, if anybody said or the payload type is static.
     pub fn codec(&self) -> Option<&str> {
-        let number = self.main_payload_type();
-        self.announcement
-            .payload(number)
-            .map(|payload| payload.name.as_ref())
-            .or_else(|| static_payload(number).map(|(name, _)| name))
+        codec::name(self.main_payload_type(), &self.announcement)
     }
 
-    /// Clock rate of the codec.
-    pub fn clock_rate(&self) -> Option<u32> {
-        codec::clock_rate(self.main_payload_type(), &self.announcement)
+    /// Clock rate of the codec, and who says so.
+    pub fn clock_rate(&self) -> Option<(u32, RateSource)> {
+        let number = self.main_payload_type();
+        codec::sourced_clock_rate(number, &self.announcement)
+            .or_else(|| self.quality.estimated_rate(number).map(|rate| (rate, RateSource::Estimated)))
     }
 
     /// The parts that a report is made of. Closes what is still open, hence by value of a clone or at the end.
     pub fn into_parts(mut self) -> StreamParts {
-        self.close_interval();
-        let loss = &mut self.loss;
-        self.window.drain(|came| loss.settle(came));
+        let quality = &mut self.quality;
+        self.window.drain(|came| quality.settled(came));
+        let totals = self.totals();
+        let clock_rate = self.clock_rate();
+        let rate = clock_rate.map(|(rate, _)| rate);
+        let unique = self.quality.ledger(totals.expected, rate);
+        let (valid, codec) = (self.is_valid(), self.codec().map(ToOwned::to_owned));
+        let reordered = self.quality.late();
+        let (interruptions, interruption_count) = self.quality.interruptions();
+        let interruptions = interruptions.to_vec();
+        let (loss, jitter, quality) = self.quality.into_parts();
         StreamParts {
-            valid: self.is_valid(),
-            codec: self.codec().map(ToOwned::to_owned),
-            clock_rate: self.clock_rate(),
+            valid,
+            codec,
+            clock_rate: rate,
+            clock_rate_source: clock_rate.map(|(_, source)| source),
             raw: self.raw.report(),
-            unique: self.unique.report(self.sequence.expected(), self.clock_rate()),
-            reordered: self.unique.reordered(),
-            interruptions: self.unique.interruptions().0.to_vec(),
-            interruption_count: self.unique.interruptions().1,
+            unique,
+            reordered,
+            interruptions,
+            interruption_count,
             restarts: self.sequence.restarts(),
             key: self.key,
             number: self.number,
@@ -327,14 +325,15 @@ impl Stream {
                 numbers
             },
             encapsulation: self.encapsulation,
-            loss: self.loss,
+            loss,
             copies: self.copies,
             old_copies: self.old_copies,
             conflicts: self.conflicts,
             too_old: self.too_old,
             strays: self.strays,
             hashed_fingerprints: self.hashed_fingerprints,
-            jitter: self.jitter,
+            jitter,
+            quality,
         }
     }
 }
@@ -356,6 +355,8 @@ pub struct StreamParts {
     pub codec: Option<String>,
     /// Its clock rate in Hz.
     pub clock_rate: Option<u32>,
+    /// Who says so.
+    pub clock_rate_source: Option<RateSource>,
     /// Time of the first frame.
     pub first_seen: Nanos,
     /// Time of the last.
@@ -392,6 +393,8 @@ pub struct StreamParts {
     pub hashed_fingerprints: bool,
     /// Jitter samples |D| of the whole life.
     pub jitter: MicrosHistogram,
+    /// What else the network did.
+    pub quality: QualityParts,
 }
 
 /// The clock of a packet whose timestamp advances with time; events (RFC 4733) stand still.
@@ -422,7 +425,7 @@ mod tests {
         for seq in 0..500 {
             let mut copy = packet(seq);
             packets.push(copy);
-            copy.time.0 += 38_000;
+            copy.delay(38_000);
             copy.number += 10_000;
             copy.evidence.dst_mac = [9; 6];
             copy.evidence.ip_id = 0xffff;
@@ -451,8 +454,9 @@ mod tests {
             let mut original = packet(seq);
             original.time =
                 Nanos(packet(0).time.0 + (seq % 30_000 + if seq < 100 { 0 } else { 100 }) * 20_000_000);
+            original.tap_time = original.time;
             let mut copy = original;
-            copy.time.0 += 30_000_000;
+            copy.delay(30_000_000);
             copy.evidence.dst_mac = [9; 6];
             packets.extend([original, copy]);
         }
@@ -493,7 +497,7 @@ mod tests {
         let mut shift = 0;
         for (at, packet) in packets.iter_mut().enumerate() {
             shift += if at % 80 == 79 { 500_000_000 } else { 0 };
-            packet.time.0 += shift;
+            packet.delay(shift);
         }
         packets.drain(1_500..1_800);
         let parts = run(&packets);
@@ -506,7 +510,7 @@ mod tests {
     #[test]
     fn a_pause_is_an_interruption_and_not_jitter() {
         let mut packets: Vec<_> = (0..100).map(packet).collect();
-        packets[50..].iter_mut().for_each(|packet| packet.time.0 += 1_790_000_000);
+        packets[50..].iter_mut().for_each(|packet| packet.delay(1_790_000_000));
         let parts = run(&packets);
         assert_eq!(parts.interruptions.len(), 1);
         assert!((parts.interruptions[0].silence_s - 1.81).abs() < 1e-9);
@@ -522,7 +526,7 @@ mod tests {
                 .filter(|(seq, (_, dropped))| *seq == 0 || !dropped)
                 .map(|(seq, (late_ns, _))| {
                     let mut packet = packet(seq as u64 + 65_400);
-                    packet.time.0 += late_ns;
+                    packet.delay(*late_ns);
                     packet
                 })
                 .collect();
@@ -540,7 +544,7 @@ mod tests {
                 copied.push(*original);
                 for copy in 1..=k {
                     let mut frame = *original;
-                    frame.time.0 += copy * 30_000;
+                    frame.delay(copy * 30_000);
                     frame.evidence.dst_mac[5] = 100 + u8::try_from(copy).unwrap();
                     copied.push(frame);
                 }
