@@ -3,6 +3,8 @@
 //! Written for somebody who, as the author of the story put it, "does not have a ton of experience with VoIP".
 //! Every finding names the frames that prove it.
 
+mod quality;
+
 use probe_ebpf::Verdict;
 
 use super::contract::{Finding, InterruptionReport, Report, Severity, StreamReport};
@@ -33,6 +35,7 @@ pub fn find(report: &Report) -> Vec<Finding> {
     findings.extend(packets_lost(report));
     findings.extend(retransmissions(report));
     findings.extend(interrupted(report));
+    findings.extend(quality::find(report));
     findings.extend(same_number_other_content(report));
     findings.extend(packets_not_placed(report));
     findings.extend(authentication(report));

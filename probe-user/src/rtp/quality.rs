@@ -339,3 +339,7 @@ impl Discards {
         discarded
     }
 }
+
+#[cfg(test)]
+#[path = "quality_tests.rs"]
+mod tests;
