@@ -46,7 +46,7 @@ impl Analyze {
             config: self.filter.config()?,
             shards: usize::from(self.threads),
             max_streams: self.max_streams,
-            quality: self.quality.settings()?,
+            quality: self.quality.settings(),
         };
         let report = offline::analyze(&self.files, &options, show_progress)?;
         let mut out = io::stdout().lock();

@@ -1,7 +1,9 @@
 //! How quality is judged: options that files and interfaces share.
 
+use std::sync::Arc;
+
 use clap::Args;
-use voxprobe::rtp::impairment::{Declaration, DeclareError, Declared};
+use voxprobe::rtp::impairment::{Declaration, Declared};
 use voxprobe::rtp::playout::JitterBuffer;
 use voxprobe::rtp::quality::Settings;
 
@@ -18,10 +20,10 @@ pub(crate) struct Quality {
 }
 
 impl Quality {
-    pub(crate) fn settings(&self) -> Result<Settings, DeclareError> {
-        Ok(Settings {
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        Arc::new(Settings {
             jitter_buffer: self.jitter_buffer,
-            impairments: Declared::new(&self.codec_impairment)?,
+            impairments: Declared::new(&self.codec_impairment),
         })
     }
 }

@@ -143,7 +143,7 @@ impl Run {
             max_streams: self.max_streams,
             idle: self.idle,
             interval: self.interval,
-            quality: self.quality.settings()?,
+            quality: self.quality.settings(),
         })
     }
 

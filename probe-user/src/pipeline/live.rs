@@ -50,7 +50,7 @@ pub struct Options {
     /// How often streams report.
     pub interval: Duration,
     /// How quality is judged.
-    pub quality: Settings,
+    pub quality: Arc<Settings>,
 }
 
 /// Why it does not run.
@@ -101,8 +101,11 @@ impl Probe {
         let occupancies = rings.occupancies();
         let endpoints = capture.take_endpoints().ok_or(RunError::Receiver)?;
         let (sender, events) = bounded(EVENTS);
-        let limits =
-            Limits { streams: options.max_streams, idle: Some(options.idle), quality: options.quality };
+        let limits = Limits {
+            streams: options.max_streams,
+            idle: Some(options.idle),
+            quality: Arc::clone(&options.quality),
+        };
         let shards = Shards::start(options.shards, limits, Overflow::Lose, &sender)?;
         let decoder = Decoder::new(options.capture.config, false);
         let signalling = Signalling::new(signalling::Limits {

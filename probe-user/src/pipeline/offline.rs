@@ -1,6 +1,7 @@
 //! Capture files from end to end: frames in, report out.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 
 use crossbeam_channel::bounded;
@@ -49,7 +50,7 @@ impl RtpRule {
 }
 
 /// How to analyse files.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Which UDP is media.
     pub rtp: RtpRule,
@@ -60,7 +61,7 @@ pub struct Options {
     /// Streams held at once, all shards together.
     pub max_streams: usize,
     /// How quality is judged.
-    pub quality: Settings,
+    pub quality: Arc<Settings>,
 }
 
 impl Default for Options {
@@ -70,7 +71,7 @@ impl Default for Options {
             config: Config::DEFAULT,
             shards: 1,
             max_streams: 1 << 17,
-            quality: Settings::USUAL,
+            quality: Arc::default(),
         }
     }
 }
@@ -113,7 +114,7 @@ pub fn analyze(
     mut opened: impl FnMut(&Path, Progress),
 ) -> Result<Report, AnalyzeError> {
     let (sender, events) = bounded(EVENTS);
-    let limits = Limits { streams: options.max_streams, idle: None, quality: options.quality };
+    let limits = Limits { streams: options.max_streams, idle: None, quality: Arc::clone(&options.quality) };
     let shards = Shards::start(options.shards, limits, Overflow::Wait, &sender)?;
     let config = Config { media_rule: options.rtp.media_rule() as u8, ..options.config };
     let decoder = Decoder::new(config, true);

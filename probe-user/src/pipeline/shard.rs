@@ -83,6 +83,8 @@ pub struct IntervalLine {
     pub number: u64,
     /// Codec name, if known.
     pub codec: Option<String>,
+    /// Its format parameters in the SDP.
+    pub codec_parameters: Option<String>,
     /// What the signalling said.
     pub announcement: Arc<Announcement>,
     /// The interval.
@@ -154,7 +156,7 @@ impl Shards {
         let lanes = if count == 1 {
             Lanes::Inline(Box::new(Shard::new(0, limits, overflow, events.clone())))
         } else {
-            let lane = |index| Lane::start(Shard::new(index, limits, overflow, events.clone()));
+            let lane = |index| Lane::start(Shard::new(index, limits.clone(), overflow, events.clone()));
             Lanes::Threads((0..count).map(lane).collect::<Result<_, _>>()?)
         };
         Ok(Self { lanes, overflow, lost: Account::default() })
@@ -385,6 +387,7 @@ impl IntervalLine {
             key: *stream.key(),
             number: stream.number(),
             codec: stream.codec().map(ToOwned::to_owned),
+            codec_parameters: stream.codec_parameters().map(ToOwned::to_owned),
             announcement: Arc::clone(stream.announcement()),
             summary,
             lifetime: stream.totals(),
@@ -399,15 +402,16 @@ impl IntervalLine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rtp::quality::Settings;
     use crate::rtp::testing::packet;
 
-    const LIMITS: Limits = Limits { streams: 100, idle: None, quality: Settings::USUAL };
+    fn limits() -> Limits {
+        Limits { streams: 100, idle: None, quality: Arc::default() }
+    }
 
     #[test]
     fn a_shard_that_dies_is_seen_and_named() {
         let (sender, events) = crossbeam_channel::bounded(1_024);
-        let mut shards = Shards::start(2, LIMITS, Overflow::Lose, &sender).unwrap();
+        let mut shards = Shards::start(2, limits(), Overflow::Lose, &sender).unwrap();
         drop(sender);
         assert!(!shards.has_failed());
         let dead = thread::Builder::new().name("vox-shard-1".to_owned());
@@ -437,7 +441,7 @@ mod tests {
     #[test]
     fn a_stream_without_frames_in_an_interval_sends_no_line() {
         let (sender, events) = crossbeam_channel::bounded(16);
-        let mut shards = Shards::start(1, LIMITS, Overflow::Lose, &sender).unwrap();
+        let mut shards = Shards::start(1, limits(), Overflow::Lose, &sender).unwrap();
         (1..=3).for_each(|seq| shards.packet(&packet(seq)));
         shards.close_intervals(packet(4).time, 1);
         shards.close_intervals(packet(5).time, 2);

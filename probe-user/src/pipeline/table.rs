@@ -15,14 +15,14 @@ use crate::rtp::stream::{IntervalSummary, Stream, StreamParts};
 const EVICTION_PROBES: usize = 32;
 
 /// How much a shard may hold, and for how long.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Limits {
     /// Streams of this shard. One takes about 4 KiB, and 6 once it has closed an interval.
     pub streams: usize,
     /// A stream silent for so long has ended; `None` in files, where only the end ends it.
     pub idle: Option<std::time::Duration>,
     /// How quality is judged.
-    pub quality: Settings,
+    pub quality: Arc<Settings>,
 }
 
 /// Why a stream is no longer in the table.
@@ -46,7 +46,6 @@ pub struct StreamTable {
     /// By the media id's slot, so that ids which will not come again are replaced, not collected.
     announcements: HashMap<u32, (MediaId, Arc<Announcement>), FxBuildHasher>,
     unannounced: Arc<Announcement>,
-    settings: Arc<Settings>,
     probe: usize,
     evicted: u64,
 }
@@ -61,7 +60,6 @@ impl StreamTable {
             streams: Vec::new(),
             announcements: HashMap::default(),
             unannounced: Arc::default(),
-            settings: Arc::new(limits.quality),
             probe: 0,
             evicted: 0,
         }
@@ -106,7 +104,7 @@ impl StreamTable {
         let evicted = if self.streams.len() >= self.limits.streams { self.evict() } else { None };
         self.index.insert(key, self.streams.len());
         let announcement = self.announcement(packet.media);
-        let settings = Arc::clone(&self.settings);
+        let settings = Arc::clone(&self.limits.quality);
         self.streams.push(Stream::judged(packet, packet.number, epoch, announcement, settings));
         evicted
     }
@@ -189,7 +187,7 @@ mod tests {
 
     fn table(streams: usize, idle_s: u64) -> StreamTable {
         let idle = Some(std::time::Duration::from_secs(idle_s));
-        StreamTable::new(Limits { streams, idle, quality: Settings::USUAL })
+        StreamTable::new(Limits { streams, idle, quality: Arc::default() })
     }
 
     #[test]

@@ -74,7 +74,9 @@ impl Report {
         };
         let calls = signalling.calls.into_iter().map(join).collect();
         // They are summed up, and would be most of the report's memory.
-        streams.iter_mut().for_each(|stream| stream.delays = None);
+        for stream in &mut streams {
+            stream.delays = None;
+        }
         let mut report = Self {
             generator: Generator::default(),
             capture,
@@ -125,7 +127,9 @@ impl MediaReport {
     fn of(streams: &[StreamReport]) -> Self {
         let sum = |of: fn(&StreamReport) -> u64| streams.iter().map(of).sum();
         let mut delays = Delays::default();
-        streams.iter().for_each(|stream| delays.merge(stream.delays.as_deref()));
+        for stream in streams {
+            delays.merge(stream.delays.as_deref());
+        }
         Self {
             streams: streams.len() as u64,
             packets: sum(|stream| stream.unique.packets),
@@ -510,6 +514,7 @@ impl StreamReport {
         let unplayed = parts.unique.lost.max(0).unsigned_abs() + quality.discarded;
         let heard = Heard {
             codec: parts.codec.clone(),
+            parameters: parts.codec_parameters,
             loss_percent: unplayed as f64 * 100.0 / parts.unique.expected.max(1) as f64,
             burst_ratio: parts.loss.burst_ratio(),
             is_buffered: quality.playout.is_some(),

@@ -260,6 +260,7 @@ impl StreamEntry {
             }),
             _ => Heard {
                 codec: line.codec.clone(),
+                parameters: line.codec_parameters,
                 loss_percent: percent(lost + network.discarded),
                 burst_ratio: line.burst_ratio,
                 is_buffered: network.variation.count() > 0,
@@ -553,6 +554,7 @@ mod tests {
             key: StreamKey::from(&packet(0)),
             number: 1,
             codec: Some("PCMU".to_owned()),
+            codec_parameters: None,
             announcement: Arc::new(Announcement {
                 call_id: Some("a84b4c76e66710@x".into()),
                 ..Announcement::default()

@@ -380,6 +380,7 @@ mod tests {
             key: crate::rtp::StreamKey::from(&packet(0)),
             number: 1,
             codec: Some("PCMU".to_owned()),
+            codec_parameters: None,
             announcement: Arc::default(),
             summary: IntervalSummary { totals, quality: QualityInterval::default() },
             lifetime: totals,

@@ -22,6 +22,8 @@ pub struct Announcement {
     pub call_id: Option<Arc<str>>,
     /// Payload types of the SDP that announced the stream's destination (or, failing that, its source).
     pub payloads: Vec<Payload>,
+    /// Their format parameters (`a=fmtp`), as written, of those that have any.
+    pub parameters: Vec<(u8, Box<str>)>,
     /// Is the media encrypted (SAVP, a=crypto)?
     pub encrypted: bool,
 }
@@ -30,6 +32,11 @@ impl Announcement {
     /// The announced payload type `number`.
     pub fn payload(&self, number: u8) -> Option<&Payload> {
         self.payloads.iter().find(|payload| payload.number == number)
+    }
+
+    /// Format parameters of the payload type `number`.
+    pub fn parameters(&self, number: u8) -> Option<&str> {
+        self.parameters.iter().find(|(of, _)| *of == number).map(|(_, text)| text.as_ref())
     }
 }
 

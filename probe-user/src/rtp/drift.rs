@@ -172,7 +172,7 @@ impl Drift {
             slopes.get(rank).map_or(0.0, |slope| -slope * 1e6)
         };
         let median = f64::midpoint(at(((count - 1.0) / 2.0).floor()), at(((count - 1.0) / 2.0).ceil()));
-        let (low, high) = (((count - spread) / 2.0).floor() - 1.0, ((count + spread) / 2.0).ceil());
+        let (low, high) = (((count - spread) / 2.0).floor() - 1.0, f64::midpoint(count, spread).ceil());
         Ok(ClockDrift { ppm: median, ppm_ci: [at(high), at(low)] })
     }
 }

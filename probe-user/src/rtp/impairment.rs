@@ -69,7 +69,7 @@ const fn narrowband(
 
 use Provenance::{Borrowed, SecondarySource};
 
-const TABLE: [Row; 13] = [
+const TABLE: [Row; 11] = [
     Row(
         &["PCMU", "PCMA"],
         narrowband(0.0, Some(25.1), SecondarySource, "G.711 with packet loss concealment (appendix I)"),
@@ -84,13 +84,11 @@ const TABLE: [Row; 13] = [
     Row(&["G726-24"], narrowband(25.0, None, SecondarySource, "G.726 at 24 kbit/s")),
     Row(&["G726-16"], narrowband(50.0, None, SecondarySource, "G.726 at 16 kbit/s")),
     Row(&["G728"], narrowband(7.0, None, SecondarySource, "G.728 at 16 kbit/s")),
-    // Variants that no SDP name tells apart; here for whoever declares, and for the document.
-    Row(&["PCMU/no-plc"], narrowband(0.0, Some(4.3), Provenance::Published, "G.711 without concealment")),
-    Row(
-        &["G729/no-vad"],
-        narrowband(10.0, Some(19.0), Borrowed, "G.729 without VAD, Bpl of G.729A with VAD"),
-    ),
 ];
+
+/// What `annexb=no` in the SDP makes of G729.
+const G729_WITHOUT_VAD: Impairment =
+    narrowband(10.0, Some(19.0), Borrowed, "G.729 without VAD, Bpl of G.729A with VAD");
 
 /// AMR-WB (G.722.2) by mode: kbit/s, Ie,wb heard with one ear, with both, and Bpl,wb, which exists for both only.
 type AmrWbRow = (f64, f64, Option<f64>, Option<f64>);
@@ -132,47 +130,61 @@ pub fn amr_wb(mode: u8, listening: Listening) -> Option<Impairment> {
     }
 }
 
-/// The impairment of a codec by its SDP name, what was declared before what is in the table.
+/// The impairment of a codec by its SDP name and format parameters, what was declared before what is in the table.
 ///
 /// # Errors
 /// Why there is none, in words for the report.
-pub fn impairment(codec: Option<&str>, declared: &Declared) -> Result<Impairment, String> {
+pub fn impairment(
+    codec: Option<&str>,
+    parameters: Option<&str>,
+    declared: &Declared,
+) -> Result<Impairment, String> {
     let Some(codec) = codec else {
         return Err("codec unknown: no SDP, and a dynamic payload type".to_owned());
     };
     if let Some(own) = declared.find(codec) {
         return Ok(own);
     }
+    let parameter = |name| parameters.and_then(|text| parameter(text, name));
+    if codec.eq_ignore_ascii_case("G729")
+        && parameter("annexb").is_some_and(|annex| annex.eq_ignore_ascii_case("no"))
+    {
+        return Ok(G729_WITHOUT_VAD);
+    }
+    if codec.eq_ignore_ascii_case("AMR-WB") {
+        // A set of one mode is the mode; whoever listens is taken to hold a handset.
+        let mode = parameter("mode-set").and_then(|modes| modes.parse().ok());
+        return mode.and_then(|mode| amr_wb(mode, Listening::Monotic)).ok_or_else(|| {
+            "AMR-WB: the impairment depends on the mode, and the SDP does not name a single one".to_owned()
+        });
+    }
     let named = |row: &&Row| row.0.iter().any(|name| name.eq_ignore_ascii_case(codec));
     if let Some(Row(_, known)) = TABLE.iter().find(named) {
         return Ok(*known);
     }
-    Err(if codec.eq_ignore_ascii_case("AMR-WB") {
-        "AMR-WB: the impairment depends on the mode, which is not known".to_owned()
-    } else if codec.eq_ignore_ascii_case("G722") {
+    Err(if codec.eq_ignore_ascii_case("G722") {
         "no verified wideband impairment factor for G722 (--codec-impairment declares one)".to_owned()
     } else {
         format!("no impairment factor is published for {codec}")
     })
 }
 
-/// Impairments that an operator may declare.
-const MAX_DECLARED: usize = 16;
-/// Octets of a declared codec's name.
-const MAX_NAME: usize = 24;
-
-/// Impairments that the operator declares, bounded, so that they can be handed around by value.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Declared {
-    rows: [Option<DeclaredRow>; MAX_DECLARED],
+/// The value of `name` in `a=fmtp` parameters, as in "octet-align=1; mode-set=2".
+fn parameter<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.split(';')
+        .filter_map(|pair| pair.split_once('='))
+        .find_map(|(key, value)| key.trim().eq_ignore_ascii_case(name).then_some(value.trim()))
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct DeclaredRow {
-    name: [u8; MAX_NAME],
-    ie: f64,
-    bpl: f64,
-    scale: Scale,
+/// Impairments that the operator declares; of two for one codec the later counts.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Declared(Vec<Declaration>);
+
+/// One declaration, `opus=10,20` or `opus=10,20,fullband`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Declaration {
+    codec: Box<str>,
+    impairment: Impairment,
 }
 
 /// Why a declaration is refused.
@@ -184,17 +196,7 @@ pub enum DeclareError {
     /// Out of range.
     #[error("{0:?}: Ie is 0 to 95 (fullband to 132), Bpl more than 0 and at most 100")]
     Range(String),
-    /// A name too long.
-    #[error("{0:?}: the name has more than 24 characters")]
-    Name(String),
-    /// Too many.
-    #[error("more than 16 codecs are declared")]
-    TooMany,
 }
-
-/// One declaration, `opus=10,20` or `opus=10,20,fullband`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Declaration(DeclaredRow);
 
 impl FromStr for Declaration {
     type Err = DeclareError;
@@ -216,53 +218,32 @@ impl FromStr for Declaration {
             return Err(form());
         }
         let most = if scale == Scale::Fullband { 132.0 } else { 95.0 };
-        if !(0.0..=most).contains(&ie) || bpl <= 0.0 || !(bpl <= 100.0) {
+        if !(0.0..=most).contains(&ie) || !(f64::MIN_POSITIVE..=100.0).contains(&bpl) {
             return Err(DeclareError::Range(text.to_owned()));
         }
-        let mut name = [0; MAX_NAME];
-        let Some(room) = name.get_mut(..codec.len()) else {
-            return Err(DeclareError::Name(codec.to_owned()));
+        let impairment = Impairment {
+            ie,
+            bpl: Some(bpl),
+            scale,
+            provenance: Provenance::Operator,
+            condition: "as the operator declares",
         };
-        room.copy_from_slice(codec.as_bytes());
-        Ok(Self(DeclaredRow { name, ie, bpl, scale }))
+        Ok(Self { codec: codec.into(), impairment })
     }
 }
 
 impl Declared {
     /// Nothing.
-    pub const NONE: Self = Self { rows: [None; MAX_DECLARED] };
+    pub const NONE: Self = Self(Vec::new());
 
-    /// All of these; of two for one codec the last counts.
-    ///
-    /// # Errors
-    /// [`DeclareError::TooMany`].
-    pub fn new(declarations: &[Declaration]) -> Result<Self, DeclareError> {
-        let mut declared = Self::default();
-        if declarations.len() > MAX_DECLARED {
-            return Err(DeclareError::TooMany);
-        }
-        for (row, declaration) in declared.rows.iter_mut().zip(declarations.iter().rev()) {
-            *row = Some(declaration.0);
-        }
-        Ok(declared)
+    /// All of these.
+    pub fn new(declarations: &[Declaration]) -> Self {
+        Self(declarations.to_vec())
     }
 
     fn find(&self, codec: &str) -> Option<Impairment> {
-        let row = self.rows.iter().flatten().find(|row| row.is_for(codec))?;
-        Some(Impairment {
-            ie: row.ie,
-            bpl: Some(row.bpl),
-            scale: row.scale,
-            provenance: Provenance::Operator,
-            condition: "as the operator declares",
-        })
-    }
-}
-
-impl DeclaredRow {
-    fn is_for(&self, codec: &str) -> bool {
-        let name = self.name.split(|octet| *octet == 0).next().unwrap_or_default();
-        name.eq_ignore_ascii_case(codec.as_bytes())
+        let own = self.0.iter().rev().find(|own| own.codec.eq_ignore_ascii_case(codec))?;
+        Some(own.impairment)
     }
 }
 
@@ -271,7 +252,7 @@ mod tests {
     use super::*;
 
     fn reason(codec: Option<&str>) -> String {
-        impairment(codec, &Declared::default()).unwrap_err()
+        impairment(codec, None, &Declared::NONE).unwrap_err()
     }
 
     #[test]
@@ -293,6 +274,17 @@ mod tests {
     }
 
     #[test]
+    fn format_parameters_choose_the_variant() {
+        let of = |codec, parameters| impairment(Some(codec), Some(parameters), &Declared::NONE);
+        assert_eq!(of("G729", "annexb=no"), Ok(G729_WITHOUT_VAD));
+        assert!((of("G729", "annexb=yes").unwrap().ie - 11.0).abs() < 1e-9);
+        assert!((of("AMR-WB", "octet-align=1; mode-set=8").unwrap().ie - 8.0).abs() < 1e-9);
+        for parameters in ["octet-align=1", "mode-set=0,2,8", "mode-set=9"] {
+            assert!(of("AMR-WB", parameters).unwrap_err().contains("a single one"), "{parameters}");
+        }
+    }
+
+    #[test]
     fn amr_wb_needs_its_mode_and_has_no_loss_figure_for_handsets() {
         let handset = amr_wb(2, Listening::Monotic).unwrap();
         assert_eq!((handset.ie, handset.bpl, handset.scale), (13.0, None, Scale::Wideband));
@@ -303,21 +295,20 @@ mod tests {
 
     #[test]
     fn an_operator_declares_what_nobody_published_and_is_named_for_it() {
-        let declared =
-            Declared::new(&["opus=10,20".parse().unwrap(), "G722=13,5,wideband".parse().unwrap()]).unwrap();
-        let opus = impairment(Some("OPUS"), &declared).unwrap();
+        let declared = Declared::new(&["opus=10,20".parse().unwrap(), "G722=13,5,wideband".parse().unwrap()]);
+        let opus = impairment(Some("OPUS"), None, &declared).unwrap();
         assert_eq!(
             (opus.ie, opus.bpl, opus.scale, opus.provenance),
             (10.0, Some(20.0), Scale::Narrowband, Provenance::Operator)
         );
-        assert_eq!(impairment(Some("G722"), &declared).unwrap().scale, Scale::Wideband);
-        assert!(impairment(Some("op"), &declared).is_err());
+        assert_eq!(impairment(Some("G722"), None, &declared).unwrap().scale, Scale::Wideband);
+        assert!(impairment(Some("op"), None, &declared).is_err());
     }
 
     #[test]
     fn the_last_declaration_of_a_codec_counts_also_before_the_table() {
-        let declared = Declared::new(&["PCMU=1,1".parse().unwrap(), "pcmu=0,4.3".parse().unwrap()]).unwrap();
-        assert_eq!(impairment(Some("PCMU"), &declared).unwrap().bpl, Some(4.3));
+        let declared = Declared::new(&["PCMU=1,1".parse().unwrap(), "pcmu=0,4.3".parse().unwrap()]);
+        assert_eq!(impairment(Some("PCMU"), None, &declared).unwrap().bpl, Some(4.3));
     }
 
     #[test]
@@ -328,7 +319,5 @@ mod tests {
         for text in ["opus=-1,10", "opus=96,10", "opus=1,0", "opus=1,101", "opus=NaN,10", "opus=1,NaN"] {
             assert_eq!(text.parse::<Declaration>(), Err(DeclareError::Range(text.to_owned())), "{text}");
         }
-        let many = vec!["a=1,2".parse().unwrap(); 17];
-        assert_eq!(Declared::new(&many), Err(DeclareError::TooMany));
     }
 }

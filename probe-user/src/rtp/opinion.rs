@@ -36,6 +36,8 @@ pub struct Mos {
 pub struct Heard {
     /// SDP name of the codec, if known.
     pub codec: Option<String>,
+    /// Its format parameters in the SDP.
+    pub parameters: Option<String>,
     /// Packets lost, or too late for the de-jitter buffer, in percent of those expected.
     pub loss_percent: f64,
     /// How bursty that was (G.107, BurstR).
@@ -54,7 +56,7 @@ impl Heard {
     pub fn listening(&self) -> Result<Mos, String> {
         let (impairment, ie_eff) = self.impairment()?;
         let basis = format!("listening quality, {}, no delay, {}", impairment.condition, self.basis());
-        Ok(mos(&impairment, impairment.scale.best_r() - ie_eff, basis))
+        Ok(mos(&impairment, impairment.scale.best_r() - ie_eff, &basis))
     }
 
     /// What somebody who talks gives, with `one_way` from mouth to ear. Echo is taken to be cancelled.
@@ -75,11 +77,12 @@ impl Heard {
             impairment.condition,
             self.basis()
         );
-        Ok(mos(&impairment, impairment.scale.best_r() - ie_eff - by_delay, basis))
+        Ok(mos(&impairment, impairment.scale.best_r() - ie_eff - by_delay, &basis))
     }
 
     fn impairment(&self) -> Result<(Impairment, f64), String> {
-        let known = impairment(self.codec.as_deref(), &self.settings.impairments)?;
+        let known =
+            impairment(self.codec.as_deref(), self.parameters.as_deref(), &self.settings.impairments)?;
         let bpl = match known.bpl {
             Some(bpl) => bpl,
             // Without loss it does not matter.
@@ -104,7 +107,7 @@ impl Heard {
     }
 }
 
-fn mos(impairment: &Impairment, r_factor: f64, basis: String) -> Mos {
+fn mos(impairment: &Impairment, r_factor: f64, basis: &str) -> Mos {
     Mos {
         value: impairment.scale.mos(r_factor),
         scale: impairment.scale,
@@ -159,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_declared_codec_stands_on_the_declared_scale_and_says_whose_number_it_is() {
-        let impairments = Declared::new(&["opus=10,20,fullband".parse().unwrap()]).unwrap();
+        let impairments = Declared::new(&["opus=10,20,fullband".parse().unwrap()]);
         let settings = Arc::new(Settings { impairments, ..Settings::USUAL });
         let heard = Heard { settings, ..heard("opus", 0.0, 1.0) };
         let got = heard.listening().unwrap();

@@ -36,7 +36,7 @@ const SILENCE_NS: f64 = 60e6;
 const MAX_CHANGES: usize = 8;
 
 /// How quality is judged: the operator's choice.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// The de-jitter buffer whose discards count as loss.
     pub jitter_buffer: JitterBuffer,
@@ -213,13 +213,11 @@ impl Quality {
     /// The clock rate of a payload type that nobody announced.
     #[cold]
     fn estimated(&mut self, packet: &RtpPacket, seq: u64) -> Option<u32> {
-        match &mut self.estimate {
-            Some(estimate) => estimate.observe(packet, seq),
-            None => {
-                self.estimate = Some(Box::new(RateEstimate::new(packet, seq)));
-                None
-            }
-        }
+        let Some(estimate) = &mut self.estimate else {
+            self.estimate = Some(Box::new(RateEstimate::new(packet, seq)));
+            return None;
+        };
+        estimate.observe(packet, seq)
     }
 
     /// The next number in sequence is settled: did it ever come?

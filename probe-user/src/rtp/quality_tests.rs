@@ -277,9 +277,11 @@ proptest! {
         order in prop::collection::vec(any::<bool>(), 1_200),
     ) {
         let mut b = b;
-        b.iter_mut().for_each(|packet| packet.rtp.ssrc = 2);
+        for packet in &mut b {
+            packet.rtp.ssrc = 2;
+        }
         let figures = |order: &mut dyn Iterator<Item = bool>| {
-            let mut table = StreamTable::new(Limits { streams: 10, idle: None, quality: Settings::USUAL });
+            let mut table = StreamTable::new(Limits { streams: 10, idle: None, quality: Arc::default() });
             table.set_epoch(Nanos(0));
             let (mut a, mut b) = (a.iter(), b.iter());
             loop {
@@ -294,7 +296,6 @@ proptest! {
             let mut found = HashMap::new();
             table.finish(|parts| {
                 let ssrc = parts.key.ssrc;
-                // A stream that begins anew because its numbers jumped is placed by them, not by its neighbours.
                 let report = serde_json::to_value(StreamReport::new(parts, 0.0)).unwrap();
                 found.insert(ssrc, report);
             });

@@ -282,6 +282,11 @@ impl Stream {
         codec::name(self.main_payload_type(), &self.announcement)
     }
 
+    /// Format parameters of the codec, if SDP has any.
+    pub fn codec_parameters(&self) -> Option<&str> {
+        self.announcement.parameters(self.main_payload_type())
+    }
+
     /// Clock rate of the codec, and who says so.
     pub fn clock_rate(&self) -> Option<(u32, RateSource)> {
         let number = self.main_payload_type();
@@ -298,6 +303,7 @@ impl Stream {
         let rate = clock_rate.map(|(rate, _)| rate);
         let unique = self.quality.ledger(totals.expected, rate);
         let (valid, codec) = (self.is_valid(), self.codec().map(ToOwned::to_owned));
+        let codec_parameters = self.codec_parameters().map(ToOwned::to_owned);
         let reordered = self.quality.late();
         let (interruptions, interruption_count) = self.quality.interruptions();
         let interruptions = interruptions.to_vec();
@@ -305,6 +311,7 @@ impl Stream {
         StreamParts {
             valid,
             codec,
+            codec_parameters,
             clock_rate: rate,
             clock_rate_source: clock_rate.map(|(_, source)| source),
             raw: self.raw.report(),
@@ -353,6 +360,8 @@ pub struct StreamParts {
     pub valid: bool,
     /// Name of the codec.
     pub codec: Option<String>,
+    /// Its format parameters in the SDP.
+    pub codec_parameters: Option<String>,
     /// Its clock rate in Hz.
     pub clock_rate: Option<u32>,
     /// Who says so.

@@ -38,6 +38,7 @@ impl Measured {
 pub struct Timeline {
     rate: u32,
     ns_per_tick: f64,
+    ticks_per_ns: f64,
     anchor: Option<Anchor>,
     /// Since the segment began.
     arrival_ns: i64,
@@ -66,7 +67,7 @@ impl Timeline {
         let anchor = self.anchor.filter(|_| rate == self.rate)?;
         let arrival_ns = arrival.since(anchor.arrival);
         let ticks = i64::from(timestamp.wrapping_sub(anchor.timestamp).cast_signed());
-        let ticks = nearest(ticks, arrival_ns as f64 / self.ns_per_tick);
+        let ticks = nearest(ticks, arrival_ns as f64 * self.ticks_per_ns);
         Some(Measured { arrival_ns, nominal_ns: ticks as f64 * self.ns_per_tick, ticks })
     }
 
@@ -88,6 +89,7 @@ impl Timeline {
             if rate != self.rate {
                 self.rate = rate;
                 self.ns_per_tick = 1e9 / f64::from(rate);
+                self.ticks_per_ns = f64::from(rate) / 1e9;
             }
             (self.arrival_ns, self.ticks) = (0, 0);
             return Standing { transit_ns: 0.0, begins: true };

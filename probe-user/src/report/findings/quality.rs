@@ -57,7 +57,7 @@ fn late_for_jitter_buffer(report: &Report) -> Option<Finding> {
     };
     let delay = stream.pdv_percentiles_us.map_or_else(String::new, |delay| {
         format!(
-            " To hold 99 % of its packets, a buffer has to be {} ms deep; for 99.9 %, {} ms.",
+            " A buffer that holds 99 % of its packets is about {} ms deep; for 99.9 %, {} ms.",
             words::ms(delay.p99),
             words::ms(delay.p999)
         )
@@ -229,4 +229,94 @@ fn codec_changed(report: &Report) -> Option<Finding> {
         advice: "both payload types have to be in the far end's SDP".to_owned(),
         evidence: stream.codec_changes.iter().map(|change| change.change.packet).take(EXAMPLES).collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::packet::RtpPacket;
+    use crate::report::contract::testing::report;
+    use crate::rtp::Stream;
+    use crate::rtp::testing::packet;
+
+    /// What is found in one stream of so many packets, changed one by one, in their order of arrival.
+    fn found(count: u64, change: impl Fn(u64, &mut RtpPacket)) -> Vec<Finding> {
+        let mut packets: Vec<_> = (0..count).map(packet).collect();
+        for (n, packet) in (0..).zip(&mut packets) {
+            change(n, packet);
+        }
+        packets.sort_by_key(|packet| packet.time);
+        let epoch = packets[0].time;
+        let mut stream = Stream::new(&packets[0], 1, epoch, Arc::default());
+        packets[1..].iter().for_each(|packet| stream.observe(packet, epoch));
+        find(&report(vec![StreamReport::new(stream.into_parts(), 0.0)])).collect()
+    }
+
+    fn ids(findings: &[Finding]) -> Vec<&'static str> {
+        findings.iter().map(|finding| finding.id).collect()
+    }
+
+    #[test]
+    fn a_healthy_stream_has_none() {
+        assert_eq!(ids(&found(1_000, |n, packet| packet.delay(n * 7 % 3 * 1_000_000))), [""; 0]);
+    }
+
+    #[test]
+    fn late_packets_are_named_with_the_depth_that_would_have_held_them() {
+        let findings = found(1_000, |n, packet| packet.delay(if n % 50 == 49 { 90_000_000 } else { 0 }));
+        assert_eq!(ids(&findings), ["late-for-jitter-buffer"]);
+        let finding = &findings[0];
+        assert_eq!(finding.title, "1 stream with packets that came, but too late to be played");
+        for part in ["20 of 1,000 packets (2.0 %)", "about 86.0 ms deep"] {
+            assert!(finding.detail.contains(part), "{part} in {}", finding.detail);
+        }
+        assert_eq!(finding.evidence, [50, 100, 150, 200]);
+    }
+
+    #[test]
+    fn packets_that_wait_for_each_other_are_bunches() {
+        // A sender that wakes every 80 ms.
+        let findings = found(1_000, |n, packet| packet.delay((3 - n % 4) * 20_000_000));
+        assert_eq!(ids(&findings), ["bursty-delivery"]);
+        assert!(
+            findings[0].detail.contains("shortest distance 0.0 ms, longest 80.0 ms"),
+            "{}",
+            findings[0].detail
+        );
+    }
+
+    #[test]
+    fn a_clock_and_a_wrong_rate_are_told_apart() {
+        let slow = found(2_000, |n, packet| packet.delay(n * 20_000));
+        assert_eq!(ids(&slow), ["clock-rate-off"]);
+        assert!(
+            slow[0].detail.contains("-999 ppm") && slow[0].detail.contains("runs empty"),
+            "{}",
+            slow[0].detail
+        );
+        // Announced 8 kHz, sent 8.1.
+        let wrong = found(2_000, |n, packet| packet.rtp.timestamp = u32::try_from(n).unwrap() * 162);
+        assert_eq!(ids(&wrong), ["clock-rate-off"]);
+        assert!(wrong[0].detail.contains("8100.0 Hz in place of 8000"), "{}", wrong[0].detail);
+        assert!(wrong[0].advice.contains("G.722"));
+    }
+
+    #[test]
+    fn the_drift_of_the_story_is_said_to_be_a_jump() {
+        let findings = found(656, |n, packet| packet.delay(if n >= 330 { 1_790_000_000 } else { 0 }));
+        assert_eq!(ids(&findings), ["timestamp-jumps"]);
+        let finding = &findings[0];
+        assert!(finding.title.contains("% is no drift: the timestamp jumped"), "{}", finding.title);
+        assert!(finding.detail.contains("the timestamp moved +0.02 s in 1.81 s"), "{}", finding.detail);
+        assert_eq!(finding.evidence, [331]);
+    }
+
+    #[test]
+    fn a_change_of_codec_names_both() {
+        let findings = found(100, |n, packet| packet.rtp.payload_type = if n < 50 { 0 } else { 8 });
+        assert_eq!(ids(&findings), ["codec-changed"]);
+        assert!(findings[0].detail.contains("first at frame 51: PCMU to PCMA"), "{}", findings[0].detail);
+    }
 }
