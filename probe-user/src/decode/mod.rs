@@ -21,6 +21,7 @@ use crate::capture::file::{Frame, LinkType};
 use crate::packet::{
     Carrier, Encapsulation, Endpoint, Evidence, Flow, MediaId, Nanos, RtpHeader, RtpPacket, Tap, Vlans,
 };
+use crate::rtp::demux;
 
 pub use self::live::{from_media4, from_media6};
 
@@ -35,6 +36,9 @@ pub enum Decoded<'a> {
     Sip(Datagram<'a>),
     /// A fragment that waits for others; it is accounted for when its datagram is, see [`fragment`].
     Held,
+    /// Beside media: on a media port and no RTP ([`Verdict::MediaOther`]), or the handshake of an SRTP session whose port
+    /// nobody announced. Not matched, only counted.
+    Beside(Datagram<'a>, Verdict),
     /// Nothing for us, and why.
     Nothing(Verdict),
 }
@@ -48,7 +52,7 @@ impl Decoded<'_> {
             Self::Sip(datagram) if datagram.tcp_seq.is_some() => Verdict::SipTcp,
             Self::Sip(_) => Verdict::SipUdp,
             Self::Held => Verdict::Fragment,
-            Self::Nothing(verdict) => *verdict,
+            Self::Beside(_, verdict) | Self::Nothing(verdict) => *verdict,
         }
     }
 }
@@ -211,6 +215,14 @@ impl Decoder {
                 }
                 rtp(seen, flow, evidence, bytes, layers, payload, claimed)
             }
+            Verdict::MediaOther => Decoded::Beside(datagram(8, None), verdict),
+            Verdict::OtherUdp => {
+                let datagram = datagram(8, None);
+                match demux::Other::of(datagram.payload) {
+                    demux::Other::Dtls | demux::Other::Zrtp => Decoded::Beside(datagram, verdict),
+                    _ => Decoded::Nothing(verdict),
+                }
+            }
             other => Decoded::Nothing(other),
         }
     }
@@ -242,10 +254,22 @@ fn rtp<'a>(
         flow,
         rtp: RtpHeader::from_wire(header),
         udp_len: layers.transport_len,
+        payload_head: payload_head(payload),
         fingerprint,
         evidence,
         media: MediaId::UNANNOUNCED,
     })
+}
+
+/// The first octets after the header, its contributors and its extension.
+fn payload_head(payload: &[u8]) -> Option<[u8; 4]> {
+    let first = *payload.first()?;
+    let mut at = usize::from(RTP_HEADER) + 4 * usize::from(first & 0x0f);
+    if first & 0x10 != 0 {
+        let words = payload.get(at + 2..)?.first_chunk()?;
+        at += 4 + 4 * usize::from(u16::from_be_bytes(*words));
+    }
+    payload.get(at..)?.first_chunk().copied()
 }
 
 /// Ports whose own dissectors in Wireshark take any payload, so that its RTP heuristic is never asked.

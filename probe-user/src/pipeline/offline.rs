@@ -15,6 +15,7 @@ use crate::capture::file::{FileError, Frame, Frames, Progress};
 use crate::decode::Decoder;
 use crate::packet::Nanos;
 use crate::report::contract::{self, CaptureReport, Report, StreamReport};
+use crate::report::joins;
 use crate::rtp::stream::StreamParts;
 use crate::sip::{Signalling, signalling};
 
@@ -168,8 +169,11 @@ pub fn analyze(
         losses: account.losses(),
         verdicts: contract::verdicts_by_name(&read.verdicts),
         notes,
+        ..CaptureReport::default()
     };
-    Ok(Report::new(capture, StreamReport::list(collected.streams, remains.first), remains.signalling))
+    let mut streams = StreamReport::list(collected.streams, remains.first);
+    let capture = CaptureReport { beside: joins::join(&mut streams, &remains.beside), ..capture };
+    Ok(Report::new(capture, streams, remains.signalling))
 }
 
 /// What the shards hand out, bounded: a flood of SSRCs makes a stream of every packet.

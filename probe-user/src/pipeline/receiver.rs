@@ -15,7 +15,9 @@ use crate::capture::file::Frame;
 use crate::capture::live::{KernelEndpoints, Record};
 use crate::decode::{self, Datagram, Decoded, Decoder};
 use crate::packet::{Endpoint, MediaId, Nanos, RtpPacket};
+use crate::rtcp;
 use crate::rtp::codec::{Announcement, Payload};
+use crate::rtp::demux::Demux;
 use crate::sip::{EndpointChange, MediaInfo, Signalling, SignallingReport, Transport};
 use probe_ebpf::Verdict;
 
@@ -64,6 +66,7 @@ pub struct Receiver<S> {
 /// Everything behind the decoder; apart from it, because what it decoded is lent from its buffers.
 struct Analysis<S> {
     signalling: Signalling,
+    beside: Beside,
     shards: Shards,
     sink: S,
     events: Sender<Event>,
@@ -73,10 +76,21 @@ struct Analysis<S> {
     announced: FxHashMap<u32, MediaId>,
 }
 
+/// What belongs to the media and is not RTP: joined to the streams when they are reported.
+#[derive(Debug, Default)]
+pub struct Beside {
+    /// RTCP.
+    pub rtcp: rtcp::Tracker,
+    /// STUN, DTLS and the like.
+    pub demux: Demux,
+}
+
 /// What is left when the receiver has finished.
 pub struct Remains {
     /// Calls and message counts.
     pub signalling: SignallingReport,
+    /// RTCP, and what else came beside the media.
+    pub beside: Beside,
     /// The receiver's account. What shards analysed is in their last [`Event::Finished`].
     pub account: Account,
     /// Names of shard threads that ended by themselves.
@@ -102,6 +116,7 @@ impl<S: EndpointSink> Receiver<S> {
     ) -> Self {
         let analysis = Analysis {
             signalling,
+            beside: Beside::default(),
             shards,
             sink,
             events,
@@ -137,7 +152,7 @@ impl<S: EndpointSink> Receiver<S> {
                         Verdict::NotIp | Verdict::Truncated | Verdict::Malformed | Verdict::TooDeep,
                     ) => analysis.account.lose(Loss::Undecodable, 1),
                     // A reassembled datagram that is not ours, or media whose line went since.
-                    Decoded::Nothing(_) => analysis.account.analysed += 1,
+                    Decoded::Nothing(_) | Decoded::Beside(..) => analysis.account.analysed += 1,
                     decoded => analysis.take(decoded),
                 }
             }
@@ -191,11 +206,12 @@ impl<S: EndpointSink> Receiver<S> {
     pub fn finish(mut self) -> Remains {
         self.decoder.finish();
         self.settle_fragments();
-        let Analysis { signalling, shards, mut account, sink, events_dropped, .. } = self.analysis;
+        let Analysis { signalling, beside, shards, mut account, sink, events_dropped, .. } = self.analysis;
         let (lost, failed_shards) = shards.finish();
         account.merge(&lost);
         Remains {
             signalling: signalling.report(),
+            beside,
             account,
             failed_shards,
             events_dropped,
@@ -221,8 +237,14 @@ impl<S: EndpointSink> Analysis<S> {
                     *events_dropped += u64::from(events.try_send(Event::Call(event)).is_err());
                 }
             }
-            // Read by the RTCP analysis, which is to come; that the call has RTCP is counted.
-            Decoded::Rtcp(_) => self.account.analysed += 1,
+            Decoded::Rtcp(datagram) => {
+                self.account.analysed += 1;
+                self.beside.rtcp.observe(&datagram);
+            }
+            Decoded::Beside(datagram, verdict) => {
+                let is_announced = verdict == Verdict::MediaOther;
+                self.beside.demux.observe(&datagram.flow, datagram.payload, is_announced);
+            }
             Decoded::Held | Decoded::Nothing(_) => {}
         }
     }
@@ -275,5 +297,6 @@ fn announcement(info: &MediaInfo) -> Announcement {
         call_id: Some(Arc::clone(&info.call_id)),
         payloads: info.formats.iter().filter_map(payload).collect(),
         encrypted: info.srtp,
+        redundancy: info.redundancy.clone(),
     }
 }

@@ -7,11 +7,15 @@ use probe_ebpf::Verdict;
 use probe_ebpf::classify::VERDICTS;
 use serde::Serialize;
 
+use super::joins::{self, BesideReport, Identity, RedundancyReport};
 use crate::dedup::stats::CauseReport;
 use crate::histogram::MicrosHistogram;
 use crate::packet::{Endpoint, Nanos};
 use crate::pipeline::Loss;
+use crate::rtcp::StreamRtcp;
 use crate::rtp::emodel::{self, Mos};
+use crate::rtp::events::EventReport;
+use crate::rtp::legs::LegReport;
 use crate::rtp::loss::BurstReport;
 use crate::rtp::stream::StreamParts;
 use crate::rtp::unique::{Interruption, LedgerReport};
@@ -75,6 +79,11 @@ impl Report {
         report.findings = super::findings::find(&report);
         report
     }
+
+    /// Shows the digits of telephone events, which are hidden otherwise: they can be somebody's PIN.
+    pub fn show_digits(&mut self) {
+        self.streams.iter_mut().flat_map(|stream| &mut stream.events).for_each(EventReport::show);
+    }
 }
 
 /// A call and the streams that belong to it.
@@ -132,6 +141,9 @@ pub struct CaptureReport {
     pub losses: BTreeMap<&'static str, u64>,
     /// All frames by verdict.
     pub verdicts: BTreeMap<&'static str, u64>,
+    /// `media_other` and `rtcp`: what came to media ports and is not RTP.
+    #[serde(flatten)]
+    pub beside: BesideReport,
     /// What else should be known of the input: cut short, unreadable link types, evictions.
     pub notes: Vec<String>,
 }
@@ -158,8 +170,11 @@ pub struct StreamReport {
     pub call_absent_because: Option<&'static str>,
     /// "none", or the path of encapsulations.
     pub encapsulation: String,
-    /// Is the payload encrypted, as far as SDP says?
+    /// Is the payload encrypted, as far as SDP and what else was seen say?
     pub encrypted: bool,
+    /// Where that is from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encrypted_because: Option<&'static str>,
     /// Seconds from the start of the capture to the first frame.
     pub start_s: f64,
     /// As captured: every frame, as tshark 4.0 counts.
@@ -197,6 +212,23 @@ pub struct StreamReport {
     pub interruptions: Vec<InterruptionReport>,
     /// How many there were.
     pub interruption_count: u64,
+    /// What its ends say of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rtcp: Option<StreamRtcp>,
+    /// Why they say nothing, where they do not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rtcp_absent_because: Option<&'static str>,
+    /// Telephone events (RFC 4733); the first few.
+    pub events: Vec<EventReport>,
+    /// How many there were.
+    pub event_count: u64,
+    /// How it is sent twice on purpose, if it is.
+    pub redundancy: Vec<RedundancyReport>,
+    /// The same stream under other addresses.
+    pub legs: Vec<LegReport>,
+    /// What it is joined by.
+    #[serde(skip)]
+    pub(crate) identity: Identity,
 }
 
 /// A pause or a timestamp jump, and what the signalling did at its beginning.
@@ -356,6 +388,16 @@ impl StreamReport {
             Ok(mos) => (Some(mos), None),
             Err(reason) => (None, Some(reason)),
         };
+        let identity = Identity::of(&parts);
+        let redundancy = joins::redundancy(&parts.announcement, &parts.payload_types);
+        let (events, event_count) = parts.events.list();
+        let events = events
+            .iter()
+            .map(|event| {
+                let since_start_s = event.at.since(parts.first_seen) as f64 / 1e9;
+                EventReport::new(event, start_s + since_start_s, parts.clock_rate)
+            })
+            .collect();
         let copies = parts.copies.total() + parts.old_copies;
         let packets = parts.unique.packets.max(1);
         Self {
@@ -370,6 +412,7 @@ impl StreamReport {
                 .then_some("no SDP that was seen announces its addresses"),
             encapsulation: parts.encapsulation.to_string(),
             encrypted: parts.announcement.encrypted,
+            encrypted_because: parts.announcement.encrypted.then_some("SDP says so (SAVP or a=crypto)"),
             start_s,
             reordered: parts.reordered,
             restarts: parts.restarts,
@@ -400,6 +443,13 @@ impl StreamReport {
             raw: parts.raw,
             unique: parts.unique,
             loss_is_upper_bound: false,
+            rtcp: None,
+            rtcp_absent_because: Some("not looked for before the end of the capture"),
+            events,
+            event_count,
+            redundancy,
+            legs: Vec::new(),
+            identity,
         }
     }
 

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use super::contract::{CaptureReport, Report, StreamReport, verdicts_by_name};
-use super::findings;
 use super::health::{CallEntry, EndEntry, Entry, LossEntry, StreamEntry, SummaryEntry};
+use super::{findings, joins};
 use crate::capture::live::{KernelCounters, Occupancy};
 use crate::packet::Nanos;
 use crate::pipeline::live::{Outcome, add_kernel_losses};
@@ -319,8 +319,10 @@ impl Monitor {
             losses: account.losses(),
             verdicts: verdicts_by_name(&total.verdicts),
             notes,
+            ..CaptureReport::default()
         };
-        let streams = StreamReport::list(std::mem::take(&mut self.ended), Some(self.started));
+        let mut streams = StreamReport::list(std::mem::take(&mut self.ended), Some(self.started));
+        let capture = CaptureReport { beside: joins::join(&mut streams, &outcome.remains.beside), ..capture };
         let calls =
             outcome.remains.signalling.calls.iter().filter(|call| !call.state.is_over()).count() as u64;
         let mut report = Report::new(capture, streams, outcome.remains.signalling);

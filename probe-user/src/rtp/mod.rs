@@ -11,7 +11,10 @@
 //! Free of I/O and of clocks: time is what the packets carry.
 
 pub mod codec;
+pub mod demux;
 pub mod emodel;
+pub mod events;
+pub mod legs;
 pub mod loss;
 pub mod raw;
 pub mod sequence;
@@ -45,6 +48,7 @@ pub(crate) mod testing {
                 ssrc: 0x1234_5678,
             },
             udp_len: 180,
+            payload_head: None,
             fingerprint: Fingerprint { value: (seq as u16).wrapping_mul(31), hashed: false },
             evidence: Evidence {
                 tap: Tap { interface: 0, egress: false },

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use super::codec::{self, Announcement, static_payload};
+use super::events::Events;
+use super::legs::Sketch;
 use super::loss::LossPattern;
 use super::raw::RawLedger;
 use super::sequence::{Sequence, Step};
@@ -66,6 +68,9 @@ pub struct Stream {
     hashed_fingerprints: bool,
     jitter: MicrosHistogram,
     interval: Interval,
+    /// What tells its other legs. See [`super::legs`].
+    sketch: Sketch,
+    events: Events,
 }
 
 /// What has happened since the last health line.
@@ -93,7 +98,7 @@ impl Stream {
         let sequence = Sequence::new(packet.rtp.seq);
         let first = sequence.first();
         let placed = Placed { seq: first, clock_rate: timed_clock(packet, &announcement), restarted: false };
-        Self {
+        let mut stream = Self {
             key: packet.into(),
             number,
             media: packet.media,
@@ -115,8 +120,12 @@ impl Stream {
             hashed_fingerprints: packet.fingerprint.hashed,
             jitter: MicrosHistogram::default(),
             interval: Interval::default(),
+            sketch: Sketch::default(),
+            events: Events::default(),
             announcement,
-        }
+        };
+        stream.look_beside(packet);
+        stream
     }
 
     /// Counts one more frame of this stream.
@@ -156,7 +165,17 @@ impl Stream {
         }
     }
 
+    /// What is not about time or loss: events, and what tells other legs.
+    #[inline]
+    fn look_beside(&mut self, packet: &RtpPacket) {
+        self.sketch.observe(packet);
+        if packet.payload_head.is_some() && self.announcement.is_event(packet.rtp.payload_type) {
+            self.events.observe(packet);
+        }
+    }
+
     fn count_first(&mut self, seq: u64, packet: &RtpPacket, restarted: bool) {
+        self.look_beside(packet);
         let placed = Placed { seq, clock_rate: timed_clock(packet, &self.announcement), restarted };
         let found = self.unique.observe(packet, placed, &mut self.interval.jitter);
         if let Some(found) = found
@@ -335,6 +354,8 @@ impl Stream {
             strays: self.strays,
             hashed_fingerprints: self.hashed_fingerprints,
             jitter: self.jitter,
+            sketch: self.sketch,
+            events: self.events,
         }
     }
 }
@@ -392,12 +413,16 @@ pub struct StreamParts {
     pub hashed_fingerprints: bool,
     /// Jitter samples |D| of the whole life.
     pub jitter: MicrosHistogram,
+    /// What tells its other legs.
+    pub sketch: Sketch,
+    /// Telephone events.
+    pub events: Events,
 }
 
 /// The clock of a packet whose timestamp advances with time; events (RFC 4733) stand still.
 fn timed_clock(packet: &RtpPacket, announcement: &Announcement) -> Option<u32> {
     let number = packet.rtp.payload_type;
-    if announcement.payload(number).is_some_and(|payload| codec::is_event(&payload.name)) {
+    if announcement.is_event(number) {
         return None;
     }
     codec::clock_rate(number, announcement)
