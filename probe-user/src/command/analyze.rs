@@ -25,6 +25,9 @@ pub(crate) struct Analyze {
     /// Print one JSON document instead of text
     #[arg(long)]
     json: bool,
+    /// Show the digits that were dialled within calls; hidden otherwise, as they can be a PIN
+    #[arg(long)]
+    show_digits: bool,
     #[command(flatten)]
     filter: Filter,
     /// Threads that hold streams, besides the one that reads
@@ -44,7 +47,10 @@ impl Analyze {
             shards: usize::from(self.threads),
             max_streams: self.max_streams,
         };
-        let report = offline::analyze(&self.files, &options, show_progress)?;
+        let mut report = offline::analyze(&self.files, &options, show_progress)?;
+        if self.show_digits {
+            report.show_digits();
+        }
         let mut out = io::stdout().lock();
         if self.json {
             serde_json::to_writer_pretty(&mut out, &report).map_err(io::Error::from)?;

@@ -219,7 +219,11 @@ impl Collected {
                 self.status.evicted += status.evicted;
                 self.status.events_dropped += status.events_dropped;
             }
-            Event::Interval(_) | Event::IntervalDone(_) | Event::Receiver(_) | Event::Call(_) => {}
+            Event::Interval(_)
+            | Event::IntervalDone(_)
+            | Event::Receiver(_)
+            | Event::Call(_)
+            | Event::Reports(_) => {}
         }
     }
 

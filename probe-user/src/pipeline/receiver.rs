@@ -179,6 +179,10 @@ impl<S: EndpointSink> Receiver<S> {
         self.analysis.follow_endpoints();
         self.round += 1;
         self.analysis.shards.close_intervals(now, self.round);
+        let news = self.analysis.beside.rtcp.take_news();
+        if !news.is_empty() {
+            self.analysis.emit(Event::Reports(news));
+        }
         let Analysis { signalling, shards, account, events_dropped, .. } = &self.analysis;
         let mut status = ReceiverStatus {
             round: self.round,

@@ -38,6 +38,8 @@ pub enum Event {
     Receiver(ReceiverStatus),
     /// A call changed.
     Call(CallEvent),
+    /// What receivers reported in the interval that closes next.
+    Reports(Vec<crate::rtcp::News>),
 }
 
 /// The receiver's own figures.

@@ -35,4 +35,4 @@ pub mod wire;
 pub mod xr;
 
 pub use report::StreamRtcp;
-pub use tracker::{RtcpTotals, Tracker};
+pub use tracker::{News, RtcpTotals, Tracker};

@@ -22,6 +22,8 @@ const MAX_RECEPTIONS: usize = 8;
 const MAX_SENT: usize = 8;
 /// Participants compared when one has to go.
 const EVICTION_SAMPLE: usize = 16;
+/// Blocks told at the end of an interval; an interval with more tells of the first.
+const MAX_NEWS: usize = 4_096;
 /// Octets kept of a name or a reason.
 const MAX_TEXT: usize = 64;
 /// Longest round trip that is believed.
@@ -64,7 +66,21 @@ pub struct Tracker {
     copies: Copies,
     /// Pairs of hosts between which SRTCP was seen, the lesser address first.
     encrypted: FxHashSet<Hosts>,
+    news: Vec<News>,
     totals: RtcpTotals,
+}
+
+/// One report block of the interval, for the health log.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct News {
+    /// The reporter's flow: against that of the media.
+    pub flow: Flow,
+    /// The sender it is about.
+    pub ssrc: u32,
+    /// Lost since the report before, in percent.
+    pub lost_percent: f64,
+    /// From the probe to the reporter and back, if the block answers a report that was seen.
+    pub round_trip_ms: Option<f64>,
 }
 
 /// Who reports.
@@ -205,6 +221,14 @@ impl Tracker {
                 if let Some(ns) = round_trip {
                     reception.round_trip.observe(ns);
                 }
+                if self.news.len() < MAX_NEWS {
+                    self.news.push(News {
+                        flow: key.flow,
+                        ssrc: block.ssrc,
+                        lost_percent: f64::from(block.fraction_lost) * 100.0 / 256.0,
+                        round_trip_ms: round_trip.map(|ns| ns as f64 / 1e6),
+                    });
+                }
             }
             Statement::Name(name) => {
                 let participant = self.participant(at, key);
@@ -295,6 +319,11 @@ impl Tracker {
         let key = self.order.swap_remove(at);
         self.participants.remove(&key);
         self.totals.participants_evicted += 1;
+    }
+
+    /// Report blocks since the last call, the first few thousand.
+    pub fn take_news(&mut self) -> Vec<News> {
+        std::mem::take(&mut self.news)
     }
 
     /// Datagrams by what became of them.

@@ -118,6 +118,11 @@ impl EventReport {
         }
     }
 
+    /// A key of a telephone, or its hook.
+    pub(crate) fn is_key(&self) -> bool {
+        self.number <= 16
+    }
+
     /// Shows the digit.
     pub fn show(&mut self) {
         self.event = name(self.number, true);
