@@ -10,7 +10,8 @@ use crate::rtp::legs::Relation;
 const DISAGREEMENT: f64 = 1.0;
 /// Packets that must have been sent for a share of them to be one.
 const ENOUGH_PACKETS: u64 = 100;
-/// Of a stream's time, what its far end's reports must cover.
+/// Of a stream's time, what its far end's reports must cover to have seen what we miss: loss here in the seconds after the
+/// last report is loss that nobody there has told yet.
 const COVERED: f64 = 0.8;
 
 /// All of them.
@@ -30,11 +31,9 @@ pub(super) fn find(report: &Report) -> impl Iterator<Item = Finding> {
 fn compared(report: &Report) -> impl Iterator<Item = (&StreamReport, &FarEnd, f64)> {
     report.streams.iter().filter_map(|stream| {
         let far = stream.rtcp.as_ref()?.far_end.as_ref()?;
-        let duration_s = stream.unique.duration_s;
-        let is_covered = far.silent_s <= duration_s * (1.0 - COVERED);
         let is_measured = stream.unique.expected >= ENOUGH_PACKETS && !stream.loss_is_upper_bound;
         let more = far.lost_percent? - stream.unique.lost_percent;
-        (is_covered && is_measured).then_some((stream, far, more))
+        is_measured.then_some((stream, far, more))
     })
 }
 
@@ -79,7 +78,12 @@ fn far_end_loses_more(report: &Report) -> Option<Finding> {
 }
 
 fn far_end_loses_less(report: &Report) -> Option<Finding> {
-    let apart: Vec<_> = compared(report).filter(|(.., more)| *more <= -DISAGREEMENT).collect();
+    let is_covered = |stream: &StreamReport, far: &FarEnd| {
+        far.silent_s <= stream.unique.duration_s * (1.0 - COVERED) && far.reports > 1
+    };
+    let apart: Vec<_> = compared(report)
+        .filter(|(stream, far, more)| *more <= -DISAGREEMENT && is_covered(stream, far))
+        .collect();
     let (stream, far, _) = apart.iter().min_by(|(.., a), (.., b)| a.total_cmp(b))?;
     Some(Finding {
         id: "capture-loses-more",

@@ -409,6 +409,23 @@ mod tests {
     }
 
     #[test]
+    fn media_that_is_sent_twice_is_declared_in_three_ways() {
+        let offer = Description::parse(
+            b"v=0\r\nc=IN IP4 10.0.0.1\r\na=group:BUNDLE x\r\na=group:DUP one two\r\n\
+              m=audio 4000 RTP/AVP 8\r\na=mid:one\r\na=duplication-delay:50 100\r\n\
+              m=audio 4002 RTP/AVP 8\r\na=mid:two\r\na=ssrc-group:FID 1 2\r\na=ssrc-group:DUP 1000 1010\r\n\
+              m=audio 4004 RTP/AVP 8\r\na=mid:x\r\n",
+        );
+        let declared: Vec<_> = offer.lines.into_iter().map(|line| line.redundancy).collect();
+        let expected = [
+            Some(Redundancy { delay_ms: Some(50), ssrcs: vec![], is_grouped: true }),
+            Some(Redundancy { delay_ms: None, ssrcs: vec![1_000, 1_010], is_grouped: true }),
+            None,
+        ];
+        assert_eq!(declared, expected);
+    }
+
+    #[test]
     fn rtcp_attribute_overrides_the_next_port() {
         let line = |rtcp: &str| {
             let text = format!("v=0\nc=IN IP4 10.0.0.1\nm=audio 5000 RTP/AVP 0\na=rtcp:{rtcp}\n");
