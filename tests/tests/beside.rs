@@ -267,9 +267,11 @@ fn report(frames: Vec<Timed>, rtp: RtpRule) -> Report {
     report_of(frames, rtp, u64::from(PACKETS))
 }
 
+/// Tests run side by side, and each needs a folder of its own.
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
 fn report_of(mut frames: Vec<Timed>, rtp: RtpRule, packets: u64) -> Report {
     frames.sort_by_key(|(time, _)| *time);
-    static NUMBER: AtomicU32 = AtomicU32::new(0);
     let scratch = Scratch::new(&format!("beside-{}", NUMBER.fetch_add(1, Ordering::Relaxed))).unwrap();
     let path = scratch.file("beside.pcapng", &Writer::PCAP_NG.file(&frames)).unwrap();
     let report = analyze(&[path], &Options { rtp, ..Options::default() }, |_, _| ()).unwrap();
