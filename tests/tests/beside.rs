@@ -84,6 +84,27 @@ fn loss_beyond_the_probe_is_named_with_both_figures() {
 }
 
 #[test]
+fn a_long_round_trip_is_named_with_its_two_sides() {
+    let mut frames = talk(&media(), 0);
+    for step in 0..3 {
+        let at = START_NS + step * 5_000 * MS;
+        frames.push((at, rtcp_between(false).payload(&sender_report(at)).ethernet()));
+        // The other side's own report, 310 ms away; then this side's answer to it, 40 ms away.
+        let theirs = 99;
+        let report = sender_report_with(theirs, at, rtp().ssrc, at);
+        frames.push((at + 310 * MS, rtcp_between(true).payload(&report).ethernet()));
+        let answer = sender_report_with(rtp().ssrc, at + 350 * MS, theirs, at);
+        frames.push((at + 350 * MS, rtcp_between(false).payload(&answer).ethernet()));
+    }
+    let report = report(frames, RtpRule::Auto);
+    let round_trip = report.streams[0].rtcp.as_ref().unwrap().round_trip_ms.unwrap();
+    assert!((round_trip.mean - 350.0).abs() < 0.1, "{round_trip:?}");
+    let finding = report.findings.iter().find(|finding| finding.id == "long-round-trip").unwrap();
+    assert!(finding.detail.contains("40 ms from here to its sender"), "{finding:?}");
+    assert!(finding.detail.contains("310 ms to its receiver"), "{finding:?}");
+}
+
+#[test]
 fn loss_that_only_the_capture_has_is_not_held_against_the_network() {
     let mut frames = talk(&media(), 0);
     frames.drain(300..400);
@@ -255,6 +276,15 @@ fn sender_report(at_ns: u64) -> Vec<u8> {
     let ntp = ntp(at_ns);
     let words = [rtp().ssrc, (ntp >> 32) as u32, ntp as u32, ((at_ns - START_NS) / 125_000) as u32, 1, 160];
     [&[0x80, 200, 0, 6][..], &words.map(u32::to_be_bytes).concat()].concat()
+}
+
+/// A sender report that answers, at once, the report of `about` with the NTP time of `answers_ns`.
+fn sender_report_with(ssrc: u32, at_ns: u64, about: u32, answers_ns: u64) -> Vec<u8> {
+    let ntp = ntp(at_ns);
+    let info = [ssrc, (ntp >> 32) as u32, ntp as u32, ((at_ns - START_NS) / 125_000) as u32, 1, 160];
+    let block = [about, 0, 100, 8, middle(answers_ns), 0];
+    let words = [info, block].concat().into_iter().flat_map(u32::to_be_bytes).collect::<Vec<_>>();
+    [&[0x81, 200, 0, 12][..], &words].concat()
 }
 
 /// A receiver report of SSRC 77 about the talk: everything of its block after the SSRC.

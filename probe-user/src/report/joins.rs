@@ -130,3 +130,26 @@ impl StreamReport {
         self.encrypted_because.get_or_insert(because);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rtp::codec::{Payload, Redundancy};
+
+    #[test]
+    fn redundancy_is_told_from_what_is_merely_announced() {
+        let payload = |number, name: &str| Payload { number, name: name.into(), clock_rate: 8_000 };
+        let declared = Redundancy { is_grouped: true, ..Redundancy::default() };
+        let announcement = Announcement {
+            payloads: vec![payload(8, "PCMA"), payload(121, "RED")],
+            redundancy: Some(declared),
+            ..Announcement::default()
+        };
+        let kinds = |types: &[u8]| {
+            redundancy(&announcement, types).iter().map(|way| (way.kind, way.declared_by)).collect::<Vec<_>>()
+        };
+        let grouped = ("spatial", "SDP: a=group:DUP");
+        assert_eq!(kinds(&[8]), [grouped]);
+        assert_eq!(kinds(&[8, 121]), [("red", "SDP: a=rtpmap red"), grouped]);
+    }
+}

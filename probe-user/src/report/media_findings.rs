@@ -2,7 +2,7 @@
 
 use super::contract::{Finding, Report, Severity, StreamReport};
 use super::words;
-use crate::rtcp::report::FarEnd;
+use crate::rtcp::report::{FarEnd, RoundTripReport};
 use crate::rtp::legs::Relation;
 
 /// Points of percent by which two measures of one loss must differ to be told: what the last seconds of a stream, which no
@@ -10,6 +10,8 @@ use crate::rtp::legs::Relation;
 const DISAGREEMENT: f64 = 1.0;
 /// Packets that must have been sent for a share of them to be one.
 const ENOUGH_PACKETS: u64 = 100;
+/// Round trip that is heard, in ms: 150 each way is what a conversation bears (ITU-T G.114).
+const LONG_ROUND_TRIP_MS: f64 = 300.0;
 /// Of a stream's time, what its far end's reports must cover to have seen what we miss: loss here in the seconds after the
 /// last report is loss that nobody there has told yet.
 const COVERED: f64 = 0.8;
@@ -20,6 +22,7 @@ pub(super) fn find(report: &Report) -> impl Iterator<Item = Finding> {
         far_end_loses_more(report),
         far_end_loses_less(report),
         far_end_reports_nothing(report),
+        long_round_trip(report),
         declared_redundancy(report),
         same_stream_elsewhere(report),
         digits_without_end(report),
@@ -119,6 +122,38 @@ fn far_end_reports_nothing(report: &Report) -> Option<Finding> {
             first.src, first.dst
         ),
         advice: String::new(),
+        evidence: Vec::new(),
+    })
+}
+
+fn long_round_trip(report: &Report) -> Option<Finding> {
+    let slow: Vec<_> = report
+        .streams
+        .iter()
+        .filter_map(|stream| {
+            let rtcp = stream.rtcp.as_ref()?;
+            let mean = rtcp.round_trip_ms?.mean;
+            (mean >= LONG_ROUND_TRIP_MS).then_some((stream, rtcp, mean))
+        })
+        .collect();
+    let (stream, rtcp, mean) = slow.iter().max_by(|(.., a), (.., b)| a.total_cmp(b))?;
+    let side = |part: Option<RoundTripReport>| part.map_or(0.0, |part| part.mean);
+    Some(Finding {
+        id: "long-round-trip",
+        severity: Severity::Warn,
+        title: format!(
+            "a round trip of {mean:.0} ms: {} whose ends talk over each other",
+            words::count(slow.len() as u64, "stream")
+        ),
+        detail: format!(
+            "{} → {}: {:.0} ms from here to its sender and back, {:.0} ms to its receiver, by RTCP. De-jitter buffers and \
+             codecs come on top.",
+            stream.src,
+            stream.dst,
+            side(rtcp.round_trip_to_sender_ms),
+            side(rtcp.round_trip_to_receiver_ms),
+        ),
+        advice: "look at the longer side: the route, or a queue that is always full".to_owned(),
         evidence: Vec::new(),
     })
 }

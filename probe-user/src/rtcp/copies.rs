@@ -1,7 +1,7 @@
-//! The same RTCP datagram again, from another tap or out of a tunnel, within a moment.
+//! The same RTCP datagram again, from another tap or out of a tunnel.
 //!
-//! Nobody sends the same RTCP twice within an eighth of a second (RFC 3550, 6.2 has seconds between reports, and a sender's
-//! are stamped), so time and identity suffice; the causes of copies are told by the media itself.
+//! A sender's reports are stamped and never equal, and a receiver's are seconds apart (RFC 3550, 6.2). So what is equal within two
+//! seconds is a copy, however late its tunnel is, or says nothing new. The causes of copies are told by the media itself.
 
 use std::collections::VecDeque;
 use std::hash::Hasher;
@@ -10,10 +10,10 @@ use rustc_hash::{FxHashMap, FxHasher};
 
 use crate::packet::{Flow, Nanos};
 
-/// As for SIP: a copy out of a tunnel may be that late.
-const WINDOW_NS: i64 = crate::sip::copies::LATE_WINDOW_NS;
-/// Datagrams remembered: the window of 64,000 a second, which is what 300,000 participants send.
-const MAX_REMEMBERED: usize = 8_192;
+/// See the module.
+const WINDOW_NS: i64 = 2_000_000_000;
+/// Datagrams remembered: the window of 8,000 a second, which is what 40,000 participants send. 2 MiB.
+const MAX_REMEMBERED: usize = 16_384;
 
 /// What was seen in the last moment.
 #[derive(Debug, Default)]

@@ -151,6 +151,7 @@ fn pair(flow: &Flow) -> (Endpoint, Endpoint) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn each_protocol_is_told_by_more_than_its_first_octet() {
@@ -175,6 +176,13 @@ mod tests {
         ];
         for (payload, expected) in cases {
             assert_eq!(Other::of(payload), expected, "{payload:02x?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_something(payload in prop::collection::vec(any::<u8>(), 0..64)) {
+            Other::of(&payload);
         }
     }
 

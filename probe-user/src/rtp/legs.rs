@@ -20,7 +20,7 @@ use crate::packet::{Endpoint, Nanos, RtpPacket};
 
 /// Packets in a sketch: a share is known to about an eighth.
 const SKETCH: usize = 16;
-/// Common packets that make two streams one: each agrees in 96 bits, so even one would do.
+/// Common packets that make two streams one. Each agrees in header and sum, so even one is hardly chance.
 const ENOUGH: usize = 3;
 /// Streams of one SSRC that are compared with each other: more is a flood, not a path.
 const MAX_COMPARED: usize = 32;
@@ -28,26 +28,28 @@ const MAX_COMPARED: usize = 32;
 /// The packets of a stream whose identities hash lowest, and when each came by.
 #[derive(Clone, Debug, Default)]
 pub struct Sketch {
-    /// Ascending by hash once it is full.
+    /// Ascending. In each number 48 bits rank the RTP header, and the lowest 16 are the payload's sum.
     lowest: Vec<(u64, Nanos)>,
 }
 
 impl Sketch {
-    /// Takes a packet; the first copy of it. Nearly always one multiplication and one comparison.
+    /// Takes a packet; the first copy of it. Nearly always a hash of its RTP header and one comparison: the payload's sum is
+    /// only taken of those that stay.
     #[inline]
     pub fn observe(&mut self, packet: &RtpPacket) {
-        let hash = identity(packet);
-        if self.lowest.len() == SKETCH && self.lowest.last().is_some_and(|(highest, _)| hash >= *highest) {
+        let rank = rank(packet);
+        if self.lowest.len() == SKETCH && self.lowest.last().is_some_and(|(highest, _)| rank >= highest >> 16)
+        {
             return;
         }
-        self.insert(hash, packet.time);
+        self.insert(rank << 16 | u64::from(payload_sum(packet)), packet.time);
     }
 
     #[cold]
-    fn insert(&mut self, hash: u64, time: Nanos) {
-        let Err(at) = self.lowest.binary_search_by_key(&hash, |(hash, _)| *hash) else { return };
+    fn insert(&mut self, identity: u64, time: Nanos) {
+        let Err(at) = self.lowest.binary_search_by_key(&identity, |(known, _)| *known) else { return };
         self.lowest.truncate(SKETCH - 1);
-        self.lowest.insert(at.min(self.lowest.len()), (hash, time));
+        self.lowest.insert(at.min(self.lowest.len()), (identity, time));
     }
 
     /// What two streams have in common; `None` if it is too little to speak of.
@@ -196,17 +198,16 @@ pub fn find(streams: &[Leg<'_>]) -> Vec<Vec<LegReport>> {
     legs
 }
 
-/// A number that both legs' sightings of a packet share: of its SSRC, sequence number, timestamp and payload type, and of
-/// the sum of its payload.
-fn identity(packet: &RtpPacket) -> u64 {
+/// Where a packet stands in an order that has nothing to do with time, by what both legs' sightings of it share: SSRC, sequence
+/// number, timestamp and payload type. 48 bits.
+fn rank(packet: &RtpPacket) -> u64 {
     let rtp = &packet.rtp;
-    let sum = u64::from(payload_sum(packet)) << 16 | u64::from(rtp.seq);
-    let mut hash = u64::from(rtp.timestamp) << 32 | sum;
-    hash ^= (u64::from(rtp.ssrc) << 8 | u64::from(rtp.payload_type)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut hash = u64::from(rtp.timestamp) << 32 | u64::from(rtp.payload_type) << 16 | u64::from(rtp.seq);
+    hash ^= u64::from(rtp.ssrc).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     // SplitMix64's finish: every bit of the input moves half of those that come out.
     hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    hash ^ (hash >> 31)
+    (hash ^ (hash >> 31)) >> 16
 }
 
 /// The UDP checksum without what a NAT rewrites (RFC 1624): a sum modulo 65,535, of which 0xffff is the other zero. A hash
