@@ -6,10 +6,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use voxprobe::capture::file::Progress;
 use voxprobe::pipeline::offline::{self, Options};
 use voxprobe::report::{text, words};
+use voxprobe::rtp::raw;
 
 use super::Filter;
 
@@ -25,6 +26,9 @@ pub(crate) struct Analyze {
     /// Print one JSON document instead of text
     #[arg(long)]
     json: bool,
+    /// Whose figures the ledger of frames as captured equals
+    #[arg(long, value_enum, default_value_t = Compat::Wireshark40)]
+    compat: Compat,
     #[command(flatten)]
     filter: Filter,
     /// Threads that hold streams, besides the one that reads
@@ -35,11 +39,22 @@ pub(crate) struct Analyze {
     max_streams: usize,
 }
 
+/// Values of --compat.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Compat {
+    /// Wireshark and tshark 4.0
+    #[value(name = "wireshark-4.0")]
+    Wireshark40,
+}
+
 impl Analyze {
     /// Reads, analyses, prints.
     pub(crate) fn execute(&self) -> anyhow::Result<()> {
         let options = Options {
             rtp: self.filter.rule(),
+            compat: match self.compat {
+                Compat::Wireshark40 => raw::Compat::Wireshark40,
+            },
             config: self.filter.config()?,
             shards: usize::from(self.threads),
             max_streams: self.max_streams,

@@ -15,6 +15,7 @@ use crate::capture::file::{FileError, Frame, Frames, Progress};
 use crate::decode::Decoder;
 use crate::packet::Nanos;
 use crate::report::contract::{self, CaptureReport, Report, StreamReport};
+use crate::rtp::raw::Compat;
 use crate::rtp::stream::StreamParts;
 use crate::sip::{Signalling, signalling};
 
@@ -52,6 +53,8 @@ impl RtpRule {
 pub struct Options {
     /// Which UDP is media.
     pub rtp: RtpRule,
+    /// Whose figures the raw ledgers equal.
+    pub compat: Compat,
     /// Ports; the media rule is taken from `rtp`.
     pub config: Config,
     /// Shards: threads besides the reader, if more than one.
@@ -62,7 +65,13 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { rtp: RtpRule::Auto, config: Config::DEFAULT, shards: 1, max_streams: 1 << 17 }
+        Self {
+            rtp: RtpRule::Auto,
+            compat: Compat::Wireshark40,
+            config: Config::DEFAULT,
+            shards: 1,
+            max_streams: 1 << 17,
+        }
     }
 }
 
@@ -169,7 +178,10 @@ pub fn analyze(
         verdicts: contract::verdicts_by_name(&read.verdicts),
         notes,
     };
-    Ok(Report::new(capture, StreamReport::list(collected.streams, remains.first), remains.signalling))
+    let mut report =
+        Report::new(capture, StreamReport::list(collected.streams, remains.first), remains.signalling);
+    report.generator.compat = options.compat.name();
+    Ok(report)
 }
 
 /// What the shards hand out, bounded: a flood of SSRCs makes a stream of every packet.

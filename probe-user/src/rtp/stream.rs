@@ -310,6 +310,8 @@ impl Stream {
             codec: self.codec().map(ToOwned::to_owned),
             clock_rate: self.clock_rate(),
             raw: self.raw.report(),
+            raw_end: self.raw.end(),
+            raw_marked: self.raw.is_marked(),
             unique: self.unique.report(self.sequence.expected(), self.clock_rate()),
             reordered: self.unique.reordered(),
             interruptions: self.unique.interruptions().0.to_vec(),
@@ -366,6 +368,10 @@ pub struct StreamParts {
     pub encapsulation: crate::packet::Encapsulation,
     /// As captured.
     pub raw: super::unique::LedgerReport,
+    /// Time of the frame that `raw` counted last.
+    pub raw_end: Nanos,
+    /// Would tshark mark the stream?
+    pub raw_marked: bool,
     /// Copies removed.
     pub unique: super::unique::LedgerReport,
     /// Packets after a later one.
