@@ -12,9 +12,10 @@
 pub mod fragment;
 mod link;
 mod live;
+mod taken;
 
 use probe_ebpf::classify::{self, RTP_HEADER};
-use probe_ebpf::{Config, Endpoints, Layers, Verdict, fingerprint, parse};
+use probe_ebpf::{Config, Endpoints, Layers, MediaRule, Verdict, fingerprint, parse};
 
 use self::fragment::{Fragments, Outcome};
 use crate::capture::file::{Frame, LinkType};
@@ -206,7 +207,12 @@ impl Decoder {
                 };
                 let payload = datagram(8, None).payload;
                 let claimed = usize::from(layers.transport_len) - 8;
-                if self.as_wireshark && !wireshark_accepts(layers, payload, claimed) && !announced() {
+                // What only has to look like RTP is asked for as Wireshark does, down to the ports.
+                let any = self.config.media_rule == MediaRule::Anything as u8;
+                let is_taken = |first: &u8| any && taken::is_taken(layers.src_port, layers.dst_port, *first);
+                let accepts =
+                    || wireshark_accepts(payload, claimed) && !payload.first().is_some_and(is_taken);
+                if self.as_wireshark && !accepts() && !announced() {
                     return Decoded::Nothing(Verdict::OtherUdp);
                 }
                 rtp(seen, flow, evidence, bytes, layers, payload, claimed)
@@ -248,15 +254,8 @@ fn rtp<'a>(
     })
 }
 
-/// Ports whose own dissectors in Wireshark take any payload, so that its RTP heuristic is never asked.
-const TAKEN_PORTS: [u16; 18] =
-    [53, 67, 68, 69, 88, 111, 123, 137, 138, 161, 162, 389, 514, 520, 1900, 3000, 5353, 5355];
-
 /// Wireshark's rtp_udp heuristic (`../shared/reference/wireshark_rtp.md`, 1). `claimed` is the length by the UDP header.
-fn wireshark_accepts(layers: &Layers, payload: &[u8], claimed: usize) -> bool {
-    if TAKEN_PORTS.contains(&layers.src_port) || TAKEN_PORTS.contains(&layers.dst_port) {
-        return false;
-    }
+fn wireshark_accepts(payload: &[u8], claimed: usize) -> bool {
     let &[first, second, ..] = payload else { return false };
     if first >> 6 != 2 || matches!(second & 0x7f, 72..=76) {
         return false;

@@ -113,15 +113,16 @@ fn called() -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)), 30_000)
 }
 
-/// All of them: the named ones, and for each seed one announced and one not, of about so many packets.
-pub fn all(seeds: u64, packets: usize) -> Vec<Capture> {
-    let mut captures = named();
-    for seed in 0..seeds {
-        let packets = random(seed, packets);
-        captures.push(capture(&format!("random-{seed}-announced"), &packets, true, Writer::PCAP_NG));
-        captures.push(capture(&format!("random-{seed}-unannounced"), &packets, false, Writer::PCAP));
-    }
-    captures
+/// Random RTP: for each seed one capture that is announced and one that is not, of so many packets.
+pub fn random(seeds: u64, packets: usize) -> Vec<Capture> {
+    let both = |seed| {
+        let walk = walk(seed, packets);
+        [
+            capture(&format!("random-{seed}-announced"), &walk, true, Writer::PCAP_NG),
+            capture(&format!("random-{seed}-unannounced"), &walk, false, Writer::PCAP),
+        ]
+    };
+    (0..seeds).flat_map(both).collect()
 }
 
 fn capture(name: &str, packets: &[Sent], announced: bool, to: Writer) -> Capture {
@@ -131,9 +132,9 @@ fn capture(name: &str, packets: &[Sent], announced: bool, to: Writer) -> Capture
     Capture { name: format!("{name}.{kind}"), bytes: to.file(&frames) }
 }
 
-/// One fault each. All of 300 packets, announced, with microseconds.
+/// One fault each. Most are of 300 packets, announced, with microseconds.
 #[expect(clippy::cast_possible_truncation, reason = "numbers wrap")]
-fn named() -> Vec<Capture> {
+pub fn named() -> Vec<Capture> {
     let plain = || (0..300).map(Sent::nth).collect::<Vec<_>>();
     let each = |change: &dyn Fn(u64, &mut Sent)| {
         let mut packets = plain();
@@ -273,7 +274,27 @@ fn named() -> Vec<Capture> {
         list.iter().map(|(name, packets)| capture(name, packets, true, Writer::PCAP)).collect();
     captures.push(capture("unannounced", &plain(), false, Writer::PCAP));
     captures.push(early_media());
+    captures.push(ports_of_others());
     captures
+}
+
+/// Unannounced RTP to and from ports that Wireshark gives to others, and to some that it gives back.
+#[expect(clippy::cast_possible_truncation, reason = "a handful of ports")]
+fn ports_of_others() -> Capture {
+    const PORTS: [u16; 14] =
+        [53, 161, 1985, 2029, 3000, 5000, 8755, 12_000, 17_500, 20_000, 24_576, 32_000, 47_808, 54_328];
+    let both_ways = PORTS.iter().zip(0..).flat_map(|(port, at)| {
+        let there = SocketAddr::new(called().ip(), *port);
+        [(caller(), there), (there, caller())].map(|(src, dst)| (src, dst, at))
+    });
+    let frames = both_ways.zip(0..).flat_map(|((src, dst, at), n)| {
+        (0..2).map(move |seq| {
+            let packet = crate::frames::rtp().seq(1_000 * at + seq).ssrc(u32::from(at)).varied(160);
+            let time_ns = START_NS + n * PTIME_NS + u64::from(seq) * PTIME_NS / 2;
+            (time_ns, packet.over(udp().between(src, dst).ip_id(n as u16)).ethernet())
+        })
+    });
+    Capture { name: "ports-of-others.pcap".to_owned(), bytes: Writer::PCAP.file(&frames.collect::<Vec<_>>()) }
 }
 
 /// RTP to the caller between offer and answer: some of it comes before its receiver's SDP was answered.
@@ -289,7 +310,7 @@ fn early_media() -> Capture {
 
 /// A walk through everything that a sender, a network and a capture can do to numbers, in three streams.
 #[expect(clippy::cast_possible_truncation, reason = "random numbers are cut to what is wanted")]
-fn random(seed: u64, packets: usize) -> Vec<Sent> {
+fn walk(seed: u64, packets: usize) -> Vec<Sent> {
     const COMMON: [u8; 8] = [0, 8, 18, 9, 13, 101, 96, 97];
     let mut random = Random::derived(0x7357, seed);
     let mut below = move |n: u64| random.next_u64() % n;
@@ -375,8 +396,11 @@ fn signalling() -> [Timed; 2] {
 
 fn sdp(at: SocketAddr, formats: &[(u8, &str)]) -> String {
     let (ip, port) = (at.ip(), at.port());
-    let numbers: String = formats.iter().map(|(number, _)| format!(" {number}")).collect();
-    let maps: String = formats.iter().map(|(number, map)| format!("a=rtpmap:{number} {map}\r\n")).collect();
+    let (mut numbers, mut maps) = (String::new(), String::new());
+    for (number, map) in formats {
+        numbers += &format!(" {number}");
+        maps += &format!("a=rtpmap:{number} {map}\r\n");
+    }
     format!(
         "v=0\r\no=- 1 1 IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\nm=audio {port} RTP/AVP 0 8 9 18 13{numbers}\r\n\
          {maps}a=sendrecv\r\n"

@@ -154,7 +154,8 @@ pub fn run(options: &Options) -> Result<()> {
         files.extend(crate::shared_captures().iter().flat_map(|folder| files_below(folder)));
         let folder = options.keep.as_deref().unwrap_or_else(|| scratch.path());
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        for capture in generated::all(options.seeds, options.packets) {
+        let random = generated::random(options.seeds, options.packets);
+        for capture in generated::named().into_iter().chain(random) {
             let path = folder.join(&capture.name);
             std::fs::write(&path, &capture.bytes)
                 .with_context(|| format!("cannot write {}", path.display()))?;

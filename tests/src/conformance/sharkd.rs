@@ -33,7 +33,7 @@ impl Sharkd<'_> {
                 "jsonrpc": "2.0", "id": at + 3, "method": "tap", "params": {"tap0": analysis_of(key)}
             }));
         }
-        let lines: String = requests.iter().map(|request| format!("{request}\n")).collect();
+        let lines = requests.iter().map(Value::to_string).collect::<Vec<_>>().join("\n") + "\n";
         let mut child = Command::new(self.program)
             .arg("-")
             .env("WIRESHARK_CONFIG_DIR", self.config)
@@ -53,8 +53,9 @@ impl Sharkd<'_> {
                 match tap["type"].as_str() {
                     Some("rtp-streams") => expected(reading, tap),
                     Some("rtp-analyse") => {
-                        let key = keys.iter().find(|key| tap["tap"] == Value::from(analysis_of(key)));
-                        key.into_iter().for_each(|key| analysis(reading, key, tap));
+                        if let Some(key) = keys.iter().find(|key| tap["tap"] == analysis_of(key).as_str()) {
+                            analysis(reading, key, tap);
+                        }
                     }
                     _ => {}
                 }

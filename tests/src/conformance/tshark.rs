@@ -11,6 +11,9 @@ use super::figures::{Figure, Key, endpoint};
 use super::sharkd::Sharkd;
 use crate::captures::Scratch;
 
+/// Tells the configuration folders of one process apart.
+static FOUND: AtomicU32 = AtomicU32::new(0);
+
 /// Fields of one frame, in this order.
 const FIELDS: [&str; 13] = [
     "frame.number",
@@ -43,7 +46,7 @@ pub(super) struct Reading {
     pub(super) rows: BTreeMap<Key, Vec<(Figure, String)>>,
     /// Why voxprobe cannot know of a stream: by key.
     pub(super) other_signalling: BTreeMap<Key, String>,
-    /// Flows of which tshark reads some as something else, because other signalling said so.
+    /// Flows of which tshark reads some as something else, because other signalling, or the port, said so.
     pub(super) other_dissector: BTreeMap<(String, String), String>,
     /// Messages of `sip,stat`.
     pub(super) sip_messages: Option<u64>,
@@ -63,7 +66,6 @@ impl Tshark {
             .and_then(|line| line.split_whitespace().find(|word| word.contains('.')))
             .unwrap_or("of an unknown version")
             .to_owned();
-        static FOUND: AtomicU32 = AtomicU32::new(0);
         let config = Scratch::new(&format!("tshark-{}", FOUND.fetch_add(1, Ordering::Relaxed)))?;
         config.file("heuristic_protos", b"rtp_udp,1\n")?;
         let sharkd = Command::new("sharkd").arg("--version").output().is_ok().then(|| "sharkd".into());
@@ -90,7 +92,8 @@ impl Tshark {
     pub(super) fn read(&self, file: &Path, heuristic: bool) -> Result<Result<Reading, String>> {
         let mut command = Command::new("tshark");
         command.env("WIRESHARK_CONFIG_DIR", self.config.path().join("none"));
-        command.args(["-n", "-z", "rtp,streams", "-z", "sip,stat", "-Y", "rtp or sdp or t38"]);
+        command.args(["-n", "-z", "rtp,streams", "-z", "sip,stat"]);
+        command.args(["-Y", if heuristic { "udp" } else { "rtp or sdp or t38" }]);
         // Of several addresses, in tunnels, the innermost.
         command.args(["-T", "fields", "-E", "occurrence=l"]);
         command.args(FIELDS.iter().flat_map(|field| ["-e", field]));
@@ -150,6 +153,8 @@ struct Setup {
     carriers: BTreeMap<String, String>,
     streams: BTreeMap<Key, BTreeSet<(String, String)>>,
     others: BTreeMap<(String, String), BTreeSet<(String, String)>>,
+    /// What has a dissector of its own by its port, where the heuristic is asked.
+    by_port: BTreeMap<(String, String), String>,
 }
 
 impl Setup {
@@ -185,6 +190,10 @@ impl Setup {
             let key = (flow.0.clone(), flow.1.clone(), ssrc);
             self.streams.entry(key).or_default().insert((method.to_owned(), frame.to_owned()));
         }
+        let above_udp = names.iter().rposition(|name| *name == "udp").and_then(|at| names.get(at + 1));
+        if let Some(name) = above_udp.filter(|name| !["rtp", "rtcp", "sip", "data"].contains(name)) {
+            self.by_port.insert(flow.clone(), (*name).to_owned());
+        }
         if !t38.is_empty() {
             self.others.entry(flow).or_default().insert((t38.to_owned(), t38_frame.to_owned()));
         }
@@ -204,6 +213,11 @@ impl Setup {
             if let Some(reason) = setups.iter().find_map(|setup| self.foreign(setup)) {
                 reading.other_signalling.insert(key.clone(), reason);
             }
+        }
+        for (flow, name) in &self.by_port {
+            reading
+                .other_dissector
+                .insert(flow.clone(), format!("tshark reads some of it as {name}, of its own accord"));
         }
         for (flow, setups) in &self.others {
             if let Some(reason) = setups.iter().find_map(|setup| self.foreign(setup)) {
