@@ -32,7 +32,7 @@ fn compare(test: &str, folder: &str, captures: &[Capture], rows: usize) {
         let path = scratch.file(&capture.name, &capture.bytes).unwrap();
         let text = file(&tshark, &Subject::Library, &path, &mut outcome).unwrap();
         if !text.is_empty() {
-            said.push_str(&format!("{}\n{text}", capture.name));
+            said.push_str(&[&capture.name, "\n", &text].concat());
         }
     }
     assert_eq!((outcome.differ, outcome.excused), (0, 0), "{said}");

@@ -3,6 +3,7 @@
 //! Every capture has a call whose SDP announces both ends, with formats that differ by direction, because tshark
 //! takes a dynamic payload type's clock from the line of the packet's receiver. Those named "unannounced" have none.
 
+use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::captures::{Timed, Writer};
@@ -398,8 +399,8 @@ fn sdp(at: SocketAddr, formats: &[(u8, &str)]) -> String {
     let (ip, port) = (at.ip(), at.port());
     let (mut numbers, mut maps) = (String::new(), String::new());
     for (number, map) in formats {
-        numbers += &format!(" {number}");
-        maps += &format!("a=rtpmap:{number} {map}\r\n");
+        let _ = write!(numbers, " {number}");
+        let _ = write!(maps, "a=rtpmap:{number} {map}\r\n");
     }
     format!(
         "v=0\r\no=- 1 1 IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\nm=audio {port} RTP/AVP 0 8 9 18 13{numbers}\r\n\
