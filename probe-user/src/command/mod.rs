@@ -1,6 +1,7 @@
 //! Subcommands: arguments in, library called, result shown.
 
 pub(crate) mod analyze;
+mod progress;
 pub(crate) mod run;
 
 use anyhow::{anyhow, bail};

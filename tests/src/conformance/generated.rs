@@ -106,11 +106,13 @@ impl Sent {
     }
 }
 
-fn caller() -> SocketAddr {
+/// Who sends from 10.0.0.1:20000.
+pub fn caller() -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 20_000)
 }
 
-fn called() -> SocketAddr {
+/// Who sends from 10.0.0.2:30000.
+pub fn called() -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)), 30_000)
 }
 
@@ -376,7 +378,7 @@ fn walk(seed: u64, packets: usize) -> Vec<Sent> {
 }
 
 /// INVITE with an offer, 200 with an answer.
-fn signalling() -> [Timed; 2] {
+pub fn signalling() -> [Timed; 2] {
     let (offer, answer) = (sdp(caller(), OFFER), sdp(called(), ANSWER));
     let ports = |datagram: Datagram| datagram.ports(5060, 5060);
     let message = |start: &str, body: &str| {
