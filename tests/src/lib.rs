@@ -26,9 +26,12 @@ pub mod netns;
 pub mod privileges;
 pub mod probe;
 pub mod random;
+pub mod segments;
 pub mod sip;
+pub mod story;
 pub mod throughput;
 pub mod topology;
 pub mod traffic;
+pub mod tunnels;
 
 pub use captures::shared_captures;

@@ -20,6 +20,7 @@ enum Command {
     Traffic(voxlab::traffic::Options),
     Throughput(voxlab::throughput::Options),
     Conformance(voxlab::conformance::Options),
+    Story(voxlab::story::command::Options),
     /// Measure what the XDP program costs per frame, over one that does nothing.
     XdpCost,
 }
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         Command::Traffic(options) => voxlab::traffic::run(&options),
         Command::Throughput(options) => voxlab::throughput::run(&options),
         Command::Conformance(options) => voxlab::conformance::run(&options),
+        Command::Story(options) => voxlab::story::command::run(&options),
         Command::XdpCost => voxlab::cost::run(),
     };
     match outcome {

@@ -366,3 +366,29 @@ fn of_more_streams_than_there_is_room_for_each_is_listed_or_noted() {
     }
     fs::remove_file(&path).unwrap();
 }
+
+#[test]
+fn every_frame_of_the_story_has_its_class() {
+    use voxprobe::dedup::{Cause, FrameClass};
+    use voxprobe::pipeline::offline::classify;
+    use voxprobe::sip::Timer;
+
+    let story = Story::new(&[re_emitted]);
+    let path = scratch("classes");
+    fs::write(&path, Writer::PCAP_NG.file(&story.frames)).unwrap();
+    let classes = classify(std::slice::from_ref(&path), &Options::default()).unwrap();
+    fs::remove_file(&path).unwrap();
+    assert_eq!(classes.len(), story.frames.len());
+    let count = |is: fn(&FrameClass) -> bool| classes.iter().filter(|class| is(class)).count() as u64;
+    assert_eq!(
+        count(|class| matches!(class, FrameClass::Copy { cause: Cause::ReEmitted, .. })),
+        story.copies
+    );
+    assert_eq!(
+        count(|class| matches!(class, FrameClass::Retransmission { timer: Timer::A, .. })),
+        story.retransmissions
+    );
+    assert_eq!(count(|class| *class == FrameClass::AuthRetry), 1);
+    let new = story.frames.len() as u64 - story.copies - story.retransmissions - 1;
+    assert_eq!(count(|class| *class == FrameClass::Unique), new);
+}

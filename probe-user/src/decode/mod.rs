@@ -99,6 +99,8 @@ impl Decoder {
     /// begins like a SIP message is SIP on any port, and unannounced UDP is RTP exactly where Wireshark's
     /// rtp_udp heuristic says so.
     pub fn new(config: Config, as_wireshark: bool) -> Self {
+        // Tunnels are not opened yet; what may be one is judged as if it were none.
+        let config = config.without_tunnels();
         Self { config, as_wireshark, fragments: Fragments::default(), whole: Vec::new() }
     }
 

@@ -21,9 +21,23 @@ pub enum Cause {
     SentTwice,
     /// One came inside an encapsulation: the capture's own transport was captured.
     Encapsulated,
+    /// The network delivered some packets twice. A judgement on many, never on one: see [`super::stats`].
+    Network,
 }
 
 impl Cause {
+    /// All of them, in the order of their declaration.
+    pub const ALL: [Self; 8] = [
+        Self::SamePoint,
+        Self::L2Mirror,
+        Self::Vlan,
+        Self::Routed,
+        Self::ReEmitted,
+        Self::SentTwice,
+        Self::Encapsulated,
+        Self::Network,
+    ];
+
     /// The label of reports and logs.
     pub fn label(self) -> &'static str {
         match self {
@@ -34,6 +48,7 @@ impl Cause {
             Self::ReEmitted => "re-emitted",
             Self::SentTwice => "sent-twice",
             Self::Encapsulated => "encapsulated",
+            Self::Network => "network",
         }
     }
 
@@ -53,6 +68,9 @@ impl Cause {
                 "sent twice with a new IP header, by the sender or something in its path: redundancy, not the capture"
             }
             Self::Encapsulated => "a copy travels inside a tunnel, usually the capture's own transport",
+            Self::Network => {
+                "some packets, not all, came twice at the same place, unevenly late: the network delivered them twice"
+            }
         }
     }
 
@@ -70,6 +88,9 @@ impl Cause {
                 "ask whether the sender, or a redundant path after it, is meant to send everything twice"
             }
             Self::Encapsulated => "exclude the tunnel from the capture",
+            Self::Network => {
+                "look for a loop or a bonding fault: compare interface counters, and spanning tree's changes"
+            }
         }
     }
 }
@@ -98,6 +119,14 @@ impl Differs {
     const DIRECTION: u16 = 1 << 8;
     /// What shows that two frames were seen at two places.
     const PLACE: u16 = Self::DST_MAC | Self::SRC_MAC | Self::VLAN | Self::INTERFACE | Self::DIRECTION;
+
+    pub(super) fn bits(self) -> u16 {
+        self.0
+    }
+
+    pub(super) fn from_bits(bits: u16) -> Self {
+        Self(bits)
+    }
 
     /// Names of the fields, in a fixed order.
     pub fn names(self) -> impl Iterator<Item = &'static str> {

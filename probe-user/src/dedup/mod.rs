@@ -8,8 +8,10 @@
 //! (20 ms apart or more) is called a copy. See docs/duplicates.md for the taxonomy.
 
 pub mod cause;
+pub mod class;
 pub mod stats;
 pub mod window;
 
 pub use cause::{Cause, Differs, explain};
+pub use class::{Classes, FrameClass};
 pub use stats::CopyStats;

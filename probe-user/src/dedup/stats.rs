@@ -36,7 +36,7 @@ impl CopyStats {
         delay_ns: i64,
         original_number: u64,
         copy_number: u64,
-    ) -> Cause {
+    ) -> (Cause, Differs) {
         let (cause, differs) = explain(original, copy);
         self.total += 1;
         let found = self.kinds.iter().position(|k| k.cause == cause && k.differs == differs);
@@ -53,7 +53,7 @@ impl CopyStats {
                 kind.examples.push((original_number, copy_number));
             }
         }
-        cause
+        (cause, differs)
     }
 
     /// Copies counted.

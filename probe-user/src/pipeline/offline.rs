@@ -13,6 +13,7 @@ use super::shard::{Event, Overflow, ShardStatus, Shards};
 use super::table::{End, Limits};
 use crate::capture::file::{FileError, Frame, Frames, Progress};
 use crate::decode::Decoder;
+use crate::dedup::{Classes, FrameClass};
 use crate::packet::Nanos;
 use crate::report::contract::{self, CaptureReport, Report, StreamReport};
 use crate::rtp::raw::Compat;
@@ -110,8 +111,39 @@ struct Read {
 pub fn analyze(
     paths: &[PathBuf],
     options: &Options,
-    mut opened: impl FnMut(&Path, Progress),
+    opened: impl FnMut(&Path, Progress),
 ) -> Result<Report, AnalyzeError> {
+    read(paths, options, opened, false).map(|(report, _)| report)
+}
+
+/// What each frame of the files is, in their order: a copy of which and why, a retransmission by which timer, new.
+/// One thread does it, whatever the options say: the answer has to be there with the frame.
+///
+/// # Errors
+/// As [`analyze`].
+pub fn classify(paths: &[PathBuf], options: &Options) -> Result<Vec<FrameClass>, AnalyzeError> {
+    let (report, classes) = analyze_and_classify(paths, options, |_, _| ())?;
+    Ok(classes.into_list(report.capture.packets))
+}
+
+/// Both at once: the report, and what each frame is.
+///
+/// # Errors
+/// As [`analyze`].
+pub fn analyze_and_classify(
+    paths: &[PathBuf],
+    options: &Options,
+    opened: impl FnMut(&Path, Progress),
+) -> Result<(Report, Classes), AnalyzeError> {
+    read(paths, &Options { shards: 1, ..*options }, opened, true)
+}
+
+fn read(
+    paths: &[PathBuf],
+    options: &Options,
+    mut opened: impl FnMut(&Path, Progress),
+    classifying: bool,
+) -> Result<(Report, Classes), AnalyzeError> {
     let (sender, events) = bounded(EVENTS);
     let limits = Limits { streams: options.max_streams, idle: None };
     let shards = Shards::start(options.shards, limits, Overflow::Wait, &sender)?;
@@ -120,7 +152,8 @@ pub fn analyze(
     // tshark never ends a conversation that SDP announced, and the raw ledger has to equal it.
     let signalling =
         Signalling::new(signalling::Limits { grace: Nanos(u64::MAX), ..signalling::Limits::default() });
-    let mut receiver = Receiver::new(decoder, signalling, shards, (), sender);
+    let receiver = Receiver::new(decoder, signalling, shards, (), sender);
+    let mut receiver = if classifying { receiver.classifying() } else { receiver };
     let collector = thread::Builder::new().name("vox-collect".to_owned()).spawn({
         let mut collected = Collected::new(options);
         move || {
@@ -178,10 +211,10 @@ pub fn analyze(
         verdicts: contract::verdicts_by_name(&read.verdicts),
         notes,
     };
-    let mut report =
-        Report::new(capture, StreamReport::list(collected.streams, remains.first), remains.signalling);
+    let streams = StreamReport::list(collected.streams, remains.first);
+    let mut report = Report::new(capture, streams, remains.signalling);
     report.generator.compat = options.compat.name();
-    Ok(report)
+    Ok((report, remains.classes.unwrap_or_default()))
 }
 
 /// What the shards hand out, bounded: a flood of SSRCs makes a stream of every packet.

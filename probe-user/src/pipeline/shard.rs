@@ -10,6 +10,7 @@ use rustc_hash::FxBuildHasher;
 
 use super::account::{Account, Loss};
 use super::table::{End, Limits, StreamTable};
+use crate::dedup::FrameClass;
 use crate::packet::{MediaId, Nanos, RtpPacket};
 use crate::rtp::StreamKey;
 use crate::rtp::codec::Announcement;
@@ -158,8 +159,8 @@ impl Shards {
         Ok(Self { lanes, overflow, lost: Account::default() })
     }
 
-    /// Hands over one packet.
-    pub fn packet(&mut self, packet: &RtpPacket) {
+    /// Hands over one packet. With one shard, says what it is; with several, nobody knows yet.
+    pub fn packet(&mut self, packet: &RtpPacket) -> FrameClass {
         match &mut self.lanes {
             Lanes::Inline(shard) => shard.packet(packet),
             Lanes::Threads(lanes) => {
@@ -170,6 +171,7 @@ impl Shards {
                         lane.flush(self.overflow, &mut self.lost);
                     }
                 }
+                FrameClass::Other
             }
         }
     }
@@ -325,11 +327,13 @@ impl Shard {
         Self { index, table, overflow, events, round: 0, analysed: 0, events_dropped: 0 }
     }
 
-    fn packet(&mut self, packet: &RtpPacket) {
+    fn packet(&mut self, packet: &RtpPacket) -> FrameClass {
         self.analysed += 1;
-        if let Some(evicted) = self.table.observe(packet) {
+        let (class, evicted) = self.table.observe(packet);
+        if let Some(evicted) = evicted {
             self.emit(Event::Ended(Box::new(evicted), End::Evicted));
         }
+        class
     }
 
     fn close_intervals(&mut self, now: Nanos, round: u64) {
@@ -434,7 +438,9 @@ mod tests {
     fn a_stream_without_frames_in_an_interval_sends_no_line() {
         let (sender, events) = crossbeam_channel::bounded(16);
         let mut shards = Shards::start(1, LIMITS, Overflow::Lose, &sender).unwrap();
-        (1..=3).for_each(|seq| shards.packet(&packet(seq)));
+        for seq in 1..=3 {
+            shards.packet(&packet(seq));
+        }
         shards.close_intervals(packet(4).time, 1);
         shards.close_intervals(packet(5).time, 2);
         let rounds: Vec<_> = events

@@ -438,7 +438,9 @@ pub(super) mod testing {
     pub(crate) fn stream() -> StreamReport {
         let first = packet(0);
         let mut stream = Stream::new(&first, 1, first.time, Arc::default());
-        (1..10).for_each(|seq| stream.observe(&packet(seq), first.time));
+        (1..10).for_each(|seq| {
+            stream.observe(&packet(seq), first.time);
+        });
         StreamReport::new(stream.into_parts(), 0.0)
     }
 

@@ -7,8 +7,8 @@ use super::loss::LossPattern;
 use super::raw::RawLedger;
 use super::sequence::{Sequence, Step};
 use super::unique::{Interruption, Placed, UniqueLedger};
-use crate::dedup::CopyStats;
 use crate::dedup::window::{DupWindow, Seen};
+use crate::dedup::{CopyStats, FrameClass};
 use crate::histogram::MicrosHistogram;
 use crate::packet::{Flow, MediaId, Nanos, RtpPacket};
 
@@ -119,8 +119,8 @@ impl Stream {
         }
     }
 
-    /// Counts one more frame of this stream.
-    pub fn observe(&mut self, packet: &RtpPacket, epoch: Nanos) {
+    /// Counts one more frame of this stream, and says what it is.
+    pub fn observe(&mut self, packet: &RtpPacket, epoch: Nanos) -> FrameClass {
         self.last_seen = self.last_seen.max(packet.time);
         self.hashed_fingerprints |= packet.fingerprint.hashed;
         match self.payload_types.iter_mut().find(|(number, _)| *number == packet.rtp.payload_type) {
@@ -136,23 +136,36 @@ impl Stream {
         }
     }
 
-    fn place(&mut self, seq: u64, packet: &RtpPacket) {
+    fn place(&mut self, seq: u64, packet: &RtpPacket) -> FrameClass {
         let loss = &mut self.loss;
         match self.window.observe(seq, packet, |came| loss.settle(came)) {
-            Seen::First => self.count_first(seq, packet, false),
+            Seen::First => {
+                self.count_first(seq, packet, false);
+                FrameClass::Unique
+            }
             Seen::Copy(original) => {
                 let delay_ns = packet.time.since(original.time);
-                self.copies.observe(
+                let (cause, differs) = self.copies.observe(
                     &original.evidence,
                     &packet.evidence,
                     delay_ns,
                     original.number,
                     packet.number,
                 );
+                FrameClass::copy(original.number, cause, differs, delay_ns)
             }
-            Seen::OldCopy => self.old_copies += 1,
-            Seen::Conflict => self.conflicts += 1,
-            Seen::TooOld => self.too_old += 1,
+            Seen::OldCopy => {
+                self.old_copies += 1;
+                FrameClass::OldCopy
+            }
+            Seen::Conflict => {
+                self.conflicts += 1;
+                FrameClass::Conflict
+            }
+            Seen::TooOld => {
+                self.too_old += 1;
+                FrameClass::Unplaced
+            }
         }
     }
 
@@ -167,21 +180,24 @@ impl Stream {
     }
 
     /// A packet whose number nobody believes yet. Its copies are copies all the same.
-    fn set_aside(&mut self, packet: &RtpPacket, candidate: bool) {
+    fn set_aside(&mut self, packet: &RtpPacket, candidate: bool) -> FrameClass {
         if let Some(stray) = self.stray.as_deref()
             && stray.rtp == packet.rtp
         {
             let delay_ns = packet.time.since(stray.time);
-            self.copies.observe(&stray.evidence, &packet.evidence, delay_ns, stray.number, packet.number);
-            return;
+            let (of, evidence) = (stray.number, stray.evidence);
+            let (cause, differs) =
+                self.copies.observe(&evidence, &packet.evidence, delay_ns, of, packet.number);
+            return FrameClass::copy(of, cause, differs, delay_ns);
         }
         self.strays += 1;
         if candidate {
             self.stray = Some(Box::new(*packet));
         }
+        FrameClass::Unique
     }
 
-    fn restart(&mut self, stray_seq: u64, seq: u64, packet: &RtpPacket) {
+    fn restart(&mut self, stray_seq: u64, seq: u64, packet: &RtpPacket) -> FrameClass {
         let loss = &mut self.loss;
         if let Some(stray) = self.stray.take() {
             self.strays -= 1;
@@ -190,7 +206,7 @@ impl Stream {
         } else {
             self.window.restart(stray_seq, packet, |came| loss.settle(came));
         }
-        self.place(seq, packet);
+        self.place(seq, packet)
     }
 
     /// The payload type that the stream is about: of those that carry speech, as far as is known, the one with
@@ -418,7 +434,9 @@ mod tests {
     fn run(packets: &[RtpPacket]) -> StreamParts {
         let epoch = packets[0].time;
         let mut stream = Stream::new(&packets[0], 0, epoch, Arc::default());
-        packets[1..].iter().for_each(|packet| stream.observe(packet, epoch));
+        packets[1..].iter().for_each(|packet| {
+            stream.observe(packet, epoch);
+        });
         stream.into_parts()
     }
 

@@ -66,6 +66,9 @@ pub enum Timer {
 }
 
 impl Timer {
+    /// All of them, in the order of their declaration.
+    pub const ALL: [Self; 5] = [Self::A, Self::E, Self::G, Self::TwoHundred, Self::Provisional];
+
     /// The name in reports.
     pub fn name(self) -> &'static str {
         match self {
@@ -130,7 +133,7 @@ pub(super) enum Seen {
     /// The same transmission, captured again. The original's evidence, frame number, and delay.
     Copy { original: Evidence, number: u64, delay_ns: i64 },
     /// The same bytes, transmitted again after this long.
-    Again { gap_ns: i64 },
+    Again { of: u64, gap_ns: i64 },
 }
 
 /// A message that a frame completed: where it was counted, so that copies are counted there too.
@@ -192,8 +195,17 @@ struct Send {
     index: u32,
     t1: i64,
     /// The gap before the latest transmission, if no timer explained it.
-    unexplained: Option<i64>,
+    unexplained: Option<Unexplained>,
     noted: Vec<Noted>,
+}
+
+/// A repeat that no timer explains yet.
+#[derive(Clone, Copy, Debug)]
+struct Unexplained {
+    gap_ns: i64,
+    number: u64,
+    /// What it repeats.
+    of: u64,
 }
 
 impl Transmissions {
@@ -220,38 +232,41 @@ impl Transmissions {
                 if is_copy(gap_ns, &send.evidence, evidence) {
                     return Seen::Copy { original: send.evidence, number: send.number, delay_ns: gap_ns };
                 }
-                (send.time, send.number, send.evidence) = (time, number, *evidence);
-                Seen::Again { gap_ns }
+                let of = std::mem::replace(&mut send.number, number);
+                (send.time, send.evidence) = (time, *evidence);
+                Seen::Again { of, gap_ns }
             }
         }
     }
 
-    /// Holds a repeat against the timer of its message. Also says how many earlier repeats, unexplained
-    /// until now, this one explains: a doubled gap shows another T1 than RFC 3261's.
+    /// Holds a repeat of frame `of` against the timer of its message. Also names the earlier repeat, unexplained
+    /// until now, that this one explains, and what that repeats: a doubled gap shows another T1 than RFC 3261's.
     pub(super) fn classify(
         &mut self,
         key: &Key,
         message: &Message<'_>,
         transport: Transport,
         gap_ns: i64,
-    ) -> (Repeat, u64) {
-        let Some(timer) = Timer::of(message, transport) else { return (Repeat::Echo, 0) };
-        let Some(send) = self.sends.get_mut(key) else { return (Repeat::Unscheduled, 0) };
+        of: u64,
+    ) -> (Repeat, Option<(u64, u64)>) {
+        let Some(timer) = Timer::of(message, transport) else { return (Repeat::Echo, None) };
+        let Some(send) = self.sends.get_mut(key) else { return (Repeat::Unscheduled, None) };
         let near = |expected: i64| (gap_ns - expected).abs() <= expected / 10 + 60 * MILLISECOND;
         // Asked first: a T1 of 200 ms doubles to 400 ms, which is not far from 500 ms either.
-        if let Some(before) = send.unexplained.filter(|&before| before > LATE_WINDOW_NS && near(2 * before)) {
-            (send.t1, send.index, send.unexplained) = (before, 2, None);
-            return (Repeat::Timer(timer), 1);
+        let doubled = |before: &Unexplained| before.gap_ns > LATE_WINDOW_NS && near(2 * before.gap_ns);
+        if let Some(before) = send.unexplained.filter(doubled) {
+            (send.t1, send.index, send.unexplained) = (before.gap_ns, 2, None);
+            return (Repeat::Timer(timer), Some((before.number, before.of)));
         }
         let next = send.index + 1..=send.index + 1 + MISSED;
         let found = next.into_iter().find(|&to| near(timer.between(send.t1, send.index, to)));
         if let Some(index) = found.or((timer.cap() == T2 && near(T2)).then_some(send.index + 1)) {
             send.index = index;
             send.unexplained = None;
-            return (Repeat::Timer(timer), 0);
+            return (Repeat::Timer(timer), None);
         }
-        send.unexplained = Some(gap_ns);
-        (Repeat::Unscheduled, 0)
+        send.unexplained = Some(Unexplained { gap_ns, number: send.number, of });
+        (Repeat::Unscheduled, None)
     }
 
     /// Remembers what the latest transmission of `key` was counted as.
