@@ -14,6 +14,7 @@
 pub mod calls;
 pub mod captures;
 pub mod command;
+pub mod conformance;
 pub mod cost;
 pub mod frames;
 pub mod g711;

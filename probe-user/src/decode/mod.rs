@@ -24,6 +24,7 @@ mod link;
 mod live;
 mod remote;
 mod stream;
+mod taken;
 mod tunnel;
 mod walk;
 
@@ -254,8 +255,7 @@ impl Decoder {
             Ok(layers) => {
                 let verdict = walker.verdict(bytes, &layers, endpoints);
                 if walker.is_final(verdict, bytes, &layers) {
-                    let as_wireshark = walker.is_as_wireshark();
-                    return datagram::cut_out(seen, bytes, &layers, verdict, as_wireshark, endpoints);
+                    return datagram::cut_out(seen, bytes, &layers, verdict, walker.heuristic(), endpoints);
                 }
             }
             Err(refusal) if walker.is_final_refusal(refusal) => return Decoded::Nothing(refusal.into()),

@@ -19,6 +19,7 @@ use crate::packet::Nanos;
 use crate::report::contract::{self, CaptureReport, Report, StreamReport, TunnelReport};
 use crate::report::joins;
 use crate::rtp::quality::Settings;
+use crate::rtp::raw::Compat;
 use crate::rtp::stream::StreamParts;
 use crate::sip::{Signalling, signalling};
 
@@ -56,6 +57,8 @@ impl RtpRule {
 pub struct Options {
     /// Which UDP is media.
     pub rtp: RtpRule,
+    /// Whose figures the raw ledgers equal.
+    pub compat: Compat,
     /// Ports; the media rule is taken from `rtp`.
     pub config: Config,
     /// Shards: threads besides the reader, if more than one.
@@ -70,6 +73,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             rtp: RtpRule::Auto,
+            compat: Compat::Wireshark40,
             config: Config::DEFAULT,
             shards: 1,
             max_streams: 1 << 17,
@@ -219,7 +223,9 @@ fn read(
     };
     let mut streams = StreamReport::list(collected.streams, remains.first);
     let capture = CaptureReport { beside: joins::join(&mut streams, &remains.beside), ..capture };
-    Ok((Report::new(capture, streams, remains.signalling), remains.classes.unwrap_or_default()))
+    let mut report = Report::new(capture, streams, remains.signalling);
+    report.generator.compat = options.compat.name();
+    Ok((report, remains.classes.unwrap_or_default()))
 }
 
 /// What the shards hand out, bounded: a flood of SSRCs makes a stream of every packet.

@@ -215,11 +215,17 @@ pub struct Generator {
     pub name: &'static str,
     /// Its version.
     pub version: &'static str,
+    /// Whose figures the raw ledgers equal.
+    pub compat: &'static str,
 }
 
 impl Default for Generator {
     fn default() -> Self {
-        Self { name: "voxprobe", version: env!("CARGO_PKG_VERSION") }
+        Self {
+            name: "voxprobe",
+            version: env!("CARGO_PKG_VERSION"),
+            compat: crate::rtp::raw::Compat::default().name(),
+        }
     }
 }
 
@@ -315,6 +321,10 @@ pub struct StreamReport {
     pub encrypted_because: Option<&'static str>,
     /// Seconds from the start of the capture to the first frame.
     pub start_s: f64,
+    /// To the last frame as captured.
+    pub end_s: f64,
+    /// Would tshark mark it with an X: a sequence error as captured, or a timestamp before the first?
+    pub marked_by_tshark: bool,
     /// As captured: every frame, as tshark 4.0 counts.
     pub raw: LedgerReport,
     /// With copies removed.
@@ -651,6 +661,8 @@ impl StreamReport {
                 conflict: parts.conflicts,
                 unplaced: parts.strays + parts.too_old,
             },
+            end_s: start_s + parts.raw_end.since(parts.first_seen) as f64 / 1e9,
+            marked_by_tshark: parts.raw_marked,
             reordered: parts.reordered,
             filled_in: parts.filled_in,
             taps: parts.taps,

@@ -450,6 +450,8 @@ impl Stream {
             clock_rate: rate,
             clock_rate_source: clock_rate.map(|(_, source)| source),
             raw: self.raw.report(),
+            raw_end: self.raw.end(),
+            raw_marked: self.raw.is_marked(),
             unique,
             reordered,
             interruptions,
@@ -532,6 +534,10 @@ pub struct StreamParts {
     pub encapsulation: crate::packet::Encapsulation,
     /// As captured.
     pub raw: super::unique::LedgerReport,
+    /// Time of the frame that `raw` counted last.
+    pub raw_end: Nanos,
+    /// Would tshark mark the stream?
+    pub raw_marked: bool,
     /// Copies removed.
     pub unique: super::unique::LedgerReport,
     /// Packets after a later one.
