@@ -134,6 +134,7 @@ impl Trial {
             _ => packet(number),
         };
         let mut wrong = Vec::new();
+        let found_all = found;
         for (number, (frame, found)) in (1..).zip(truth.iter().zip(found)) {
             let (expected, right) = match (&frame.class, found) {
                 (Class::Copy { cause, others, of }, FrameClass::Copy { cause: told, of: named, .. }) => {
@@ -154,6 +155,10 @@ impl Trial {
                 // A leg is a packet of its own: no copy.
                 (Class::Leg { .. }, found) => {
                     ("leg".to_owned(), matches!(found, FrameClass::Unique | FrameClass::AuthRetry))
+                }
+                // It shares the fate of its whole.
+                (Class::Part { whole }, told) => {
+                    ("part".to_owned(), Some(told) == found_all.get(usize::try_from(whole - 1).unwrap()))
                 }
                 (class, found) => (class.name().to_owned(), class.name() == found.name()),
             };
@@ -246,6 +251,8 @@ fn command(plan: &Plan, recording: &Recording) -> String {
         (plan.retransmissions, "retransmissions"),
         (plan.ipv6, "ipv6"),
         (plan.tcp, "tcp"),
+        (plan.large, "large"),
+        (recording.shuffled, "shuffled"),
         (recording.interfaces, "interfaces"),
         (recording.rpcap.is_some(), "rpcap"),
         (recording.rpcap.is_some_and(|rpcap| rpcap.data_connection), "rpcap-data"),
@@ -261,6 +268,15 @@ fn command(plan: &Plan, recording: &Recording) -> String {
     ];
     for (percent, name) in numbers.iter().filter(|(percent, _)| *percent > 0.0) {
         let _ = write!(text, " --{name} {percent}");
+    }
+    if plan.guesses > 0 {
+        let _ = write!(text, " --guesses {}", plan.guesses);
+    }
+    if plan.t1_ms != 500 {
+        let _ = write!(text, " --t1 {}", plan.t1_ms);
+    }
+    if recording.delay_ns > 0 {
+        let _ = write!(text, " --delay {}us", recording.delay_ns / 1_000);
     }
     if !recording.taps.is_empty() {
         let taps: Vec<_> = recording.taps.iter().map(Tap::to_string).collect();
@@ -334,6 +350,33 @@ fn taps_on_interfaces_of_their_own_change_no_cause() {
 }
 
 #[test]
+fn taps_that_are_late_or_out_of_order_change_nothing() {
+    let late = |ms: u64| -> Vec<Recording> {
+        recordings().into_iter().skip(1).map(|one| Recording { delay_ns: ms * 1_000_000, ..one }).collect()
+    };
+    let shuffled =
+        recordings().into_iter().map(|one| Recording { shuffled: true, ..one }).collect::<Vec<_>>();
+    all_right(vec![
+        ("the first tap among the others".into(), Trial::run("shuffled", FULL, &shuffled)),
+        ("taps 15 ms late".into(), Trial::run("late-15", FULL, &late(15))),
+        ("taps 50 ms late".into(), Trial::run("late-50", FULL, &late(50))),
+    ]);
+}
+
+#[test]
+fn a_shorter_t1_fragments_and_guessed_passwords_are_what_they_are() {
+    all_right(vec![
+        ("T1 of 200 ms".into(), Trial::run("t1", Plan { t1_ms: 200, ..FULL }, &recordings())),
+        ("offers in fragments".into(), Trial::run("large", Plan { large: true, ..FULL }, &recordings())),
+        (
+            "offers in fragments, IPv6".into(),
+            Trial::run("large6", Plan { large: true, ipv6: true, ..FULL }, &recordings()),
+        ),
+        ("guessed passwords".into(), Trial::run("guesses", Plan { guesses: 13, ..FULL }, &recordings())),
+    ]);
+}
+
+#[test]
 fn the_other_side_of_a_translator_is_a_leg_and_no_copy() {
     let recordings = [Recording::by(&[Step::Nat]), Recording::by(&[Step::Nat, Step::ReEmitted])];
     all_right(vec![("behind a translator".into(), Trial::run("nat", FULL, &recordings))]);
@@ -382,7 +425,7 @@ fn a_remote_capture_that_was_captured_is_seen_through() {
 }
 
 #[test]
-fn unique_losses_of_real_copies_are_none() {
+fn real_captures_show_copies_and_no_false_resends() {
     let Some(captures) = shared_captures() else { return };
     let report = |name: &str| {
         let found = voxlab::captures::files_below(&captures).into_iter().find(|path| path.ends_with(name));
@@ -399,4 +442,10 @@ fn unique_losses_of_real_copies_are_none() {
         assert!(stream["raw"]["lost"].as_i64().unwrap() < 0);
         assert!(!stream["duplicates"]["causes"].as_array().unwrap().is_empty());
     }
+    // 23 identical frames, of which tshark calls 14 resent.
+    let fax = &report("FAX-Call-t38-CA-TDM-SIP-FB-1.pcap")["sip"];
+    assert_eq!((&fax["copies"], &fax["retransmissions"]), (&23.into(), &0.into()), "{fax:#}");
+    // Guessed passwords: tshark calls 13 of them resent, but every branch differs.
+    let guesses = &report("CESNET+ipfixprobe/sip.pcap")["sip"];
+    assert_eq!((&guesses["copies"], &guesses["retransmissions"]), (&0.into(), &0.into()), "{guesses:#}");
 }

@@ -101,7 +101,7 @@ impl Tap {
     /// What the tap sees of a packet, as a frame. `number` is the tap's own, `at` its place in the list of taps.
     pub fn view(&self, datagram: &Datagram, at: u8, time_ns: u64, number: u32) -> (Datagram, Look) {
         let mut seen = datagram.clone();
-        let mut look = Look { tap: at, ..Look::of(datagram) };
+        let mut look = Look::of(datagram);
         for step in &self.steps {
             seen = apply(*step, seen, at, time_ns, number);
             match step {
@@ -109,7 +109,7 @@ impl Tap {
                 Step::Mpls => look.carrier = Some(("mpls", at)),
                 Step::Pppoe => look.carrier = Some(("pppoe", at)),
                 // Outside of a tunnel it no longer matters how the inner packet looks.
-                _ if look.carrier.is_none() => look = Look { tap: at, ..Look::of(&seen) },
+                _ if look.carrier.is_none() => look = Look::of(&seen),
                 _ => {}
             }
         }
@@ -199,7 +199,6 @@ fn translated(seen: Datagram, at: u8) -> Datagram {
 /// What of a sighting can be compared. `None` where it is not there to be seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Look {
-    tap: u8,
     macs: Option<([u8; 6], [u8; 6])>,
     tags: Vec<(u16, u16)>,
     ttl: Option<u8>,
@@ -211,7 +210,6 @@ pub struct Look {
 impl Look {
     fn of(datagram: &Datagram) -> Self {
         Self {
-            tap: 0,
             macs: (datagram.shim == Shim::None).then_some((datagram.dst_mac, datagram.src_mac)),
             tags: datagram.tags.clone(),
             ttl: Some(datagram.ttl),
@@ -230,11 +228,6 @@ impl Look {
             }
             _ => {}
         }
-    }
-
-    /// Whose it is.
-    pub(super) fn tap(&self) -> u8 {
-        self.tap
     }
 
     /// The same inside an rpcap session.
