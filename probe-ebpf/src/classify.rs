@@ -17,7 +17,7 @@ pub enum Verdict {
     TooDeep = 3,
     /// UDP that is not ours.
     OtherUdp = 4,
-    /// TCP that is not ours.
+    /// TCP that is not ours, and segments without data on a carrier's port.
     OtherTcp = 5,
     /// IP that carries neither UDP nor TCP, and fragments of such.
     OtherIp = 6,
@@ -35,12 +35,15 @@ pub enum Verdict {
     Rtp = 12,
     /// RTCP: forwarded whole.
     Rtcp = 13,
-    /// A fragment of UDP, first or later: forwarded whole, as only all of them together have ports.
+    /// A fragment of UDP or of a tunnel, first or later: forwarded whole, as only all of them together have ports.
     Fragment = 14,
+    /// Something that may carry packets of ours: a tunnel's protocol, ethertype or port, or data of a connection that
+    /// carries captured frames. Forwarded whole: what is inside, userspace finds out.
+    Tunnel = 15,
 }
 
 /// Number of verdicts, and so of counters.
-pub const VERDICTS: usize = 15;
+pub const VERDICTS: usize = 16;
 
 impl Verdict {
     /// Does the kernel hand such a frame to userspace? Those are the *matched* frames of every report.
@@ -66,6 +69,7 @@ impl Verdict {
         Self::Rtp,
         Self::Rtcp,
         Self::Fragment,
+        Self::Tunnel,
     ];
 
     /// The name that reports, metrics and documents use.
@@ -86,16 +90,18 @@ impl Verdict {
             Self::Rtp => "rtp",
             Self::Rtcp => "rtcp",
             Self::Fragment => "fragment",
+            Self::Tunnel => "tunnel",
         }
     }
 }
 
 impl From<Refusal> for Verdict {
+    /// The verdict where tunnels do not count; see [`refused`].
     #[inline(always)]
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Truncated => Self::Truncated,
-            Refusal::NotIp => Self::NotIp,
+            Refusal::NotIp | Refusal::Labelled => Self::NotIp,
             Refusal::Malformed => Self::Malformed,
             Refusal::TooDeep => Self::TooDeep,
         }
@@ -108,10 +114,20 @@ pub trait Endpoints {
     fn is_announced(&self, key: &EndpointKey) -> bool;
 }
 
+/// The verdict on a frame without usable layers.
+#[inline(always)]
+pub fn refused(refusal: Refusal, config: &Config) -> Verdict {
+    if matches!(refusal, Refusal::Labelled) && config.follows_labels() {
+        return Verdict::Tunnel;
+    }
+    refusal.into()
+}
+
 /// The verdict on a frame whose layers are known.
 ///
-/// The order is the product's: signalling ports first, then announced endpoints, then what merely looks
-/// like RTP, if [`Config::media_rule`] allows it.
+/// The order is the product's: signalling ports first, then tunnels, then announced endpoints, then what merely looks
+/// like RTP, if [`Config::media_rule`] allows it. A tunnel is only suspected: where userspace finds none, it judges
+/// the frame again by [`Config::without_tunnels`].
 #[inline(always)]
 pub fn classify<B: Bytes + ?Sized, E: Endpoints>(
     frame: &B,
@@ -120,29 +136,34 @@ pub fn classify<B: Bytes + ?Sized, E: Endpoints>(
     endpoints: &E,
 ) -> Verdict {
     if !matches!(layers.fragment, Fragment::None) {
-        return if layers.protocol == UDP { Verdict::Fragment } else { Verdict::OtherIp };
+        let may_be_ours = layers.protocol == UDP || config.is_tunnel_protocol(layers.protocol);
+        return if may_be_ours { Verdict::Fragment } else { Verdict::OtherIp };
     }
     match layers.protocol {
         UDP => udp(frame, layers, config, endpoints),
         TCP => tcp(frame, layers, config),
+        protocol if config.is_tunnel_protocol(protocol) => Verdict::Tunnel,
         _ => Verdict::OtherIp,
     }
 }
 
 #[inline(always)]
 fn tcp<B: Bytes + ?Sized>(frame: &B, layers: &Layers, config: &Config) -> Verdict {
-    if config.is_sip(layers.src_port, layers.dst_port) {
-        let Some(data_offset) = frame.be8(layers.transport + 12) else { return Verdict::Truncated };
-        let header_len = u16::from(data_offset >> 4) * 4;
-        if header_len < 20 || header_len > layers.transport_len {
-            return Verdict::Malformed;
-        }
-        return if header_len == layers.transport_len { Verdict::SipTcpEmpty } else { Verdict::SipTcp };
-    }
-    if config.is_tls(layers.src_port, layers.dst_port) {
+    let (with_data, without) = if config.is_sip(layers.src_port, layers.dst_port) {
+        (Verdict::SipTcp, Verdict::SipTcpEmpty)
+    } else if config.is_tls(layers.src_port, layers.dst_port) {
         return Verdict::SipTls;
+    } else if config.is_carrier(layers.src_port, layers.dst_port) {
+        (Verdict::Tunnel, Verdict::OtherTcp)
+    } else {
+        return Verdict::OtherTcp;
+    };
+    let Some(data_offset) = frame.be8(layers.transport + 12) else { return Verdict::Truncated };
+    let header_len = u16::from(data_offset >> 4) * 4;
+    if header_len < 20 || header_len > layers.transport_len {
+        return Verdict::Malformed;
     }
-    Verdict::OtherTcp
+    if header_len == layers.transport_len { without } else { with_data }
 }
 
 #[inline(always)]
@@ -154,6 +175,9 @@ fn udp<B: Bytes + ?Sized, E: Endpoints>(
 ) -> Verdict {
     if config.is_sip(layers.src_port, layers.dst_port) {
         return Verdict::SipUdp;
+    }
+    if config.is_tunnel(layers.src_port, layers.dst_port) {
+        return Verdict::Tunnel;
     }
     // The rule before the table: where the rule suffices, the table cannot change the verdict, and a look-up
     // costs as much as everything up to here.
@@ -249,7 +273,7 @@ pub fn ethernet<B: Bytes + ?Sized, E: Endpoints>(
 ) -> (Verdict, Option<Layers>) {
     match parse::ethernet(frame) {
         Ok(layers) => (classify(frame, &layers, config, endpoints), Some(layers)),
-        Err(refusal) => (refusal.into(), None),
+        Err(refusal) => (refused(refusal, config), None),
     }
 }
 

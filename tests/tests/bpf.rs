@@ -273,10 +273,27 @@ fn table() -> Vec<(&'static str, Vec<u8>, Verdict)> {
         ("RTP below the range", rtp().over(to(1_000)), Verdict::OtherUdp),
         ("STUN", to(30_000).payload(&stun), Verdict::OtherUdp),
         ("ICMP", udp().protocol(1).payload(&[8; 40]), Verdict::OtherIp),
+        ("GRE", udp().protocol(47).payload(&[0; 60]), Verdict::Tunnel),
+        ("GRE over IPv6", udp().protocol(47).v6().payload(&[0; 60]), Verdict::Tunnel),
+        ("GRE in pieces", udp().protocol(47).fragment(0x2000).payload(&[0; 60]), Verdict::Fragment),
+        ("IPv4 in IP", udp().protocol(4).payload(&[0x45; 60]), Verdict::Tunnel),
+        ("IPv6 in IP", udp().protocol(41).vlan(7).payload(&[0x60; 60]), Verdict::Tunnel),
+        ("VXLAN", to(4789).payload(&[8; 80]), Verdict::Tunnel),
+        ("GTP-U over IPv6", udp().ports(2152, 2152).v6().payload(&[0x30; 80]), Verdict::Tunnel),
+        ("rpcap over UDP", udp().ports(2002, 20_000).payload(&[0; 80]), Verdict::Tunnel),
+        ("HEP, longer than a record", to(9060).payload(&b"x".repeat(20_000)), Verdict::Tunnel),
+        ("rpcap", tcp().ports(2002, 20_000).payload(&[0; 900]), Verdict::Tunnel),
+        ("rpcap, acknowledgement", tcp().ports(20_000, 2002), Verdict::OtherTcp),
     ];
     let cut = |length: usize| media().ethernet()[..length].to_vec();
     let frames = table.map(|(name, datagram, verdict)| (name, datagram.ethernet(), verdict));
+    let labelled = |ethertype: u16| [&[2; 12][..], &ethertype.to_be_bytes(), &[0x45; 50]].concat();
+    let tagged = [&[2; 12][..], &[0x88, 0xa8, 0, 1, 0x81, 0, 0, 2, 0x88, 0x64], &[0x11; 50]].concat();
     let raw = [
+        ("MPLS", labelled(0x8847), Verdict::Tunnel),
+        ("MPLS, upstream label", labelled(0x8848), Verdict::Tunnel),
+        ("PPPoE under two tags", tagged, Verdict::Tunnel),
+        ("PPPoE discovery", labelled(0x8863), Verdict::NotIp),
         ("ARP", arp, Verdict::NotIp),
         ("Ethernet header alone", cut(ETHERNET_HEADER), Verdict::Truncated),
         ("UDP header cut off", cut(38), Verdict::Truncated),
@@ -303,6 +320,8 @@ fn the_verifier_walks_no_more_than_its_budget() {
     let full = Config {
         sip_ports: [5060, 5080, 5062, 5064, 5066, 5068, 5070, 5072],
         tls_ports: [5061, 5081, 5063, 5065],
+        tunnel_ports: [4789, 8472, 6081, 2152, 37_008, 1701, 3544, 9060, 2002, 4790, 4791, 4792],
+        carrier_ports: [2002, 9060, 2003, 2004],
         media_rule: MediaRule::Announced as u8,
         ..Config::DEFAULT
     };

@@ -45,6 +45,17 @@ fn tagged(bytes: &[u8], protocol: usize, mut offset: usize) -> Result<Layers, Re
     Ok(Layers { outer_vlan: tags[0], inner_vlan: tags[1], vlan_tags, ..layers })
 }
 
+/// The first ethertype of a frame and the offset behind it, where its link layer has ethertypes.
+pub(super) fn ethertype(link: LinkType, bytes: &[u8]) -> Option<(u16, usize)> {
+    let (field, behind) = match link {
+        LinkType::Ethernet => (12, 14),
+        LinkType::LinuxCooked => (14, 16),
+        LinkType::LinuxCooked2 => (0, 20),
+        LinkType::RawIp | LinkType::Loopback | LinkType::Other(_) => return None,
+    };
+    bytes.be16(field).map(|ethertype| (ethertype, behind))
+}
+
 /// Was the frame on its way out of the host that captured it? Only cooked headers say so, by their packet type.
 pub(super) fn is_outgoing(link: LinkType, bytes: &[u8]) -> bool {
     /// LINUX_SLL_OUTGOING: sent by us.

@@ -15,7 +15,7 @@ use crate::capture::file::{FileError, Frame, Frames, Progress};
 use crate::decode::Decoder;
 use crate::dedup::{Classes, FrameClass};
 use crate::packet::Nanos;
-use crate::report::contract::{self, CaptureReport, Report, StreamReport};
+use crate::report::contract::{self, CaptureReport, Report, StreamReport, TunnelReport};
 use crate::rtp::stream::StreamParts;
 use crate::sip::{Signalling, signalling};
 
@@ -197,6 +197,9 @@ fn read(
         bytes: read.bytes,
         duration_s: read.first.map_or(0.0, |first| read.last.since(first) as f64 / 1e9),
         matched: account.matched,
+        unpacked: account.unpacked,
+        tunnels: TunnelReport::of(&remains),
+        remote_captures: remains.remote_captures.clone(),
         analysed: account.analysed,
         losses: account.losses(),
         verdicts: contract::verdicts_by_name(&read.verdicts),
@@ -249,7 +252,7 @@ impl Collected {
                 self.status.evicted += status.evicted;
                 self.status.events_dropped += status.events_dropped;
             }
-            Event::Interval(_) | Event::IntervalDone(_) | Event::Receiver(_) | Event::Call(_) => {}
+            Event::Interval(_) | Event::IntervalDone(_) | Event::Receiver(_) | Event::Call(_) | Event::Carrier(_) => {}
         }
     }
 

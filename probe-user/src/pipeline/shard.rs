@@ -10,6 +10,7 @@ use rustc_hash::FxBuildHasher;
 
 use super::account::{Account, Loss};
 use super::table::{End, Limits, StreamTable};
+use crate::decode::CarrierReport;
 use crate::dedup::FrameClass;
 use crate::packet::{MediaId, Nanos, RtpPacket};
 use crate::rtp::StreamKey;
@@ -39,6 +40,8 @@ pub enum Event {
     Receiver(ReceiverStatus),
     /// A call changed.
     Call(CallEvent),
+    /// Something carries packets that was not seen before.
+    Carrier(CarrierReport),
 }
 
 /// The receiver's own figures.

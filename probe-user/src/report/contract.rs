@@ -7,13 +7,16 @@ use probe_ebpf::Verdict;
 use probe_ebpf::classify::VERDICTS;
 use serde::Serialize;
 
+use crate::decode::{CarrierReport, Opened, Refused, RemoteCapture};
 use crate::dedup::stats::CauseReport;
+use crate::dedup::topology::{self, TapReport};
 use crate::histogram::MicrosHistogram;
 use crate::packet::{Endpoint, Nanos};
 use crate::pipeline::Loss;
+use crate::pipeline::receiver::Remains;
 use crate::rtp::emodel::{self, Mos};
 use crate::rtp::loss::BurstReport;
-use crate::rtp::stream::StreamParts;
+use crate::rtp::stream::{StreamParts, TapPart};
 use crate::rtp::unique::{Interruption, LedgerReport};
 use crate::sip::calls::What;
 use crate::sip::signalling::GivenUp;
@@ -30,6 +33,8 @@ pub struct Report {
     pub streams: Vec<StreamReport>,
     /// Calls, in the order in which they began.
     pub calls: Vec<CallWithStreams>,
+    /// Where the capture sees the media, and how often.
+    pub taps: Vec<TapReport>,
     /// All signalling.
     pub sip: SipReport,
     /// What signalling had to give up for want of room.
@@ -63,8 +68,10 @@ impl Report {
             CallWithStreams { streams: its, call }
         };
         let calls = signalling.calls.into_iter().map(join).collect();
+        let taps = topology::sum_up(&streams.iter().map(|stream| stream.taps.as_slice()).collect::<Vec<_>>());
         let mut report = Self {
             generator: Generator::default(),
+            taps,
             capture,
             calls,
             streams,
@@ -124,16 +131,48 @@ pub struct CaptureReport {
     pub bytes: u64,
     /// First to last frame.
     pub duration_s: f64,
-    /// Frames that the filter matched: SIP, RTP, RTCP, fragments of UDP.
+    /// What the filter matched: frames of SIP, RTP, RTCP, fragments of UDP, tunnels; and `unpacked`.
     pub matched: u64,
+    /// Of those, datagrams found in byte streams that carry captured frames (rpcap, HEP over TCP): each is a unit besides
+    /// the frames that carried it.
+    pub unpacked: u64,
     /// Those that reached the analysis. `matched = analysed + sum(losses)`.
     pub analysed: u64,
     /// Matched frames that were lost, by name.
     pub losses: BTreeMap<&'static str, u64>,
     /// All frames by verdict.
     pub verdicts: BTreeMap<&'static str, u64>,
+    /// Tunnels that were opened, and what was not believed to be one.
+    pub tunnels: TunnelReport,
+    /// Remote captures (rpcap) that were themselves captured, and what they say they dropped: loss that the capture made.
+    pub remote_captures: Vec<RemoteCapture>,
     /// What else should be known of the input: cut short, unreadable link types, evictions.
     pub notes: Vec<String>,
+}
+
+/// Tunnels.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct TunnelReport {
+    /// Opened, by path, most frames first.
+    pub opened: Vec<Opened>,
+    /// Refused, by layer and reason. Such a frame is taken for what it is otherwise.
+    pub refused: Vec<Refused>,
+    /// The sessions that carried something, in order of appearance.
+    pub carriers: Vec<CarrierReport>,
+    /// Frames of sessions beyond the bound; they count as the last one's.
+    pub carriers_shared: u64,
+}
+
+impl TunnelReport {
+    /// What a receiver found.
+    pub fn of(remains: &Remains) -> Self {
+        Self {
+            opened: remains.tunnels.opened(),
+            refused: remains.tunnels.refused(),
+            carriers: remains.carriers.clone(),
+            carriers_shared: remains.carriers_shared,
+        }
+    }
 }
 
 /// One stream.
@@ -170,6 +209,11 @@ pub struct StreamReport {
     pub loss_is_upper_bound: bool,
     /// What of `unique` was out of order.
     pub reordered: u64,
+    /// What of `unique` its reference tap missed, so that another tap's copy stands for it.
+    pub filled_in: u64,
+    /// Through which taps it was seen; summed up in [`Report::taps`].
+    #[serde(skip)]
+    pub taps: Vec<TapPart>,
     /// Times the numbering began anew.
     pub restarts: u32,
     /// Same sequence number, other content.
@@ -358,6 +402,10 @@ impl StreamReport {
         };
         let copies = parts.copies.total() + parts.old_copies;
         let packets = parts.unique.packets.max(1);
+        let mut causes = parts.copies.causes(packets);
+        #[expect(clippy::cast_possible_truncation, reason = "seconds of a capture")]
+        let start = Nanos(parts.first_seen.0.wrapping_add_signed(-((start_s * 1e9) as i64)));
+        causes.iter_mut().for_each(|cause| cause.time_from(start));
         Self {
             src: parts.key.flow.src,
             dst: parts.key.flow.dst,
@@ -372,6 +420,8 @@ impl StreamReport {
             encrypted: parts.announcement.encrypted,
             start_s,
             reordered: parts.reordered,
+            filled_in: parts.filled_in,
+            taps: parts.taps,
             restarts: parts.restarts,
             conflicts: parts.conflicts,
             unplaced: parts.strays + parts.too_old,
@@ -390,7 +440,7 @@ impl StreamReport {
                 total: copies,
                 unexplained: parts.old_copies,
                 proof: if parts.hashed_fingerprints { "payload bytes" } else { "UDP checksum" },
-                causes: parts.copies.causes(),
+                causes,
             },
             interruptions: parts.interruptions.into_iter().map(InterruptionReport::from).collect(),
             interruption_count: parts.interruption_count,

@@ -481,6 +481,7 @@ mod tests {
     use super::super::contract::testing::{interrupted, report, stream};
     use super::*;
     use crate::dedup::cause::explain;
+    use crate::dedup::stats::Copy;
     use crate::packet::Evidence;
     use crate::rtp::testing::packet;
 
@@ -580,11 +581,21 @@ mod tests {
             (first, "or a loop on layer 2: compare interface counters", true),
         ];
         for (copy, words, said) in table {
-            let (cause, differs) = explain(&first, &copy);
             let mut stream = stream();
-            let delay_us = crate::dedup::stats::DelayReport { min: 1.0, p50: 1.0, p99: 1.0, max: 1.0 };
-            stream.duplicates.causes =
-                vec![CauseReport { cause, count: 10, differs, delay_us, examples: vec![(1, 2)] }];
+            let mut copies = CopyStats::default();
+            for number in 1..=10 {
+                let original_time = crate::packet::Nanos(number * 20_000_000);
+                let time = crate::packet::Nanos(original_time.0 + 1_000);
+                let explanation = explain(&first, &copy);
+                copies.observe(&Copy {
+                    explanation,
+                    original_time,
+                    original: number,
+                    time,
+                    number: number + 1,
+                });
+            }
+            stream.duplicates.causes = copies.causes(10);
             stream.duplicates.total = 10;
             let report = report(vec![stream]);
             let finding = found(&report, "every-frame-copied");

@@ -1,7 +1,7 @@
 //! The stream health log: one entry per stream and interval, and whatever else an operator should see go by.
 //!
 //! An [`Entry`] has two forms, a line of text and a JSON object, made from the same values. Text is aligned and
-//! begins with a time and a word: `ok`, `dup`, `gap`, `jit`, `hole`, `loss`, `end`, `call`, `find`, `probe`, `sum`.
+//! begins with a time and a word: `ok`, `dup`, `gap`, `jit`, `hole`, `loss`, `end`, `call`, `tunl`, `find`, `probe`, `sum`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::contract::{Finding, Percentiles, Severity, StreamReport};
 use super::words;
+use crate::decode::{CarrierReport, Transport};
 use crate::dedup::stats::CauseReport;
 use crate::packet::Endpoint;
 use crate::pipeline::shard::IntervalLine;
@@ -48,6 +49,8 @@ pub enum Entry {
     StreamEnd(Box<EndEntry>),
     /// A call began, was answered, or ended.
     Call(CallEntry),
+    /// Packets come inside a tunnel that was not seen before.
+    Tunnel(CarrierReport),
     /// Something to know.
     Finding(Finding),
     /// The probe lost frames since the last entry.
@@ -313,6 +316,7 @@ impl Format {
             Entry::Stream(stream) => (stream.status.word(), stream.status.colour(), self.stream(stream)),
             Entry::StreamEnd(end) => ("end", AnsiColor::BrightBlack, self.stream_end(end)),
             Entry::Call(call) => ("call", AnsiColor::Magenta, call_text(call)),
+            Entry::Tunnel(carrier) => ("tunl", AnsiColor::Blue, tunnel_text(carrier)),
             Entry::Finding(finding) => ("find", severity_colour(finding.severity), finding_text(finding)),
             Entry::Loss(loss) => ("probe", AnsiColor::Red, loss_text(loss)),
             Entry::Summary(summary) => ("sum", AnsiColor::White, summary_text(summary)),
@@ -439,6 +443,17 @@ fn call_text(call: &CallEntry) -> String {
     )
 }
 
+fn tunnel_text(carrier: &CarrierReport) -> String {
+    let CarrierReport { path, src, dst, transport, port, session, .. } = carrier;
+    let over = match transport {
+        Transport::Ip => format!("IP protocol {port}"),
+        Transport::Udp => format!("UDP port {port}"),
+        Transport::Tcp => format!("TCP port {port}"),
+    };
+    let session = if *session == 0 { String::new() } else { format!(", session {session}") };
+    format!("{src} → {dst}  {path} ({over}{session}): opened, what is inside is analysed")
+}
+
 fn finding_text(finding: &Finding) -> String {
     format!("{}: {} {}", finding.title, finding.detail, finding.advice)
 }
@@ -507,7 +522,8 @@ fn json_line(time: Timestamp, entry: &Entry) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dedup::CopyStats;
+    use crate::dedup::stats::Copy;
+    use crate::dedup::{CopyStats, explain};
     use crate::histogram::MicrosHistogram;
     use crate::rtp::StreamKey;
     use crate::rtp::codec::Announcement;
@@ -557,11 +573,13 @@ mod tests {
         let mut copies = CopyStats::default();
         let (original, mut copy) = (packet(1).evidence, packet(1).evidence);
         (copy.dst_mac, copy.ip_id) = ([9; 6], 0xffff);
-        copies.observe(&original, &copy, 38_000, 3062, 3066);
+        let (time, explanation) = (crate::packet::Nanos(38_000), explain(&original, &copy));
+        let original_time = crate::packet::Nanos(0);
+        copies.observe(&Copy { explanation, original_time, original: 3062, time, number: 3066 });
         let entry = line(|line| {
             line.summary.totals.copies = 500;
             line.raw_lost_percent = -99.39;
-            line.causes = copies.causes();
+            line.causes = copies.causes(500);
         });
         assert_eq!(entry.status, Status::Dup);
         let text = text(&Entry::Stream(Box::new(entry)));

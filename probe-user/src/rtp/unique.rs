@@ -163,7 +163,7 @@ impl UniqueLedger {
             packets: 1,
             reordered: 0,
             gaps: 0,
-            first: packet.time,
+            first: packet.tap_time,
             last: Last::of(packet, placed),
             top_seq: placed.seq,
             weighed: 0,
@@ -190,7 +190,7 @@ impl UniqueLedger {
         placed: Placed,
         jitter: &mut MicrosHistogram,
     ) -> Option<Interruption> {
-        let arrival_ns = packet.time.since(self.last.time);
+        let arrival_ns = packet.tap_time.since(self.last.time);
         let ticks = packet.rtp.timestamp.wrapping_sub(self.last.timestamp).cast_signed();
         let timestamp_ns = placed.clock_rate.filter(|_| self.last.timed).map(|rate| ticks_to_ns(ticks, rate));
         let late = placed.seq < self.top_seq;
@@ -328,7 +328,7 @@ impl UniqueLedger {
 impl Last {
     fn of(packet: &RtpPacket, placed: Placed) -> Self {
         Self {
-            time: packet.time,
+            time: packet.tap_time,
             timestamp: packet.rtp.timestamp,
             payload_type: packet.rtp.payload_type,
             timed: placed.clock_rate.is_some(),
