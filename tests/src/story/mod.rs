@@ -176,9 +176,9 @@ impl Recording {
                 let seen_ns = LEAD_NS + time_ns + late_ns;
                 let clock_ns = START_NS + seen_ns;
                 let (seen, look) = tap.view(datagram, at, clock_ns, counted[place]);
-                let sighting = Sighting { sent, leg: tap.is_translated(), look };
-                let shows = if *what == What::Segment { Vec::new() } else { vec![sighting] };
                 let interface = if self.interfaces { u16::from(at) } else { 0 };
+                let sighting = Sighting { sent, leg: tap.is_translated(), look: look.on(interface) };
+                let shows = if *what == What::Segment { Vec::new() } else { vec![sighting] };
                 // Tunnels here have room for all.
                 let frames = if tap.is_tunnelled() || datagram.payload.len() <= MTU - 48 {
                     vec![seen.ethernet()]

@@ -78,7 +78,7 @@ impl Rpcap {
                 ends.push((
                     queued,
                     whole,
-                    draft.shows.iter().map(|one| one.captured_again(tap)).collect::<Vec<_>>(),
+                    draft.shows.iter().map(|one| one.captured_again(tap, interface)).collect::<Vec<_>>(),
                 ));
             }
             let seen_ns = batch.last().map_or(0, |draft| draft.time_ns);
@@ -150,7 +150,7 @@ impl Segments {
 }
 
 impl Sighting {
-    fn captured_again(&self, session: u8) -> Self {
-        Self { look: self.look.captured_again(session), ..self.clone() }
+    fn captured_again(&self, session: u8, interface: u16) -> Self {
+        Self { look: self.look.captured_again(session, interface), ..self.clone() }
     }
 }

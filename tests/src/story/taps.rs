@@ -29,6 +29,8 @@ pub enum Step {
     Routed,
     /// A device that writes the IP header anew.
     ReEmitted,
+    /// Nothing between them, but sent twice with a new IP header.
+    SentTwice,
     /// A network address translator: the other side of it.
     Nat,
     /// Between labels (RFC 3032).
@@ -42,8 +44,8 @@ pub enum Step {
 impl Step {
     /// What can be named on a command line.
     pub fn all() -> impl Iterator<Item = Self> {
-        use Step::{L2Mirror, Mpls, Nat, Pppoe, ReEmitted, Routed, SamePoint, Vlan};
-        [SamePoint, L2Mirror, Vlan, Routed, ReEmitted, Nat, Mpls, Pppoe]
+        use Step::{L2Mirror, Mpls, Nat, Pppoe, ReEmitted, Routed, SamePoint, SentTwice, Vlan};
+        [SamePoint, L2Mirror, Vlan, Routed, ReEmitted, SentTwice, Nat, Mpls, Pppoe]
             .into_iter()
             .chain(Tunnel::ALL.map(Step::Tunnel))
     }
@@ -56,6 +58,7 @@ impl Step {
             Self::Vlan => "vlan",
             Self::Routed => "routed",
             Self::ReEmitted => "re-emitted",
+            Self::SentTwice => "sent-twice",
             Self::Nat => "nat",
             Self::Mpls => "mpls",
             Self::Pppoe => "pppoe",
@@ -148,6 +151,7 @@ fn apply(step: Step, seen: Datagram, at: u8, time_ns: u64, number: u32) -> Datag
             Datagram { dst_mac: here(1), src_mac: here(2), ttl: seen.ttl.saturating_sub(1), ..seen }
         }
         Step::ReEmitted => Datagram { dst_mac: here(1), ip_id: 0, ..seen },
+        Step::SentTwice => Datagram { ip_id: 0, ..seen },
         Step::Nat => translated(seen, at),
         Step::Mpls => seen.mpls(&[1_000 + u32::from(at), 16]),
         Step::Pppoe => seen.pppoe(u16::from(at) + 1),
@@ -199,6 +203,8 @@ fn translated(seen: Datagram, at: u8) -> Datagram {
 /// What of a sighting can be compared. `None` where it is not there to be seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Look {
+    /// Of the capture. Shows a place, but makes two sightings no less similar.
+    interface: u16,
     macs: Option<([u8; 6], [u8; 6])>,
     tags: Vec<(u16, u16)>,
     ttl: Option<u8>,
@@ -210,6 +216,7 @@ pub struct Look {
 impl Look {
     fn of(datagram: &Datagram) -> Self {
         Self {
+            interface: 0,
             macs: (datagram.shim == Shim::None).then_some((datagram.dst_mac, datagram.src_mac)),
             tags: datagram.tags.clone(),
             ttl: Some(datagram.ttl),
@@ -230,10 +237,16 @@ impl Look {
         }
     }
 
+    /// The same on this interface.
+    #[must_use]
+    pub fn on(self, interface: u16) -> Self {
+        Self { interface, ..self }
+    }
+
     /// The same inside an rpcap session.
     #[must_use]
-    pub fn captured_again(&self, session: u8) -> Self {
-        Self { carrier: Some(("rpcap", session)), ..self.clone() }
+    pub fn captured_again(&self, session: u8, interface: u16) -> Self {
+        Self { carrier: Some(("rpcap", session)), interface, ..self.clone() }
     }
 
     /// Why this sighting exists beside those before it: the cause that the most similar of them shows. If several are
@@ -267,7 +280,7 @@ impl Look {
             () if carrier => "encapsulated",
             () if ttl => "routed",
             () if ip_id => {
-                if tags || dst_mac || src_mac {
+                if tags || dst_mac || src_mac || self.interface != other.interface {
                     "re-emitted"
                 } else {
                     "sent-twice"
