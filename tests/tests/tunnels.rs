@@ -65,7 +65,9 @@ impl From<Decoded<'_>> for Got {
 impl Got {
     fn evidence(&self) -> Option<&Evidence> {
         match self {
-            Self::Sip { evidence, .. } | Self::Rtcp { evidence, .. } | Self::Rtp { evidence, .. } => Some(evidence),
+            Self::Sip { evidence, .. } | Self::Rtcp { evidence, .. } | Self::Rtp { evidence, .. } => {
+                Some(evidence)
+            }
             Self::Carrier | Self::Held(_) | Self::Nothing(_) => None,
         }
     }
@@ -77,7 +79,9 @@ impl Got {
     /// The same, but for how it came.
     fn content(&self) -> (Option<Flow>, Vec<u8>, u16) {
         match self {
-            Self::Sip { flow, payload, .. } | Self::Rtcp { flow, payload, .. } => (Some(*flow), payload.clone(), 0),
+            Self::Sip { flow, payload, .. } | Self::Rtcp { flow, payload, .. } => {
+                (Some(*flow), payload.clone(), 0)
+            }
             Self::Rtp { flow, seq, .. } => (Some(*flow), Vec::new(), *seq),
             Self::Carrier | Self::Held(_) | Self::Nothing(_) => (None, Vec::new(), 0),
         }
@@ -225,7 +229,11 @@ fn without_tunnels_nothing_is_opened() {
         let inner = sip(OPTIONS).v6();
         let mut bench = Bench::with(Config::DEFAULT.without_tunnels());
         let got = bench.one(&kind.carry(&inner, START_NS, 1, tunnel()).ethernet());
-        assert!(matches!(got, Got::Nothing(Verdict::OtherUdp | Verdict::OtherIp)), "{}: {got:?}", kind.name());
+        assert!(
+            matches!(got, Got::Nothing(Verdict::OtherUdp | Verdict::OtherIp)),
+            "{}: {got:?}",
+            kind.name()
+        );
     }
 }
 
@@ -257,7 +265,10 @@ fn sessions_between_the_same_ends_are_carriers_of_their_own() {
         .collect();
     assert_eq!(ports, [3, 3]);
     let carriers = bench.finish().carriers;
-    assert_eq!(carriers.iter().map(|carrier| (carrier.session, carrier.frames)).collect::<Vec<_>>(), [(5, 2), (6, 1), (42, 2)]);
+    assert_eq!(
+        carriers.iter().map(|carrier| (carrier.session, carrier.frames)).collect::<Vec<_>>(),
+        [(5, 2), (6, 1), (42, 2)]
+    );
 }
 
 #[test]
@@ -265,7 +276,11 @@ fn fragments_of_a_tunnel_and_in_a_tunnel_are_made_whole() {
     let long = "OPTIONS sip:a SIP/2.0\r\n".repeat(120);
     for inner in [sip(&long), sip(&long).v6()] {
         // Outside.
-        for outer in [gre(&inner.ip()).over(tunnel()), ip_in_ip(&inner.ip(), tunnel().v6()), vxlan(&inner.ethernet()).over(tunnel())] {
+        for outer in [
+            gre(&inner.ip()).over(tunnel()),
+            ip_in_ip(&inner.ip(), tunnel().v6()),
+            vxlan(&inner.ethernet()).over(tunnel()),
+        ] {
             let mut bench = Bench::new();
             let fragments = outer.fragments(1400);
             let (last, first) = fragments.split_last().unwrap();
@@ -274,7 +289,10 @@ fn fragments_of_a_tunnel_and_in_a_tunnel_are_made_whole() {
             }
             assert_eq!(bench.one(last).content().1, long.as_bytes());
             let decoder = &mut bench.decoder;
-            assert_eq!((decoder.take_completed_fragments(), decoder.take_lost_fragments()), (first.len() as u64, 0));
+            assert_eq!(
+                (decoder.take_completed_fragments(), decoder.take_lost_fragments()),
+                (first.len() as u64, 0)
+            );
         }
         // Inside, and both at once.
         let mut bench = Bench::new();
@@ -339,8 +357,12 @@ fn truncation_anywhere_gives_the_beginning_of_the_truth_or_nothing() {
                 let mut decoder = Decoder::new(Config { media_rule: 2, ..Config::DEFAULT }, true);
                 let got = Got::from(decoder.frame(&cut, &Nobody));
                 if got.evidence().is_some() {
-                    let ((flow, payload, seq), (true_flow, truth, true_seq)) = (got.content(), whole.content());
-                    assert!(flow == true_flow && truth.starts_with(&payload) && seq == true_seq, "{length}: {got:?}");
+                    let ((flow, payload, seq), (true_flow, truth, true_seq)) =
+                        (got.content(), whole.content());
+                    assert!(
+                        flow == true_flow && truth.starts_with(&payload) && seq == true_seq,
+                        "{length}: {got:?}"
+                    );
                 }
             }
         }
@@ -353,7 +375,8 @@ fn session(count: u16, mss: usize, data: bool) -> (RpcapSession, Vec<Datagram>, 
     let server = "192.0.2.1:2002".parse().unwrap();
     let mut session = RpcapSession::new(client, server).mss(mss);
     if data {
-        session = session.data_connection("192.0.2.9:50124".parse().unwrap(), "192.0.2.1:40000".parse().unwrap());
+        session =
+            session.data_connection("192.0.2.9:50124".parse().unwrap(), "192.0.2.1:40000".parse().unwrap());
     }
     let mut session = session.starting_at(5, u32::MAX - 2_000);
     let opening = session.open();
@@ -392,7 +415,10 @@ fn an_rpcap_session_gives_its_frames_and_its_statistics() {
         bench.unpacked(&session.close());
         let tunnels = bench.finish();
         let [remote] = tunnels.remote_captures.as_slice() else { panic!("{:?}", tunnels.remote_captures) };
-        assert_eq!((remote.server.to_string().as_str(), remote.packets, remote.unseen), ("192.0.2.1:2002", 20, 0));
+        assert_eq!(
+            (remote.server.to_string().as_str(), remote.packets, remote.unseen),
+            ("192.0.2.1:2002", 20, 0)
+        );
         assert_eq!((remote.interface.as_deref(), remote.link_type), (Some("rpcap://eth0"), Some(1)));
         assert_eq!(remote.data_port, data.then_some(40_000));
         let statistics = remote.statistics.unwrap();
@@ -427,7 +453,10 @@ fn a_session_that_lacks_segments_or_begins_in_the_middle_is_read_where_it_can_be
     holed.remove(5);
     let got = numbers(&bench.unpacked(&holed));
     let missing: Vec<_> = (0..40).filter(|number| !got.contains(number)).collect();
-    assert!((3..=5).contains(&missing.len()) && missing.windows(2).all(|pair| pair[1] == pair[0] + 1), "{missing:?}");
+    assert!(
+        (3..=5).contains(&missing.len()) && missing.windows(2).all(|pair| pair[1] == pair[0] + 1),
+        "{missing:?}"
+    );
     assert_eq!(bench.finish().remote_captures[0].unseen, missing.len() as u64);
     // A segment that comes late fills the hole.
     let mut late = segments.clone();
@@ -464,7 +493,10 @@ fn a_generator_that_does_not_count_its_octets_is_read_and_its_copies_are_not() {
 fn a_remote_capture_of_a_remote_capture_is_read_to_the_bound() {
     let mut frames = vec![sip(OPTIONS).ethernet()];
     for depth in 1..=5 {
-        let mut session = RpcapSession::new(format!("192.0.2.9:{}", 50_000 + depth).parse().unwrap(), "192.0.2.1:2002".parse().unwrap());
+        let mut session = RpcapSession::new(
+            format!("192.0.2.9:{}", 50_000 + depth).parse().unwrap(),
+            "192.0.2.1:2002".parse().unwrap(),
+        );
         session.open();
         frames.iter().for_each(|frame| session.capture(frame, START_NS));
         frames = session.flush().iter().map(Datagram::ethernet).collect();

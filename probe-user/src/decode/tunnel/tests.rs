@@ -308,8 +308,14 @@ fn hep_is_read_chunk_by_chunk() {
     let read = |bytes: &[u8]| hep::read(Region::new(bytes, bytes.len()));
     let bytes = message(&[base(), vec![chunk(0, 15, b"SIP")]].concat());
     let got = read(&bytes).unwrap();
-    assert_eq!((got.flow.src.to_string(), got.flow.dst.to_string()), ("10.0.0.1:5060".into(), "10.0.0.2:5061".into()));
-    assert_eq!((&bytes[got.payload], got.agent, got.vlan, got.carries), (&b"SIP"[..], 77, Some(100), hep::Carries::Sip));
+    assert_eq!(
+        (got.flow.src.to_string(), got.flow.dst.to_string()),
+        ("10.0.0.1:5060".into(), "10.0.0.2:5061".into())
+    );
+    assert_eq!(
+        (&bytes[got.payload], got.agent, got.vlan, got.carries),
+        (&b"SIP"[..], 77, Some(100), hep::Carries::Sip)
+    );
     let with = |extra: Vec<u8>| read(&message(&[base(), vec![extra]].concat()));
     // Compressed; without payload; RTCP that is none; a field of the wrong length.
     assert_eq!(with(chunk(0, 16, &[0x1f, 0x8b])), Err(Reason::Unsupported));
