@@ -358,6 +358,11 @@ fn announcement(info: &MediaInfo) -> Announcement {
     Announcement {
         call_id: Some(Arc::clone(&info.call_id)),
         payloads: info.formats.iter().filter_map(payload).collect(),
+        parameters: info
+            .formats
+            .iter()
+            .filter_map(|format| Some((format.payload_type, format.fmtp.clone()?)))
+            .collect(),
         encrypted: info.srtp,
     }
 }

@@ -3,6 +3,8 @@
 //! Written for somebody who, as the author of the story put it, "does not have a ton of experience with VoIP".
 //! Every finding names the frames that prove it.
 
+mod quality;
+
 use probe_ebpf::Verdict;
 
 use super::contract::{Finding, InterruptionReport, Report, Severity, StreamReport};
@@ -33,6 +35,7 @@ pub fn find(report: &Report) -> Vec<Finding> {
     findings.extend(packets_lost(report));
     findings.extend(retransmissions(report));
     findings.extend(interrupted(report));
+    findings.extend(quality::find(report));
     findings.extend(same_number_other_content(report));
     findings.extend(packets_not_placed(report));
     findings.extend(authentication(report));
@@ -241,7 +244,7 @@ fn interrupted(report: &Report) -> Option<Finding> {
             let ((a_lost, a_long), (b_lost, b_long)) = (a.gap.weight(), b.gap.weight());
             a_lost.cmp(&b_lost).then(a_long.total_cmp(&b_long))
         })?;
-    let (stream, InterruptionReport { gap, began_at }) = worst;
+    let (stream, InterruptionReport { gap, began_at, .. }) = worst;
     let interrupted =
         |stream: &&StreamReport| stream.interruptions.iter().any(|found| found.gap.is_silence());
     let count = report.streams.iter().filter(interrupted).count() as u64;

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use super::codec::{self, Announcement, static_payload};
 use super::loss::LossPattern;
+use super::quality::{Quality, QualityInterval, QualityParts, Settings};
+use super::rate::RateSource;
 use super::raw::RawLedger;
 use super::sequence::{Sequence, Step};
-use super::unique::{Interruption, Placed, UniqueLedger};
+use super::unique::{Interruption, Placed};
 use crate::dedup::reference::{self, Reference};
 use crate::dedup::stats::Copy;
 use crate::dedup::window::{DEPTH, DupWindow, MAX_TAPS, Seen};
@@ -45,8 +47,8 @@ pub struct Totals {
 /// Numbers so far behind that RFC 3550 A.1 does not believe them (MAX_MISORDER), and not so far that they are ahead.
 const LAGGING: std::ops::Range<u64> = 100..8_192;
 
-/// See the module. About 4.5 KiB, most of it the window and the two histograms; where several taps see it, 5 KiB and
-/// 2 KiB for each copy a packet more.
+/// See the module. About 5.5 KiB, most of it the window and the two histograms; a live one has two more. Where several
+/// taps see it, 5 KiB and 2 KiB for each copy a packet more.
 #[derive(Clone, Debug)]
 pub struct Stream {
     key: StreamKey,
@@ -63,8 +65,7 @@ pub struct Stream {
     /// Which tap's times count; only where several taps see this stream.
     reference: Option<Box<Reference>>,
     raw: RawLedger,
-    unique: UniqueLedger,
-    loss: LossPattern,
+    quality: Quality,
     copies: CopyStats,
     old_copies: u64,
     conflicts: u64,
@@ -72,16 +73,7 @@ pub struct Stream {
     strays: u64,
     stray: Option<Box<RtpPacket>>,
     hashed_fingerprints: bool,
-    jitter: MicrosHistogram,
-    interval: Interval,
-}
-
-/// What has happened since the last health line.
-#[derive(Clone, Debug, Default)]
-struct Interval {
-    began_with: Totals,
-    jitter: MicrosHistogram,
-    interruption: Option<Interruption>,
+    interval_began_with: Totals,
 }
 
 /// One interval of a stream, closed.
@@ -89,15 +81,24 @@ struct Interval {
 pub struct IntervalSummary {
     /// Growth of the totals in it.
     pub totals: Totals,
-    /// Jitter samples of it.
-    pub jitter: MicrosHistogram,
-    /// The heaviest interruption that ended in it.
-    pub interruption: Option<Interruption>,
+    /// What the network did in it.
+    pub quality: QualityInterval,
 }
 
 impl Stream {
     /// A stream that begins with `packet`. `number` is its place in the order of appearance.
     pub fn new(packet: &RtpPacket, number: u64, epoch: Nanos, announcement: Arc<Announcement>) -> Self {
+        Self::judged(packet, number, epoch, announcement, Arc::default())
+    }
+
+    /// The same, with quality judged as the operator chose.
+    pub fn judged(
+        packet: &RtpPacket,
+        number: u64,
+        epoch: Nanos,
+        announcement: Arc<Announcement>,
+        settings: Arc<Settings>,
+    ) -> Self {
         let sequence = Sequence::new(packet.rtp.seq);
         let first = sequence.first();
         let placed = Placed { seq: first, clock_rate: timed_clock(packet, &announcement), restarted: false };
@@ -113,8 +114,7 @@ impl Stream {
             window: DupWindow::new(first, packet),
             reference: None,
             raw: RawLedger::new(packet, epoch),
-            unique: UniqueLedger::new(packet, placed),
-            loss: LossPattern::default(),
+            quality: Quality::new(packet, placed, settings),
             copies: CopyStats::default(),
             old_copies: 0,
             conflicts: 0,
@@ -122,8 +122,7 @@ impl Stream {
             strays: 0,
             stray: None,
             hashed_fingerprints: packet.fingerprint.hashed,
-            jitter: MicrosHistogram::default(),
-            interval: Interval::default(),
+            interval_began_with: Totals::default(),
             announcement,
         }
     }
@@ -170,8 +169,8 @@ impl Stream {
     }
 
     fn place(&mut self, seq: u64, packet: &RtpPacket) -> FrameClass {
-        let loss = &mut self.loss;
-        match self.window.observe(seq, packet, |came| loss.settle(came)) {
+        let quality = &mut self.quality;
+        match self.window.observe(seq, packet, |came| quality.settled(came)) {
             Seen::First => {
                 self.first(seq, packet);
                 FrameClass::Unique
@@ -213,7 +212,7 @@ impl Stream {
     fn first(&mut self, seq: u64, packet: &RtpPacket) {
         let tap = self.window.tap();
         if self.reference.is_none() && self.window.taps().len() > 1 {
-            self.reference = Some(Box::new(Reference::new(self.unique.packets())));
+            self.reference = Some(Box::new(Reference::new(self.quality.packets())));
         }
         match &mut self.reference {
             Some(reference) if tap < MAX_TAPS => {
@@ -228,7 +227,7 @@ impl Stream {
     /// Another tap has seen a packet.
     #[cold]
     fn seen_elsewhere(&mut self, seq: u64, packet: &RtpPacket) {
-        let (tap, packets) = (self.window.tap(), self.unique.packets());
+        let (tap, packets) = (self.window.tap(), self.quality.packets());
         if tap >= MAX_TAPS {
             return;
         }
@@ -247,12 +246,7 @@ impl Stream {
 
     fn count_first(&mut self, seq: u64, packet: &RtpPacket, restarted: bool) {
         let placed = Placed { seq, clock_rate: timed_clock(packet, &self.announcement), restarted };
-        let found = self.unique.observe(packet, placed, &mut self.interval.jitter);
-        if let Some(found) = found
-            && self.interval.interruption.is_none_or(|heaviest| heaviest.weight() < found.weight())
-        {
-            self.interval.interruption = Some(found);
-        }
+        self.quality.first_copy(packet, placed);
     }
 
     /// A packet whose number nobody believes yet. Its copies are copies all the same.
@@ -273,15 +267,15 @@ impl Stream {
 
     fn restart(&mut self, stray_seq: u64, seq: u64, packet: &RtpPacket) -> FrameClass {
         self.release();
-        let loss = &mut self.loss;
+        let quality = &mut self.quality;
         if let Some(stray) = self.stray.take() {
             self.strays -= 1;
-            self.window.restart(stray_seq, &stray, |came| loss.settle(came));
+            self.window.restart(stray_seq, &stray, |came| quality.settled(came));
             let tap = self.window.tap();
             let timed = self.reference.as_ref().map_or(*stray, |reference| reference.at_once(&stray, tap));
             self.count_first(stray_seq, &timed, true);
         } else {
-            self.window.restart(stray_seq, packet, |came| loss.settle(came));
+            self.window.restart(stray_seq, packet, |came| quality.settled(came));
         }
         self.place(seq, packet)
     }
@@ -309,9 +303,7 @@ impl Stream {
     /// Closes the running interval and begins the next.
     pub fn close_interval(&mut self) -> IntervalSummary {
         let totals = self.totals();
-        let before = std::mem::replace(&mut self.interval.began_with, totals);
-        self.jitter.merge(&self.interval.jitter);
-        let jitter = std::mem::take(&mut self.interval.jitter);
+        let before = std::mem::replace(&mut self.interval_began_with, totals);
         IntervalSummary {
             totals: Totals {
                 frames: totals.frames - before.frames,
@@ -319,8 +311,7 @@ impl Stream {
                 expected: totals.expected.saturating_sub(before.expected),
                 copies: totals.copies - before.copies,
             },
-            jitter,
-            interruption: self.interval.interruption.take(),
+            quality: self.quality.close_interval(),
         }
     }
 
@@ -328,7 +319,7 @@ impl Stream {
     pub fn totals(&self) -> Totals {
         Totals {
             frames: self.raw.packets(),
-            packets: self.unique.packets() + u64::from(self.is_holding()),
+            packets: self.quality.packets() + u64::from(self.is_holding()),
             expected: self.sequence.expected(),
             copies: self.copies.total() + self.old_copies,
         }
@@ -385,14 +376,14 @@ impl Stream {
         self.raw.report()
     }
 
-    /// How bursty the loss has been (G.107, BurstR).
-    pub fn burst_ratio(&self) -> f64 {
-        self.loss.burst_ratio()
+    /// What the network did to it.
+    pub fn quality(&self) -> &Quality {
+        &self.quality
     }
 
     /// Copies so far, by cause.
     pub fn causes(&self) -> Vec<crate::dedup::stats::CauseReport> {
-        self.copies.causes(self.unique.packets())
+        self.copies.causes(self.quality.packets())
     }
 
     /// Time of the last frame.
@@ -402,34 +393,48 @@ impl Stream {
 
     /// Name of the codec, if anybody said or the payload type is static.
     pub fn codec(&self) -> Option<&str> {
-        let number = self.main_payload_type();
-        self.announcement
-            .payload(number)
-            .map(|payload| payload.name.as_ref())
-            .or_else(|| static_payload(number).map(|(name, _)| name))
+        codec::name(self.main_payload_type(), &self.announcement)
     }
 
-    /// Clock rate of the codec.
-    pub fn clock_rate(&self) -> Option<u32> {
-        codec::clock_rate(self.main_payload_type(), &self.announcement)
+    /// Format parameters of the codec, if SDP has any.
+    pub fn codec_parameters(&self) -> Option<&str> {
+        self.announcement.parameters(self.main_payload_type())
+    }
+
+    /// Clock rate of the codec, and who says so.
+    pub fn clock_rate(&self) -> Option<(u32, RateSource)> {
+        let number = self.main_payload_type();
+        codec::sourced_clock_rate(number, &self.announcement)
+            .or_else(|| self.quality.estimated_rate(number).map(|rate| (rate, RateSource::Estimated)))
     }
 
     /// The parts that a report is made of. Closes what is still open, hence by value of a clone or at the end.
     pub fn into_parts(mut self) -> StreamParts {
         self.release();
-        self.close_interval();
         let taps = self.taps();
-        let loss = &mut self.loss;
-        self.window.drain(|came| loss.settle(came));
+        let quality = &mut self.quality;
+        self.window.drain(|came| quality.settled(came));
+        let totals = self.totals();
+        let clock_rate = self.clock_rate();
+        let rate = clock_rate.map(|(rate, _)| rate);
+        let unique = self.quality.ledger(totals.expected, rate);
+        let (valid, codec) = (self.is_valid(), self.codec().map(ToOwned::to_owned));
+        let codec_parameters = self.codec_parameters().map(ToOwned::to_owned);
+        let reordered = self.quality.late();
+        let (interruptions, interruption_count) = self.quality.interruptions();
+        let interruptions = interruptions.to_vec();
+        let (loss, jitter, quality) = self.quality.into_parts();
         StreamParts {
-            valid: self.is_valid(),
-            codec: self.codec().map(ToOwned::to_owned),
-            clock_rate: self.clock_rate(),
+            valid,
+            codec,
+            codec_parameters,
+            clock_rate: rate,
+            clock_rate_source: clock_rate.map(|(_, source)| source),
             raw: self.raw.report(),
-            unique: self.unique.report(self.sequence.expected(), self.clock_rate()),
-            reordered: self.unique.reordered(),
-            interruptions: self.unique.interruptions().0.to_vec(),
-            interruption_count: self.unique.interruptions().1,
+            unique,
+            reordered,
+            interruptions,
+            interruption_count,
             restarts: self.sequence.restarts(),
             key: self.key,
             number: self.number,
@@ -443,16 +448,17 @@ impl Stream {
                 numbers
             },
             encapsulation: self.encapsulation,
-            loss: self.loss,
             filled_in: self.reference.as_ref().map_or(0, |reference| reference.filled_in()),
             taps,
+            loss,
             copies: self.copies,
             old_copies: self.old_copies,
             conflicts: self.conflicts,
             too_old: self.too_old,
             strays: self.strays,
             hashed_fingerprints: self.hashed_fingerprints,
-            jitter: self.jitter,
+            jitter,
+            quality,
         }
     }
 }
@@ -489,8 +495,12 @@ pub struct StreamParts {
     pub valid: bool,
     /// Name of the codec.
     pub codec: Option<String>,
+    /// Its format parameters in the SDP.
+    pub codec_parameters: Option<String>,
     /// Its clock rate in Hz.
     pub clock_rate: Option<u32>,
+    /// Who says so.
+    pub clock_rate_source: Option<RateSource>,
     /// Time of the first frame.
     pub first_seen: Nanos,
     /// Time of the last.
@@ -531,6 +541,8 @@ pub struct StreamParts {
     pub hashed_fingerprints: bool,
     /// Jitter samples |D| of the whole life.
     pub jitter: MicrosHistogram,
+    /// What else the network did.
+    pub quality: QualityParts,
 }
 
 /// The clock of a packet whose timestamp advances with time; events (RFC 4733) stand still.
@@ -563,8 +575,7 @@ mod tests {
         for seq in 0..500 {
             let mut copy = packet(seq);
             packets.push(copy);
-            copy.time.0 += 38_000;
-            copy.tap_time = copy.time;
+            copy.delay(38_000);
             copy.number += 10_000;
             copy.evidence.dst_mac = [9; 6];
             copy.evidence.ip_id = 0xffff;
@@ -595,8 +606,7 @@ mod tests {
                 Nanos(packet(0).time.0 + (seq % 30_000 + if seq < 100 { 0 } else { 100 }) * 20_000_000);
             original.tap_time = original.time;
             let mut copy = original;
-            copy.time.0 += 30_000_000;
-            copy.tap_time = copy.time;
+            copy.delay(30_000_000);
             copy.evidence.dst_mac = [9; 6];
             packets.extend([original, copy]);
         }
@@ -637,8 +647,7 @@ mod tests {
         let mut shift = 0;
         for (at, packet) in packets.iter_mut().enumerate() {
             shift += if at % 80 == 79 { 500_000_000 } else { 0 };
-            packet.time.0 += shift;
-            packet.tap_time = packet.time;
+            packet.delay(shift);
         }
         packets.drain(1_500..1_800);
         let parts = run(&packets);
@@ -651,10 +660,7 @@ mod tests {
     #[test]
     fn a_pause_is_an_interruption_and_not_jitter() {
         let mut packets: Vec<_> = (0..100).map(packet).collect();
-        for packet in &mut packets[50..] {
-            packet.time.0 += 1_790_000_000;
-            packet.tap_time = packet.time;
-        }
+        packets[50..].iter_mut().for_each(|packet| packet.delay(1_790_000_000));
         let parts = run(&packets);
         assert_eq!(parts.interruptions.len(), 1);
         assert!((parts.interruptions[0].silence_s - 1.81).abs() < 1e-9);
@@ -670,8 +676,7 @@ mod tests {
                 .filter(|(seq, (_, dropped))| *seq == 0 || !dropped)
                 .map(|(seq, (late_ns, _))| {
                     let mut packet = packet(seq as u64 + 65_400);
-                    packet.time.0 += late_ns;
-                    packet.tap_time = packet.time;
+                    packet.delay(*late_ns);
                     packet
                 })
                 .collect();
@@ -692,8 +697,7 @@ mod tests {
             for (tap, delays) in delays.iter().enumerate() {
                 for (original, delay) in packets.iter().zip(delays) {
                     let mut frame = *original;
-                    frame.time.0 += delay;
-                    frame.tap_time = frame.time;
+                    frame.delay(*delay);
                     frame.evidence.dst_mac[5] = 100 + u8::try_from(tap).unwrap();
                     frames.push(frame);
                 }
