@@ -49,8 +49,8 @@ pub struct Totals {
 /// Numbers so far behind that RFC 3550 A.1 does not believe them (MAX_MISORDER), and not so far that they are ahead.
 const LAGGING: std::ops::Range<u64> = 100..8_192;
 
-/// See the module. About 5.5 KiB, most of it the window and the two histograms; a live one has two more; where several taps see it, 5 KiB and
-/// 2 KiB for each copy a packet more.
+/// See the module. About 5.5 KiB, most of it the window and the two histograms; a live one has two more. Where several
+/// taps see it, 5 KiB and 2 KiB for each copy a packet more.
 #[derive(Clone, Debug)]
 pub struct Stream {
     key: StreamKey,
