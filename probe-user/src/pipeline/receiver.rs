@@ -18,7 +18,7 @@ use crate::dedup::{Classes, FrameClass};
 use crate::packet::{Endpoint, MediaId, Nanos, RtpPacket};
 use crate::rtp::codec::{Announcement, Payload};
 use crate::sip::signalling::Told;
-use crate::sip::{EndpointChange, MediaInfo, Signalling, SignallingReport, Transport};
+use crate::sip::{EndpointChange, MediaInfo, Signalling, SignallingReport, Transcript, Transport};
 use probe_ebpf::Verdict;
 
 /// Who follows the announced endpoints: the kernel's map, or nobody.
@@ -95,6 +95,8 @@ pub struct Remains {
     pub last: Nanos,
     /// What each frame is, if that was asked for.
     pub classes: Option<Classes>,
+    /// What was said in calls, if that was asked for.
+    pub transcript: Option<Transcript>,
 }
 
 impl<S: EndpointSink> Receiver<S> {
@@ -123,6 +125,13 @@ impl<S: EndpointSink> Receiver<S> {
     #[must_use]
     pub fn classifying(mut self) -> Self {
         self.analysis.classes = Some(Classes::default());
+        self
+    }
+
+    /// Keeps what is said in the calls of `transcript`, for [`Remains::transcript`].
+    #[must_use]
+    pub fn transcribing(mut self, transcript: Transcript) -> Self {
+        self.analysis.signalling = self.analysis.signalling.transcribing(transcript);
         self
     }
 
@@ -205,7 +214,8 @@ impl<S: EndpointSink> Receiver<S> {
     pub fn finish(mut self) -> Remains {
         self.decoder.finish();
         self.settle_fragments();
-        let Analysis { signalling, shards, mut account, sink, events_dropped, classes, .. } = self.analysis;
+        let Analysis { mut signalling, shards, mut account, sink, events_dropped, classes, .. } =
+            self.analysis;
         let (lost, failed_shards) = shards.finish();
         account.merge(&lost);
         Remains {
@@ -217,6 +227,7 @@ impl<S: EndpointSink> Receiver<S> {
             first: self.first,
             last: self.last,
             classes,
+            transcript: signalling.take_transcript(),
         }
     }
 }

@@ -86,9 +86,9 @@ fn calls(out: &mut String, report: &Report) {
             out,
             "  {:<8} {:<20} → {:<20} {:<10} setup {:>8}  {:>3} messages{}",
             short(&call.call_id),
-            clip(&words::printable(&call.from), 20),
-            clip(&words::printable(&call.to), 20),
-            clip(call.state.word(), 10),
+            words::clipped(&words::printable(&call.from), 20),
+            words::clipped(&words::printable(&call.to), 20),
+            words::clipped(call.state.word(), 10),
             setup,
             call.messages,
             if call.message_copies > 0 {
@@ -174,7 +174,7 @@ fn figures(stream: &StreamReport) -> String {
     };
     format!(
         "{:<8} {:>7} {:>7.1} {:>9.1} {:>6.2} {:>7} {:>7} {:>4}  {:<8}",
-        clip(&words::printable(stream.codec.as_deref().unwrap_or("?")), 8),
+        words::clipped(&words::printable(stream.codec.as_deref().unwrap_or("?")), 8),
         stream.unique.packets,
         stream.unique.lost_percent,
         stream.raw.lost_percent,
@@ -188,7 +188,7 @@ fn figures(stream: &StreamReport) -> String {
 
 /// A Call-ID in eight columns, also if it is made of what has to be escaped.
 fn short(call_id: &str) -> String {
-    clip(&words::printable(words::short_call_id(call_id)), 8)
+    words::clipped(&words::printable(words::short_call_id(call_id)), 8)
 }
 
 /// What a dash in the table means, and what the copies are.
@@ -254,13 +254,6 @@ fn hang(out: &mut String, lead: &str, text: &str, indent: usize) {
         }
     }
     out.push('\n');
-}
-
-fn clip(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
-        return text.to_owned();
-    }
-    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
 }
 
 #[cfg(test)]

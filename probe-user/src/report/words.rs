@@ -113,6 +113,24 @@ pub fn printable(text: &str) -> String {
     out
 }
 
+/// The beginning of a text in so many columns, with an ellipsis where it goes on.
+pub fn clipped(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// Does the locale say that the terminal shows UTF-8? POSIX: the first of these that is set and not empty decides.
+pub fn is_utf8_locale() -> bool {
+    let named =
+        ["LC_ALL", "LC_CTYPE", "LANG"].iter().filter_map(std::env::var_os).find(|value| !value.is_empty());
+    named.is_some_and(|value| {
+        let value = value.to_string_lossy().to_ascii_lowercase();
+        value.contains("utf-8") || value.contains("utf8")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
