@@ -14,7 +14,7 @@ pub fn render(report: &Report) -> String {
     }
     let _ = writeln!(
         out,
-        "{:>8}  {:<8}  {:<19}   {:<19}  {:<14} {:>8} {:>7}  {:<6} {:>4} {:>6}  media",
+        "{:>8}  {:<8}  {:<16}   {:<16}  {:<13} {:>8} {:>7}  {:<6} {:>4} {:>6}  media",
         "frame", "call", "from", "to", "state", "setup ms", "talk s", "by", "msgs", "copies"
     );
     for call in &report.calls {
@@ -31,12 +31,12 @@ fn line(report: &Report, CallWithStreams { call, .. }: &CallWithStreams) -> Stri
         value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
     };
     format!(
-        "{:>8}  {:<8}  {:<19} → {:<19}  {:<14} {:>8} {:>7}  {:<6} {:>4} {:>6}  {}",
+        "{:>8}  {:<8}  {:<16} → {:<16}  {:<13} {:>8} {:>7}  {:<6} {:>4} {:>6}  {}",
         call.first_frame,
         words::clipped(&words::printable(words::short_call_id(&call.call_id)), 8),
-        words::clipped(&words::printable(user(&call.from)), 19),
-        words::clipped(&words::printable(user(&call.to)), 19),
-        words::clipped(&state, 14),
+        words::clipped(&words::printable(user(&call.from)), 16),
+        words::clipped(&words::printable(user(&call.to)), 16),
+        words::clipped(&state, 13),
         number(call.setup_ms, 0),
         number(call.talked_ms.map(|ms| ms / 1e3), 1),
         call.ended_by.unwrap_or("-"),
