@@ -20,7 +20,7 @@ use crate::rtcp;
 use crate::rtp::codec::{Announcement, Payload};
 use crate::rtp::demux::Demux;
 use crate::sip::signalling::Told;
-use crate::sip::{EndpointChange, MediaInfo, Signalling, SignallingReport, Transport};
+use crate::sip::{EndpointChange, MediaInfo, Signalling, SignallingReport, Transcript, Transport};
 use probe_ebpf::Verdict;
 
 /// Who follows the announced endpoints and the learned carriers: the kernel's map, or nobody.
@@ -129,6 +129,8 @@ pub struct Remains {
     pub last: Nanos,
     /// What each frame is, if that was asked for.
     pub classes: Option<Classes>,
+    /// What was said in calls, if that was asked for.
+    pub transcript: Option<Transcript>,
 }
 
 impl<S: EndpointSink> Receiver<S> {
@@ -158,6 +160,13 @@ impl<S: EndpointSink> Receiver<S> {
     #[must_use]
     pub fn classifying(mut self) -> Self {
         self.analysis.classes = Some(Classes::default());
+        self
+    }
+
+    /// Keeps what is said in the calls of `transcript`, for [`Remains::transcript`].
+    #[must_use]
+    pub fn transcribing(mut self, transcript: Transcript) -> Self {
+        self.analysis.signalling = self.analysis.signalling.transcribing(transcript);
         self
     }
 
@@ -274,7 +283,7 @@ impl<S: EndpointSink> Receiver<S> {
     pub fn finish(mut self) -> Remains {
         self.decoder.finish();
         self.settle_fragments();
-        let Analysis { signalling, beside, shards, mut account, sink, events_dropped, classes, .. } =
+        let Analysis { mut signalling, beside, shards, mut account, sink, events_dropped, classes, .. } =
             self.analysis;
         let (lost, failed_shards) = shards.finish();
         account.merge(&lost);
@@ -293,6 +302,7 @@ impl<S: EndpointSink> Receiver<S> {
             first: self.first,
             last: self.last,
             classes,
+            transcript: signalling.take_transcript(),
         }
     }
 }
