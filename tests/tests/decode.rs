@@ -60,7 +60,10 @@ fn a_stale_fragment_does_not_join_a_later_datagram_of_the_same_identification() 
     let mut decoder = decoder();
     decoder.frame(&frame(1, 0, LinkType::Ethernet, &old[0]), &Nobody);
     let time = 31 * SECOND_NS;
-    assert_eq!(decoder.frame(&frame(2, time, LinkType::Ethernet, &new[1]), &Nobody), Decoded::Held(Verdict::Fragment));
+    assert_eq!(
+        decoder.frame(&frame(2, time, LinkType::Ethernet, &new[1]), &Nobody),
+        Decoded::Held(Verdict::Fragment)
+    );
     assert_eq!(decoder.take_lost_fragments(), 1);
     match decoder.frame(&frame(3, time, LinkType::Ethernet, &new[0]), &Nobody) {
         Decoded::Sip(whole) => assert_eq!(whole.payload, "b".repeat(2000).as_bytes()),

@@ -2,9 +2,14 @@
 //! believed; and nothing that anybody sends makes the decoder guess, grow or fall over.
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a failure is a failed test")]
 
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
 use probe_ebpf::{Config, EndpointKey, Endpoints, MediaRule, Verdict};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use voxlab::captures::{Scratch, Writer, shared_captures};
 use voxlab::frames::{Datagram, rtcp, rtp, sip, udp};
 use voxlab::tunnels::{
     RpcapSession, Tunnel, erspan2, erspan3, geneve, geneve_ip, gre, gre_bridged, gtp, ip_in_ip, l2tp,
@@ -13,6 +18,8 @@ use voxlab::tunnels::{
 use voxprobe::capture::file::{Frame, LinkType};
 use voxprobe::decode::{Decoded, Decoder, Tunnels};
 use voxprobe::packet::{Evidence, Flow, Nanos, Vlans};
+use voxprobe::pipeline::offline::{Options, RtpRule, analyze};
+use voxprobe::report::contract::Report;
 
 struct Nobody;
 
@@ -65,7 +72,9 @@ impl From<Decoded<'_>> for Got {
 impl Got {
     fn evidence(&self) -> Option<&Evidence> {
         match self {
-            Self::Sip { evidence, .. } | Self::Rtcp { evidence, .. } | Self::Rtp { evidence, .. } => Some(evidence),
+            Self::Sip { evidence, .. } | Self::Rtcp { evidence, .. } | Self::Rtp { evidence, .. } => {
+                Some(evidence)
+            }
             Self::Carrier | Self::Held(_) | Self::Nothing(_) => None,
         }
     }
@@ -77,7 +86,9 @@ impl Got {
     /// The same, but for how it came.
     fn content(&self) -> (Option<Flow>, Vec<u8>, u16) {
         match self {
-            Self::Sip { flow, payload, .. } | Self::Rtcp { flow, payload, .. } => (Some(*flow), payload.clone(), 0),
+            Self::Sip { flow, payload, .. } | Self::Rtcp { flow, payload, .. } => {
+                (Some(*flow), payload.clone(), 0)
+            }
             Self::Rtp { flow, seq, .. } => (Some(*flow), Vec::new(), *seq),
             Self::Carrier | Self::Held(_) | Self::Nothing(_) => (None, Vec::new(), 0),
         }
@@ -225,7 +236,11 @@ fn without_tunnels_nothing_is_opened() {
         let inner = sip(OPTIONS).v6();
         let mut bench = Bench::with(Config::DEFAULT.without_tunnels());
         let got = bench.one(&kind.carry(&inner, START_NS, 1, tunnel()).ethernet());
-        assert!(matches!(got, Got::Nothing(Verdict::OtherUdp | Verdict::OtherIp)), "{}: {got:?}", kind.name());
+        assert!(
+            matches!(got, Got::Nothing(Verdict::OtherUdp | Verdict::OtherIp)),
+            "{}: {got:?}",
+            kind.name()
+        );
     }
 }
 
@@ -257,7 +272,10 @@ fn sessions_between_the_same_ends_are_carriers_of_their_own() {
         .collect();
     assert_eq!(ports, [3, 3]);
     let carriers = bench.finish().carriers;
-    assert_eq!(carriers.iter().map(|carrier| (carrier.session, carrier.frames)).collect::<Vec<_>>(), [(5, 2), (6, 1), (42, 2)]);
+    assert_eq!(
+        carriers.iter().map(|carrier| (carrier.session, carrier.frames)).collect::<Vec<_>>(),
+        [(5, 2), (6, 1), (42, 2)]
+    );
 }
 
 #[test]
@@ -265,7 +283,11 @@ fn fragments_of_a_tunnel_and_in_a_tunnel_are_made_whole() {
     let long = "OPTIONS sip:a SIP/2.0\r\n".repeat(120);
     for inner in [sip(&long), sip(&long).v6()] {
         // Outside.
-        for outer in [gre(&inner.ip()).over(tunnel()), ip_in_ip(&inner.ip(), tunnel().v6()), vxlan(&inner.ethernet()).over(tunnel())] {
+        for outer in [
+            gre(&inner.ip()).over(tunnel()),
+            ip_in_ip(&inner.ip(), tunnel().v6()),
+            vxlan(&inner.ethernet()).over(tunnel()),
+        ] {
             let mut bench = Bench::new();
             let fragments = outer.fragments(1400);
             let (last, first) = fragments.split_last().unwrap();
@@ -274,7 +296,10 @@ fn fragments_of_a_tunnel_and_in_a_tunnel_are_made_whole() {
             }
             assert_eq!(bench.one(last).content().1, long.as_bytes());
             let decoder = &mut bench.decoder;
-            assert_eq!((decoder.take_completed_fragments(), decoder.take_lost_fragments()), (first.len() as u64, 0));
+            assert_eq!(
+                (decoder.take_completed_fragments(), decoder.take_lost_fragments()),
+                (first.len() as u64, 0)
+            );
         }
         // Inside, and both at once.
         let mut bench = Bench::new();
@@ -339,8 +364,12 @@ fn truncation_anywhere_gives_the_beginning_of_the_truth_or_nothing() {
                 let mut decoder = Decoder::new(Config { media_rule: 2, ..Config::DEFAULT }, true);
                 let got = Got::from(decoder.frame(&cut, &Nobody));
                 if got.evidence().is_some() {
-                    let ((flow, payload, seq), (true_flow, truth, true_seq)) = (got.content(), whole.content());
-                    assert!(flow == true_flow && truth.starts_with(&payload) && seq == true_seq, "{length}: {got:?}");
+                    let ((flow, payload, seq), (true_flow, truth, true_seq)) =
+                        (got.content(), whole.content());
+                    assert!(
+                        flow == true_flow && truth.starts_with(&payload) && seq == true_seq,
+                        "{length}: {got:?}"
+                    );
                 }
             }
         }
@@ -353,7 +382,8 @@ fn session(count: u16, mss: usize, data: bool) -> (RpcapSession, Vec<Datagram>, 
     let server = "192.0.2.1:2002".parse().unwrap();
     let mut session = RpcapSession::new(client, server).mss(mss);
     if data {
-        session = session.data_connection("192.0.2.9:50124".parse().unwrap(), "192.0.2.1:40000".parse().unwrap());
+        session =
+            session.data_connection("192.0.2.9:50124".parse().unwrap(), "192.0.2.1:40000".parse().unwrap());
     }
     let mut session = session.starting_at(5, u32::MAX - 2_000);
     let opening = session.open();
@@ -392,7 +422,10 @@ fn an_rpcap_session_gives_its_frames_and_its_statistics() {
         bench.unpacked(&session.close());
         let tunnels = bench.finish();
         let [remote] = tunnels.remote_captures.as_slice() else { panic!("{:?}", tunnels.remote_captures) };
-        assert_eq!((remote.server.to_string().as_str(), remote.packets, remote.unseen), ("192.0.2.1:2002", 20, 0));
+        assert_eq!(
+            (remote.server.to_string().as_str(), remote.packets, remote.unseen),
+            ("192.0.2.1:2002", 20, 0)
+        );
         assert_eq!((remote.interface.as_deref(), remote.link_type), (Some("rpcap://eth0"), Some(1)));
         assert_eq!(remote.data_port, data.then_some(40_000));
         let statistics = remote.statistics.unwrap();
@@ -427,7 +460,10 @@ fn a_session_that_lacks_segments_or_begins_in_the_middle_is_read_where_it_can_be
     holed.remove(5);
     let got = numbers(&bench.unpacked(&holed));
     let missing: Vec<_> = (0..40).filter(|number| !got.contains(number)).collect();
-    assert!((3..=5).contains(&missing.len()) && missing.windows(2).all(|pair| pair[1] == pair[0] + 1), "{missing:?}");
+    assert!(
+        (3..=5).contains(&missing.len()) && missing.windows(2).all(|pair| pair[1] == pair[0] + 1),
+        "{missing:?}"
+    );
     assert_eq!(bench.finish().remote_captures[0].unseen, missing.len() as u64);
     // A segment that comes late fills the hole.
     let mut late = segments.clone();
@@ -464,7 +500,10 @@ fn a_generator_that_does_not_count_its_octets_is_read_and_its_copies_are_not() {
 fn a_remote_capture_of_a_remote_capture_is_read_to_the_bound() {
     let mut frames = vec![sip(OPTIONS).ethernet()];
     for depth in 1..=5 {
-        let mut session = RpcapSession::new(format!("192.0.2.9:{}", 50_000 + depth).parse().unwrap(), "192.0.2.1:2002".parse().unwrap());
+        let mut session = RpcapSession::new(
+            format!("192.0.2.9:{}", 50_000 + depth).parse().unwrap(),
+            "192.0.2.1:2002".parse().unwrap(),
+        );
         session.open();
         frames.iter().for_each(|frame| session.capture(frame, START_NS));
         frames = session.flush().iter().map(Datagram::ethernet).collect();
@@ -472,5 +511,219 @@ fn a_remote_capture_of_a_remote_capture_is_read_to_the_bound() {
         let got: Vec<_> = frames.iter().flat_map(|frame| bench.take(frame)).collect();
         let found = got.iter().filter(|got| matches!(got, Got::Sip { .. })).count();
         assert_eq!(found, usize::from(depth <= 3), "{depth}: {got:?}");
+    }
+}
+
+/// Captures with tunnels in them, but for what is no IP inside and PPTP.
+const CAPTURES: [&str; 16] = [
+    "arkime+arkime/arkime_synthetic.pcap",
+    "arkime+arkime/gre-erspan-vxlan.pcap",
+    "arkime+arkime/gtp-iphone.pcap",
+    "arkime+arkime/mpls-basic.pcap",
+    "arkime+arkime/twovlan.pcap",
+    "OISF+suricata-verify/decode-erspan-typeI-02.pcap",
+    "OISF+suricata-verify/decode-erspan-typeII-01.pcap",
+    "OISF+suricata-verify/geneve-decoder.pcap",
+    "OISF+suricata-verify/gre-sample.pcap",
+    "OISF+suricata-verify/vxlan-decoder-03_vxlan.pcap",
+    "zeek+zeek/erspan.pcap",
+    "zeek+zeek/erspanI.pcap",
+    "zeek+zeek/erspanII.pcap",
+    "zeek+zeek/erspanIII.pcap",
+    "zeek+zeek/vxlan-triple-v2.pcap",
+    "the-tcpdump-group+tcpdump/erspan-type-i-4.pcap",
+];
+
+#[test]
+fn real_captures_are_opened_as_tshark_opens_them() {
+    let Some(shared) = shared_captures() else { return };
+    for name in CAPTURES {
+        let path = shared.join(name);
+        let Some(expected) = paths_by_tshark(&path) else { return };
+        let report = run(&path);
+        let mut opened = BTreeMap::new();
+        for one in &report.capture.tunnels.opened {
+            // tshark's path does not tell the kinds apart.
+            let path = one.path.replace(['1', '2', '3'], "");
+            *opened.entry(path).or_insert(0) += one.frames;
+        }
+        assert_eq!(opened, expected, "{name}");
+    }
+}
+
+/// Frames by path, where what is innermost is IP.
+fn paths_by_tshark(path: &Path) -> Option<BTreeMap<String, u64>> {
+    let mut tshark = Command::new("tshark");
+    tshark.args(["-n", "-r"]).arg(path).args(["-T", "fields", "-e", "frame.protocols"]);
+    let Ok(output) = tshark.output() else {
+        voxlab::privileges::skipped(
+            "real_captures_are_opened_as_tshark_opens_them",
+            "tshark cannot be started",
+        );
+        return None;
+    };
+    let mut paths = BTreeMap::new();
+    for line in String::from_utf8(output.stdout).unwrap().lines() {
+        let (mut path, mut is_ip, mut tags, mut last) = (Vec::new(), false, 0, "");
+        for layer in line.split(':') {
+            match layer {
+                // What an error quotes is not carried; behind IPv4's authentication header nothing is read.
+                "icmp" | "icmpv6" | "ah" => {
+                    is_ip &= layer != "ah";
+                    break;
+                }
+                // VXLAN-GPE, which has no name in the path, and a port of its own.
+                "ip" | "ipv6" if last == "udp" => break,
+                "ip" | "ipv6" if is_ip => path.push("ipip"),
+                "ip" | "ipv6" => (is_ip, tags) = (true, 0),
+                "vlan" | "ieee8021ad" => tags += 1,
+                "gre" | "erspan" | "vxlan" | "geneve" | "gtp" | "mpls" | "pppoes" | "l2tp" => {
+                    path.extend(std::iter::repeat_n("vlan", std::mem::take(&mut tags)));
+                    path.push(if layer == "pppoes" { "pppoe" } else { layer });
+                    is_ip = false;
+                }
+                _ => {}
+            }
+            last = layer;
+        }
+        if is_ip && !path.is_empty() {
+            *paths.entry(path.join("/")).or_insert(0) += 1;
+        }
+    }
+    Some(paths)
+}
+
+fn run(path: &Path) -> Report {
+    let options = Options { rtp: RtpRule::Any, ..Options::default() };
+    let report = analyze(&[path.to_owned()], &options, |_, _| ()).unwrap();
+    let capture = &report.capture;
+    assert_eq!(
+        capture.matched,
+        capture.analysed + capture.losses.values().sum::<u64>(),
+        "{}",
+        path.display()
+    );
+    report
+}
+
+#[test]
+fn the_account_of_frames_and_of_what_they_carry_is_exact() {
+    let (mut session, opening, segments) = session(50, 700, true);
+    let mut frames: Vec<_> = opening.iter().chain(&segments).map(Datagram::ethernet).collect();
+    frames.extend(session.statistics(60, 0, 10).iter().map(Datagram::ethernet));
+    let carried = frames.iter().filter(|frame| frame.len() > 14 + 20 + 20).count();
+    // Media as it was on the wire, in every tunnel; DNS in one; and what only looks like a tunnel.
+    for inner in inners() {
+        frames.push(inner.ethernet());
+        frames.extend(
+            Tunnel::ALL
+                .into_iter()
+                .filter(|kind| kind.carries(&inner))
+                .map(|kind| kind.carry(&inner, START_NS, 1, tunnel()).ethernet()),
+        );
+    }
+    frames.push(vxlan(&udp().ports(5_353, 53).payload(b"dns").ethernet()).over(tunnel()).ethernet());
+    frames.push(udp().ports(9, 4789).payload(b"no tunnel").ethernet());
+    let timed: Vec<_> =
+        (0..).zip(&frames).map(|(at, frame)| (START_NS + at * 1_000, frame.clone())).collect();
+    let scratch = Scratch::new("tunnels-account").unwrap();
+    let report = run(&scratch.file("all.pcap", &Writer::PCAP_NG.file(&timed)).unwrap());
+    let capture = &report.capture;
+    assert_eq!(capture.unpacked, 50);
+    let matched: u64 = ["sip_udp", "rtp", "rtcp", "tunnel", "fragment", "sip_tcp"]
+        .iter()
+        .map(|name| capture.verdicts[name])
+        .sum();
+    assert_eq!(capture.matched, matched + capture.unpacked);
+    assert_eq!(capture.packets, capture.verdicts.values().sum::<u64>());
+    assert_eq!((capture.verdicts["sip_udp"], capture.verdicts["rtp"], capture.verdicts["rtcp"]), (2, 2, 2));
+    let carriers: Vec<_> = capture
+        .tunnels
+        .carriers
+        .iter()
+        .filter(|carrier| carrier.path.to_string() == "rpcap" && carrier.peer_port != 0)
+        .collect();
+    assert_eq!(carriers.iter().map(|carrier| carrier.frames).sum::<u64>(), carried as u64);
+    assert_eq!(
+        capture
+            .remote_captures
+            .first()
+            .map(|remote| (remote.packets, remote.statistics.map(|s| s.dropped()))),
+        Some((50, Some(10)))
+    );
+}
+
+/// Any bytes, but where the decoder would look.
+fn suspicious() -> impl Strategy<Value = Vec<u8>> {
+    let ports = prop::sample::select(vec![4789_u16, 6081, 2152, 37_008, 1701, 3544, 9060, 2002]);
+    let begins = prop::sample::select(vec![
+        vec![8, 0, 0, 0, 0, 0, 42, 0],
+        vec![0x34, 255, 0, 30, 1, 2, 3, 4],
+        vec![0, 0, 0x65, 0x58],
+        b"HEP3".to_vec(),
+        vec![0, 7, 0, 0, 0, 0, 0, 40],
+        vec![],
+    ]);
+    let protocols = prop::sample::select(vec![4_u8, 41, 47, 17, 6]);
+    (ports, begins, protocols, vec(any::<u8>(), 0..120)).prop_map(|(port, begins, protocol, rest)| {
+        udp().ports(40_000, port).protocol(protocol).payload(&[begins, rest].concat()).ethernet()
+    })
+}
+
+proptest! {
+    #[test]
+    fn anything_on_a_tunnels_port_decodes_to_something(frames in vec(suspicious(), 1..8)) {
+        let mut bench = Bench::new();
+        for frame in frames {
+            bench.take(&frame);
+        }
+    }
+
+    #[test]
+    fn damaged_tunnels_decode_to_something(
+        kinds in vec(0..Tunnel::ALL.len(), 1..4),
+        damage in vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        length in any::<prop::sample::Index>(),
+    ) {
+        let mut inner = sip(OPTIONS).v6();
+        for kind in kinds {
+            let kind = Tunnel::ALL[kind];
+            if kind.carries(&inner) {
+                inner = kind.carry(&inner, START_NS, 1, tunnel());
+            }
+        }
+        let mut bytes = inner.ethernet();
+        for (at, value) in damage {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        let length = length.index(bytes.len() + 1);
+        Bench::new().take(&bytes[..length]);
+    }
+
+    #[test]
+    fn a_mangled_session_gives_no_frame_twice_and_none_that_was_not_sent(
+        order in vec((any::<prop::sample::Index>(), 0..3_usize), 1..80),
+    ) {
+        let (_, _, segments) = session(60, 400, false);
+        let mut picked: Vec<_> = segments.clone();
+        for (at, act) in order {
+            let index = at.index(picked.len());
+            match act {
+                0 => { picked.remove(index); }
+                1 => { let copy = picked[index].clone(); picked.insert(index / 2, copy); }
+                _ => {
+                    let other = (index + 3) % picked.len();
+                    picked.swap(index, other);
+                }
+            }
+            prop_assume!(picked.len() > 4);
+        }
+        let mut got = numbers(&Bench::new().unpacked(&picked));
+        let count = got.len();
+        got.sort_unstable();
+        got.dedup();
+        prop_assert_eq!(got.len(), count);
+        prop_assert!(got.iter().all(|number| *number < 60));
     }
 }

@@ -176,12 +176,16 @@ mod tests {
     #[test]
     fn sessions_of_one_encapsulation_are_carriers_of_their_own_and_are_news_once() {
         let mut carriers = Carriers::default();
-        let found = [(1, 5), (1, 6), (3, 5), (1, 5)].map(|(last, session)| find(&mut carriers, last, session));
+        let found =
+            [(1, 5), (1, 6), (3, 5), (1, 5)].map(|(last, session)| find(&mut carriers, last, session));
         assert_eq!(found, [Carrier(1), Carrier(2), Carrier(3), Carrier(1)]);
         let news: Vec<_> = carriers.take_new().iter().map(|report| report.carrier.0).collect();
         assert_eq!((news, carriers.take_new().len()), (vec![1, 2, 3], 0));
         let (reports, shared) = carriers.into_reports();
-        assert_eq!((reports.iter().map(|report| report.frames).collect::<Vec<_>>(), shared), (vec![2, 1, 1], 0));
+        assert_eq!(
+            (reports.iter().map(|report| report.frames).collect::<Vec<_>>(), shared),
+            (vec![2, 1, 1], 0)
+        );
     }
 
     #[test]

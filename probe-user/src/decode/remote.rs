@@ -80,12 +80,15 @@ pub(super) struct Remotes {
 impl Remotes {
     /// Takes a message that is no packet.
     pub(super) fn control(&mut self, flow: &Flow, head: Head, payload: &[u8], number: u64) {
-        let word = |at: usize| payload.get(at..).and_then(<[u8]>::first_chunk).copied().map(u32::from_be_bytes);
-        let (server, client) = if head.kind & kind::REPLY != 0 { (flow.src, flow.dst) } else { (flow.dst, flow.src) };
+        let word =
+            |at: usize| payload.get(at..).and_then(<[u8]>::first_chunk).copied().map(u32::from_be_bytes);
+        let (server, client) =
+            if head.kind & kind::REPLY != 0 { (flow.src, flow.dst) } else { (flow.dst, flow.src) };
         if !matches!(head.kind, kind::OPEN | kind::OPEN_REPLY | kind::START_REPLY | kind::STATISTICS_REPLY) {
             return;
         }
-        let Some(session) = self.session(|session| session.server == server && session.client == client, server, client)
+        let Some(session) =
+            self.session(|session| session.server == server && session.client == client, server, client)
         else {
             return;
         };
@@ -106,8 +109,13 @@ impl Remotes {
                     (word(0), word(4), word(8), word(12))
                 {
                     let frame = number;
-                    session.statistics =
-                        Some(RemoteStatistics { received, interface_dropped, kernel_dropped, captured, frame });
+                    session.statistics = Some(RemoteStatistics {
+                        received,
+                        interface_dropped,
+                        kernel_dropped,
+                        captured,
+                        frame,
+                    });
                 }
             }
         }
@@ -120,7 +128,8 @@ impl Remotes {
             let (first, last) = session.numbers.unwrap_or((packet.number, packet.number));
             let numbers = (first.min(packet.number), last.max(packet.number));
             session.numbers = Some(numbers);
-            session.unseen = (u64::from(numbers.1) - u64::from(numbers.0) + 1).saturating_sub(session.packets);
+            session.unseen =
+                (u64::from(numbers.1) - u64::from(numbers.0) + 1).saturating_sub(session.packets);
         }
     }
 

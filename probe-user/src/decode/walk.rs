@@ -131,7 +131,8 @@ impl Walker {
                 !begins_like_carrier(bytes, layers.transport + usize::from(UDP_HEADER))
             }
             Verdict::OtherTcp if is_looked_for => {
-                let offset = bytes.get(layers.transport + 12).map_or(0, |offset| usize::from(offset >> 4) * 4);
+                let offset =
+                    bytes.get(layers.transport + 12).map_or(0, |offset| usize::from(offset >> 4) * 4);
                 self.streams.is_empty()
                     && self.remotes.is_empty()
                     && !begins_like_carrier(bytes, layers.transport + offset)
@@ -189,7 +190,9 @@ impl Walker {
                     };
                     let leaving =
                         Leaving { begins: shim.begins, at: shim.at, tags: shim.tags, macs: Some(macs) };
-                    if let Err(reason) = opened.and_then(|step| here.enter(leaving, &step, &mut self.carriers)) {
+                    if let Err(reason) =
+                        opened.and_then(|step| here.enter(leaving, &step, &mut self.carriers))
+                    {
                         self.census.refuse(shim.begins.layer(), reason);
                         return self.nothing(otherwise, &here);
                     }
@@ -211,7 +214,9 @@ impl Walker {
                 return self.done(plain(verdict));
             }
             otherwise = match verdict {
-                Verdict::Tunnel => plain(judge(&self.otherwise, self.as_wireshark, bytes, &layers, endpoints)),
+                Verdict::Tunnel => {
+                    plain(judge(&self.otherwise, self.as_wireshark, bytes, &layers, endpoints))
+                }
                 verdict => plain(verdict),
             };
             let inside = match layers.protocol {
@@ -375,7 +380,8 @@ impl Walker {
             return Inside::Nothing;
         };
         let is_configured = self.config.is_tunnel(layers.src_port, layers.dst_port);
-        let named = [layers.dst_port, layers.src_port].into_iter().find_map(|port| Some((port, of_port(port)?)));
+        let named =
+            [layers.dst_port, layers.src_port].into_iter().find_map(|port| Some((port, of_port(port)?)));
         let (port, named) = match named.filter(|_| is_configured) {
             Some((port, service)) => (port, Some(service)),
             None => (layers.dst_port, None),
@@ -437,13 +443,17 @@ impl Walker {
     fn segment(&mut self, given: &[u8], here: &Here, layers: &Layers, verdict: Verdict) -> Inside {
         let bytes = select(given, &self.wholes, &here.place);
         let header = bytes.get(layers.transport..).and_then(<[u8]>::first_chunk::<TCP_HEADER>);
-        let Some(&[_, _, _, _, s0, s1, s2, s3, _, _, _, _, offset, ..]) = header else { return Inside::Nothing };
+        let Some(&[_, _, _, _, s0, s1, s2, s3, _, _, _, _, offset, ..]) = header else {
+            return Inside::Nothing;
+        };
         let header_len = u16::from(offset >> 4) * 4;
         if usize::from(header_len) < TCP_HEADER {
             return Inside::Nothing;
         }
         let payload = region(bytes, layers, header_len, layers.transport_len);
-        let Some(payload) = payload.filter(|payload| !payload.bytes.is_empty()) else { return Inside::Nothing };
+        let Some(payload) = payload.filter(|payload| !payload.bytes.is_empty()) else {
+            return Inside::Nothing;
+        };
         let recognised = Framing::recognise(payload.bytes);
         let Some(flow) = datagram::flow(bytes, layers) else { return Inside::Nothing };
         let mut seen = here.seen;
@@ -627,15 +637,8 @@ enum Service {
 }
 
 /// Tunnels over UDP, those with the most to check first.
-const UDP_TUNNELS: [Begins; 7] = [
-    Begins::Rpcap,
-    Begins::Vxlan,
-    Begins::Geneve,
-    Begins::Gtp,
-    Begins::Tzsp,
-    Begins::L2tp,
-    Begins::Teredo,
-];
+const UDP_TUNNELS: [Begins; 7] =
+    [Begins::Rpcap, Begins::Vxlan, Begins::Geneve, Begins::Gtp, Begins::Tzsp, Begins::L2tp, Begins::Teredo];
 
 /// What a port stands for (IANA; 8472 was Linux's VXLAN before there was a number, 9060 is Homer's).
 fn of_port(port: u16) -> Option<Service> {

@@ -218,7 +218,11 @@ impl Collected {
                 self.status.evicted += status.evicted;
                 self.status.events_dropped += status.events_dropped;
             }
-            Event::Interval(_) | Event::IntervalDone(_) | Event::Receiver(_) | Event::Call(_) | Event::Carrier(_) => {}
+            Event::Interval(_)
+            | Event::IntervalDone(_)
+            | Event::Receiver(_)
+            | Event::Call(_)
+            | Event::Carrier(_) => {}
         }
     }
 

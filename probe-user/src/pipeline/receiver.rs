@@ -266,11 +266,11 @@ impl<S: EndpointSink> Analysis<S> {
             }
             // Read by the RTCP analysis, which is to come; that the call has RTCP is counted.
             Decoded::Rtcp(_) => self.account.analysed += 1,
-            // Its own bytes were read; what is in it comes after it.
-            Decoded::Carrier => self.account.analysed += 1,
-            // A tunnel without anything for us in it.
-            Decoded::Nothing(verdict) if verdict.is_matched() => self.account.analysed += 1,
-            Decoded::Held(_) | Decoded::Nothing(_) => {}
+            // A segment whose content comes after it, or a tunnel without anything for us in it: it was read.
+            Decoded::Carrier | Decoded::Nothing(_) => {
+                self.account.analysed += u64::from(decoded.verdict().is_matched());
+            }
+            Decoded::Held(_) => {}
         }
     }
 

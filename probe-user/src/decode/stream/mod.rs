@@ -111,7 +111,8 @@ impl Streams {
         messages.clear();
         self.clock += 1;
         if !self.by_key.contains_key(&key) && self.by_key.len() >= MAX_STREAMS {
-            let longest_unused = self.by_key.iter().min_by_key(|(_, stream)| stream.used).map(|(key, _)| *key);
+            let longest_unused =
+                self.by_key.iter().min_by_key(|(_, stream)| stream.used).map(|(key, _)| *key);
             longest_unused.and_then(|key| self.by_key.remove(&key));
         }
         let stream = self.by_key.entry(key).or_insert_with(|| Stream {
@@ -198,7 +199,15 @@ impl Stream {
     /// A new run at `at`, in its place among the others.
     fn begin(&mut self, at: u32) -> usize {
         let index = self.runs.iter().take_while(|run| distance(run.start, at) > 0).count();
-        let run = Run { start: at, next: at, head: Vec::new(), tail: Vec::new(), in_step: false, recognised: false, looked: 0 };
+        let run = Run {
+            start: at,
+            next: at,
+            head: Vec::new(),
+            tail: Vec::new(),
+            in_step: false,
+            recognised: false,
+            looked: 0,
+        };
         self.runs.insert(index, run);
         index
     }

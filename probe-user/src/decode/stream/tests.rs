@@ -176,7 +176,8 @@ fn floods_of_connections_holes_and_garbage_stay_bounded() {
 
 #[test]
 fn hep_messages_are_cut_by_their_length() {
-    let hep = |number: u8| [&b"HEP3\x00\x14"[..], &[0, 0, 0, 1, 0, 7, 2], &[0, 0, 0, 2, 0, 7, number]].concat();
+    let hep =
+        |number: u8| [&b"HEP3\x00\x14"[..], &[0, 0, 0, 1, 0, 7, 2], &[0, 0, 0, 2, 0, 7, number]].concat();
     let stream: Vec<u8> = (0..20).flat_map(hep).collect();
     let mut streams = Streams::default();
     let mut messages = Messages::default();

@@ -106,9 +106,6 @@ pub(in crate::decode) fn read(region: Region<'_>) -> Result<Message, Reason> {
         (Some(5), [0x80..=0xbf, 192..=223, ..]) => Carries::Rtcp,
         _ => return Err(Reason::Unsupported),
     };
-    let flow = Flow {
-        src: Endpoint { port: src_port, ..src },
-        dst: Endpoint { port: dst_port, ..dst },
-    };
+    let flow = Flow { src: Endpoint { port: src_port, ..src }, dst: Endpoint { port: dst_port, ..dst } };
     Ok(Message { flow, carries, payload, agent, vlan })
 }

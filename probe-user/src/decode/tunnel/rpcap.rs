@@ -48,7 +48,9 @@ pub(in crate::decode) fn head(octets: [u8; HEADER]) -> Option<Head> {
     let payload = usize::try_from(u32::from_be_bytes([l0, l1, l2, l3])).ok()?;
     let is_right = version == 0
         && match kind {
-            kind::PACKET => [v0, v1] == [0; 2] && (PACKET_HEADER..=PACKET_HEADER + MAX_FRAME).contains(&payload),
+            kind::PACKET => {
+                [v0, v1] == [0; 2] && (PACKET_HEADER..=PACKET_HEADER + MAX_FRAME).contains(&payload)
+            }
             // An error's value is its code, and so is the number of interfaces in the answer to type 2.
             1 | 0x82 => payload <= MAX_CONTROL,
             // Requests, and their answers.
@@ -76,8 +78,7 @@ pub(in crate::decode) fn packet(octets: [u8; PACKET_HEADER], length: usize) -> O
     let [seconds, micros, captured, wire, number] =
         [seconds, micros, captured, wire, number].map(u32::from_be_bytes);
     let (captured_len, wire_len) = (usize::try_from(captured).ok()?, usize::try_from(wire).ok()?);
-    let is_right =
-        captured_len + PACKET_HEADER + HEADER == length && captured <= wire && micros < 1_000_000;
+    let is_right = captured_len + PACKET_HEADER + HEADER == length && captured <= wire && micros < 1_000_000;
     let time = Nanos(u64::from(seconds) * 1_000_000_000 + u64::from(micros) * 1_000);
     is_right.then_some(Packet { time, number, wire_len })
 }
@@ -95,5 +96,9 @@ pub(super) fn datagram(region: Region<'_>, link: Option<LinkType>) -> Result<Ste
     let packet = packet(region.octets(HEADER)?, head.length).ok_or(Reason::Length)?;
     let skip = HEADER + PACKET_HEADER;
     let link = link.or_else(|| guess_link(region.after(skip).ok()?)).ok_or(Reason::NotIp)?;
-    Ok(Step { tap_time: Some(packet.time), claimed: packet.wire_len, ..Step::rest(&region, skip, Begins::Link(link)) })
+    Ok(Step {
+        tap_time: Some(packet.time),
+        claimed: packet.wire_len,
+        ..Step::rest(&region, skip, Begins::Link(link))
+    })
 }

@@ -80,7 +80,8 @@ pub(super) fn mpls(region: Region<'_>) -> Result<Step, Reason> {
             return Ok(Step::rest(&region, at, Begins::Link(LinkType::RawIp)));
         }
         // RFC 4385, 3: the control word begins with four zero bits.
-        if version.is_none() && inside.be8(0)? >> 4 == 0 && inside.after(4).and_then(expect_ethernet).is_ok() {
+        if version.is_none() && inside.be8(0)? >> 4 == 0 && inside.after(4).and_then(expect_ethernet).is_ok()
+        {
             return Ok(Step::rest(&region, at + 4, Begins::Link(LinkType::Ethernet)));
         }
         if version.is_none() && expect_ethernet(inside).is_ok() {
