@@ -143,7 +143,9 @@ fn a_remote_capture_of_a_remote_capture_is_read_to_the_bound() {
             "192.0.2.1:2002".parse().unwrap(),
         );
         session.open();
-        frames.iter().for_each(|frame| session.capture(frame, START_NS));
+        for frame in &frames {
+            session.capture(frame, START_NS);
+        }
         frames = session.flush().iter().map(Datagram::ethernet).collect();
         let mut bench = Bench::new();
         let got: Vec<_> = frames.iter().flat_map(|frame| bench.take(frame)).collect();
