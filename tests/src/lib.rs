@@ -27,6 +27,7 @@ pub mod probe;
 pub mod random;
 pub mod segments;
 pub mod sip;
+pub mod story;
 pub mod throughput;
 pub mod topology;
 pub mod traffic;

@@ -34,6 +34,14 @@ fn re_emitted(packet: &Datagram) -> Datagram {
     Datagram { dst_mac: [2, 0, 0, 0, 9, 9], ip_id: 0, ..packet.clone() }
 }
 
+fn re_emitted_elsewhere(packet: &Datagram) -> Datagram {
+    Datagram { dst_mac: [2, 0, 0, 0, 9, 7], ip_id: 1, ..packet.clone() }
+}
+
+fn re_emitted_twice(packet: &Datagram) -> Datagram {
+    Datagram { dst_mac: [2, 0, 0, 0, 9, 6], ip_id: 2, ..packet.clone() }
+}
+
 fn routed(packet: &Datagram) -> Datagram {
     Datagram {
         dst_mac: [2, 0, 0, 0, 9, 9],
@@ -282,7 +290,7 @@ fn every_cause_of_this_version_is_named() {
 
 #[test]
 fn four_taps_leave_the_call_as_it_was() {
-    let story = Story::new(&[re_emitted, re_emitted, re_emitted]);
+    let story = Story::new(&[re_emitted, re_emitted_elsewhere, re_emitted_twice]);
     let report = story.analyse("four", &Options::default());
     story.check(&report, "re-emitted");
     let copies = report["streams"][0]["duplicates"]["copies_per_packet"].as_f64().unwrap();
@@ -365,4 +373,30 @@ fn of_more_streams_than_there_is_room_for_each_is_listed_or_noted() {
         assert_eq!(report.capture.analysed, u64::from(streams) * 2);
     }
     fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn every_frame_of_the_story_has_its_class() {
+    use voxprobe::dedup::{Cause, FrameClass};
+    use voxprobe::pipeline::offline::classify;
+    use voxprobe::sip::Timer;
+
+    let story = Story::new(&[re_emitted]);
+    let path = scratch("classes");
+    fs::write(&path, Writer::PCAP_NG.file(&story.frames)).unwrap();
+    let classes = classify(std::slice::from_ref(&path), &Options::default()).unwrap();
+    fs::remove_file(&path).unwrap();
+    assert_eq!(classes.len(), story.frames.len());
+    let count = |is: fn(&FrameClass) -> bool| classes.iter().filter(|class| is(class)).count() as u64;
+    assert_eq!(
+        count(|class| matches!(class, FrameClass::Copy { cause: Cause::ReEmitted, .. })),
+        story.copies
+    );
+    assert_eq!(
+        count(|class| matches!(class, FrameClass::Retransmission { timer: Timer::A, .. })),
+        story.retransmissions
+    );
+    assert_eq!(count(|class| *class == FrameClass::AuthRetry), 1);
+    let new = story.frames.len() as u64 - story.copies - story.retransmissions - 1;
+    assert_eq!(count(|class| *class == FrameClass::Unique), new);
 }

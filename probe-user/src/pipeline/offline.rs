@@ -1,6 +1,7 @@
 //! Capture files from end to end: frames in, report out.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 
 use crossbeam_channel::bounded;
@@ -13,8 +14,10 @@ use super::shard::{Event, Overflow, ShardStatus, Shards};
 use super::table::{End, Limits};
 use crate::capture::file::{FileError, Frame, Frames, Progress};
 use crate::decode::Decoder;
+use crate::dedup::{Classes, FrameClass};
 use crate::packet::Nanos;
 use crate::report::contract::{self, CaptureReport, Report, StreamReport, TunnelReport};
+use crate::rtp::quality::Settings;
 use crate::rtp::stream::StreamParts;
 use crate::sip::{Signalling, signalling};
 
@@ -48,7 +51,7 @@ impl RtpRule {
 }
 
 /// How to analyse files.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Which UDP is media.
     pub rtp: RtpRule,
@@ -58,11 +61,19 @@ pub struct Options {
     pub shards: usize,
     /// Streams held at once, all shards together.
     pub max_streams: usize,
+    /// How quality is judged.
+    pub quality: Arc<Settings>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { rtp: RtpRule::Auto, config: Config::DEFAULT, shards: 1, max_streams: 1 << 17 }
+        Self {
+            rtp: RtpRule::Auto,
+            config: Config::DEFAULT,
+            shards: 1,
+            max_streams: 1 << 17,
+            quality: Arc::default(),
+        }
     }
 }
 
@@ -101,17 +112,49 @@ struct Read {
 pub fn analyze(
     paths: &[PathBuf],
     options: &Options,
-    mut opened: impl FnMut(&Path, Progress),
+    opened: impl FnMut(&Path, Progress),
 ) -> Result<Report, AnalyzeError> {
+    read(paths, options, opened, false).map(|(report, _)| report)
+}
+
+/// What each frame of the files is, in their order: a copy of which and why, a retransmission by which timer, new.
+/// One thread does it, whatever the options say: the answer has to be there with the frame.
+///
+/// # Errors
+/// As [`analyze`].
+pub fn classify(paths: &[PathBuf], options: &Options) -> Result<Vec<FrameClass>, AnalyzeError> {
+    let (report, classes) = analyze_and_classify(paths, options, |_, _| ())?;
+    Ok(classes.into_list(report.capture.packets))
+}
+
+/// Both at once: the report, and what each frame is.
+///
+/// # Errors
+/// As [`analyze`].
+pub fn analyze_and_classify(
+    paths: &[PathBuf],
+    options: &Options,
+    opened: impl FnMut(&Path, Progress),
+) -> Result<(Report, Classes), AnalyzeError> {
+    read(paths, &Options { shards: 1, ..options.clone() }, opened, true)
+}
+
+fn read(
+    paths: &[PathBuf],
+    options: &Options,
+    mut opened: impl FnMut(&Path, Progress),
+    classifying: bool,
+) -> Result<(Report, Classes), AnalyzeError> {
     let (sender, events) = bounded(EVENTS);
-    let limits = Limits { streams: options.max_streams, idle: None };
+    let limits = Limits { streams: options.max_streams, idle: None, quality: Arc::clone(&options.quality) };
     let shards = Shards::start(options.shards, limits, Overflow::Wait, &sender)?;
     let config = Config { media_rule: options.rtp.media_rule() as u8, ..options.config };
     let decoder = Decoder::new(config, true);
     // tshark never ends a conversation that SDP announced, and the raw ledger has to equal it.
     let signalling =
         Signalling::new(signalling::Limits { grace: Nanos(u64::MAX), ..signalling::Limits::default() });
-    let mut receiver = Receiver::new(decoder, signalling, shards, (), sender);
+    let receiver = Receiver::new(decoder, signalling, shards, (), sender);
+    let mut receiver = if classifying { receiver.classifying() } else { receiver };
     let collector = thread::Builder::new().name("vox-collect".to_owned()).spawn({
         let mut collected = Collected::new(options);
         move || {
@@ -172,7 +215,8 @@ pub fn analyze(
         verdicts: contract::verdicts_by_name(&read.verdicts),
         notes,
     };
-    Ok(Report::new(capture, StreamReport::list(collected.streams, remains.first), remains.signalling))
+    let streams = StreamReport::list(collected.streams, remains.first);
+    Ok((Report::new(capture, streams, remains.signalling), remains.classes.unwrap_or_default()))
 }
 
 /// What the shards hand out, bounded: a flood of SSRCs makes a stream of every packet.

@@ -14,17 +14,23 @@ use super::shard::{Event, ReceiverStatus, Shards};
 use crate::capture::file::Frame;
 use crate::capture::live::{KernelEndpoints, Record};
 use crate::decode::{self, CarrierReport, Census, Datagram, Decoded, Decoder, RemoteCapture, Tunnels};
+use crate::dedup::{Classes, FrameClass};
 use crate::packet::{Endpoint, MediaId, Nanos, RtpPacket};
 use crate::rtp::codec::{Announcement, Payload};
+use crate::sip::signalling::Told;
 use crate::sip::{EndpointChange, MediaInfo, Signalling, SignallingReport, Transport};
 use probe_ebpf::Verdict;
 
-/// Who follows the announced endpoints: the kernel's map, or nobody.
+/// Who follows the announced endpoints and the learned carriers: the kernel's map, or nobody.
 pub trait EndpointSink {
     /// A media line was announced.
     fn insert(&mut self, endpoint: Endpoint);
     /// It is over.
     fn remove(&mut self, endpoint: Endpoint);
+    /// A TCP endpoint was found to carry captured frames: an rpcap data connection's.
+    fn insert_carrier(&mut self, _endpoint: Endpoint) {}
+    /// It is over.
+    fn remove_carrier(&mut self, _endpoint: Endpoint) {}
     /// Announcements that it could not follow.
     fn refused(&self) -> u64 {
         0
@@ -39,6 +45,14 @@ impl EndpointSink for KernelEndpoints {
 
     fn remove(&mut self, endpoint: Endpoint) {
         Self::remove(self, endpoint);
+    }
+
+    fn insert_carrier(&mut self, endpoint: Endpoint) {
+        Self::insert_carrier(self, endpoint);
+    }
+
+    fn remove_carrier(&mut self, endpoint: Endpoint) {
+        Self::remove_carrier(self, endpoint);
     }
 
     fn refused(&self) -> u64 {
@@ -71,6 +85,8 @@ struct Analysis<S> {
     account: Account,
     /// Media ids that the shards know, by slot.
     announced: FxHashMap<u32, MediaId>,
+    /// What each frame is, if anybody asks.
+    classes: Option<Classes>,
 }
 
 /// What is left when the receiver has finished.
@@ -97,6 +113,8 @@ pub struct Remains {
     pub first: Option<Nanos>,
     /// Time of the last.
     pub last: Nanos,
+    /// What each frame is, if that was asked for.
+    pub classes: Option<Classes>,
 }
 
 impl<S: EndpointSink> Receiver<S> {
@@ -116,8 +134,16 @@ impl<S: EndpointSink> Receiver<S> {
             events_dropped: 0,
             account: Account::default(),
             announced: FxHashMap::default(),
+            classes: None,
         };
         Self { decoder, analysis, number: 0, round: 0, first: None, last: Nanos::default() }
+    }
+
+    /// Notes what each frame is, for [`Remains::classes`]. With one shard only: others answer too late.
+    #[must_use]
+    pub fn classifying(mut self) -> Self {
+        self.analysis.classes = Some(Classes::default());
+        self
     }
 
     /// Takes one frame of a file. What the filter does not match is only counted, as its verdict.
@@ -229,7 +255,7 @@ impl<S: EndpointSink> Receiver<S> {
     pub fn finish(mut self) -> Remains {
         self.decoder.finish();
         self.settle_fragments();
-        let Analysis { signalling, shards, mut account, sink, events_dropped, .. } = self.analysis;
+        let Analysis { signalling, shards, mut account, sink, events_dropped, classes, .. } = self.analysis;
         let (lost, failed_shards) = shards.finish();
         account.merge(&lost);
         let Tunnels { census, carriers, carriers_shared, remote_captures } = self.decoder.into_tunnels();
@@ -245,6 +271,7 @@ impl<S: EndpointSink> Receiver<S> {
             endpoints_refused: sink.refused(),
             first: self.first,
             last: self.last,
+            classes,
         }
     }
 }
@@ -258,6 +285,7 @@ impl<S: EndpointSink> Analysis<S> {
                 let transport = datagram.tcp_seq.map_or(Transport::Udp, |seq| Transport::Tcp { seq });
                 let Datagram { time, number, flow, evidence, payload, .. } = datagram;
                 self.signalling.observe(time, number, flow, transport, &evidence, payload);
+                self.note_signalling(number);
                 self.follow_endpoints();
                 let Self { signalling, events, events_dropped, .. } = self;
                 for event in signalling.drain_events() {
@@ -265,7 +293,10 @@ impl<S: EndpointSink> Analysis<S> {
                 }
             }
             // Read by the RTCP analysis, which is to come; that the call has RTCP is counted.
-            Decoded::Rtcp(_) => self.account.analysed += 1,
+            Decoded::Rtcp(datagram) => {
+                self.account.analysed += 1;
+                self.note(datagram.number, FrameClass::Unique);
+            }
             // A segment whose content comes after it, or a tunnel without anything for us in it: it was read.
             Decoded::Carrier | Decoded::Nothing(_) => {
                 self.account.analysed += u64::from(decoded.verdict().is_matched());
@@ -286,7 +317,25 @@ impl<S: EndpointSink> Analysis<S> {
         {
             self.announce(packet.media);
         }
-        self.shards.packet(&packet);
+        let class = self.shards.packet(&packet);
+        self.note(packet.number, class);
+    }
+
+    fn note(&mut self, number: u64, class: FrameClass) {
+        if let Some(classes) = &mut self.classes {
+            classes.note(number, class);
+        }
+    }
+
+    fn note_signalling(&mut self, number: u64) {
+        let Some(classes) = &mut self.classes else { return };
+        classes.note(number, self.signalling.class());
+        for told in self.signalling.told() {
+            match *told {
+                Told::Part(part) => classes.note_part(part, number),
+                Told::Was(earlier, class) => classes.set(earlier, class),
+            }
+        }
     }
 
     #[cold]
@@ -321,6 +370,11 @@ fn announcement(info: &MediaInfo) -> Announcement {
     Announcement {
         call_id: Some(Arc::clone(&info.call_id)),
         payloads: info.formats.iter().filter_map(payload).collect(),
+        parameters: info
+            .formats
+            .iter()
+            .filter_map(|format| Some((format.payload_type, format.fmtp.clone()?)))
+            .collect(),
         encrypted: info.srtp,
     }
 }

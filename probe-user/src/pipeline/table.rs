@@ -5,21 +5,25 @@ use std::sync::Arc;
 
 use rustc_hash::FxBuildHasher;
 
+use crate::dedup::FrameClass;
 use crate::packet::{MediaId, Nanos, RtpPacket};
 use crate::rtp::StreamKey;
 use crate::rtp::codec::Announcement;
+use crate::rtp::quality::Settings;
 use crate::rtp::stream::{IntervalSummary, Stream, StreamParts};
 
 /// Entries looked at to find one to evict; a fixed price on the data path.
 const EVICTION_PROBES: usize = 32;
 
 /// How much a shard may hold, and for how long.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Limits {
-    /// Streams of this shard. One takes about 3 KiB: 65,536 are 200 MiB.
+    /// Streams of this shard. One takes about 4 KiB, and 6 once it has closed an interval.
     pub streams: usize,
     /// A stream silent for so long has ended; `None` in files, where only the end ends it.
     pub idle: Option<std::time::Duration>,
+    /// How quality is judged.
+    pub quality: Arc<Settings>,
 }
 
 /// Why a stream is no longer in the table.
@@ -77,30 +81,32 @@ impl StreamTable {
         Arc::clone(known.map_or(&self.unannounced, |(_, announcement)| announcement))
     }
 
-    /// Counts one packet. A stream that had to leave for it is returned.
-    pub fn observe(&mut self, packet: &RtpPacket) -> Option<StreamParts> {
+    /// Counts one packet, and says what it is. A stream that had to leave for it is returned, too.
+    pub fn observe(&mut self, packet: &RtpPacket) -> (FrameClass, Option<StreamParts>) {
         let epoch = *self.epoch.get_or_insert(packet.time);
         let key = StreamKey::from(packet);
-        let Some(&at) = self.index.get(&key) else { return self.begin(key, packet, epoch) };
+        let Some(&at) = self.index.get(&key) else {
+            return (FrameClass::Unique, self.begin(key, packet, epoch));
+        };
         let fresh = self
             .streams
             .get(at)
             .is_some_and(|stream| packet.media != stream.media() && packet.media != MediaId::UNANNOUNCED);
         let announcement = fresh.then(|| self.announcement(packet.media));
-        if let Some(stream) = self.streams.get_mut(at) {
-            if let Some(announcement) = announcement {
-                stream.announce(packet.media, announcement);
-            }
-            stream.observe(packet, epoch);
+        let Some(stream) = self.streams.get_mut(at) else { return (FrameClass::Other, None) };
+        if let Some(announcement) = announcement {
+            stream.announce(packet.media, announcement);
         }
-        None
+        (stream.observe(packet, epoch), None)
     }
 
     #[cold]
     fn begin(&mut self, key: StreamKey, packet: &RtpPacket, epoch: Nanos) -> Option<StreamParts> {
         let evicted = if self.streams.len() >= self.limits.streams { self.evict() } else { None };
         self.index.insert(key, self.streams.len());
-        self.streams.push(Stream::new(packet, packet.number, epoch, self.announcement(packet.media)));
+        let announcement = self.announcement(packet.media);
+        let settings = Arc::clone(&self.limits.quality);
+        self.streams.push(Stream::judged(packet, packet.number, epoch, announcement, settings));
         evicted
     }
 
@@ -181,18 +187,19 @@ mod tests {
     }
 
     fn table(streams: usize, idle_s: u64) -> StreamTable {
-        StreamTable::new(Limits { streams, idle: Some(std::time::Duration::from_secs(idle_s)) })
+        let idle = Some(std::time::Duration::from_secs(idle_s));
+        StreamTable::new(Limits { streams, idle, quality: Arc::default() })
     }
 
     #[test]
     fn a_flood_of_sources_stays_bounded_and_spares_the_streams_that_proved_themselves() {
         let mut table = table(20, 30);
         for ssrc in 0..10 {
-            assert!(table.observe(&stream(ssrc, 1)).is_none());
-            assert!(table.observe(&stream(ssrc, 2)).is_none());
+            assert!(table.observe(&stream(ssrc, 1)).1.is_none());
+            assert!(table.observe(&stream(ssrc, 2)).1.is_none());
         }
         for ssrc in 1_000..6_000 {
-            if let Some(evicted) = table.observe(&stream(ssrc, 3)) {
+            if let Some(evicted) = table.observe(&stream(ssrc, 3)).1 {
                 assert!(!evicted.valid, "{:#x} had proved itself", evicted.key.ssrc);
             }
         }

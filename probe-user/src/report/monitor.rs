@@ -369,9 +369,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::histogram::MicrosHistogram;
     use crate::pipeline::shard::IntervalLine;
     use crate::rtp::codec::Announcement;
+    use crate::rtp::quality::QualityInterval;
     use crate::rtp::stream::{IntervalSummary, Stream, Totals};
     use crate::rtp::testing::packet;
     use probe_ebpf::record::Counters;
@@ -390,11 +390,13 @@ mod tests {
             key: crate::rtp::StreamKey::from(&packet(0)),
             number: 1,
             codec: Some("PCMU".to_owned()),
+            codec_parameters: None,
             announcement: Arc::default(),
-            summary: IntervalSummary { totals, jitter: MicrosHistogram::default(), interruption: None },
+            summary: IntervalSummary { totals, quality: QualityInterval::default() },
             lifetime: totals,
             raw_lost_percent: 0.0,
             burst_ratio: 1.0,
+            settings: Arc::default(),
             causes: Vec::new(),
         }))
     }

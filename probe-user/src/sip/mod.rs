@@ -12,6 +12,7 @@
 
 mod call;
 pub mod calls;
+mod challenge;
 pub mod copies;
 mod defects;
 pub mod media;

@@ -76,7 +76,12 @@ impl RpcapSession {
     /// Packets come on a second connection, which the client opens to this port of the server.
     #[must_use]
     pub fn data_connection(self, client: SocketAddr, server: SocketAddr) -> Self {
-        let mut data = Connection::new(client, server);
+        self.data_on(Connection::new(client, server))
+    }
+
+    /// Packets come on this second connection.
+    #[must_use]
+    pub fn data_on(self, mut data: Connection) -> Self {
         data.mss = self.control.mss;
         Self { data: Some(data), ..self }
     }
