@@ -161,17 +161,7 @@ impl Remotes {
         let index = match self.sessions.iter().position(is_it) {
             Some(index) => index,
             None if self.sessions.len() < MAX_SESSIONS => {
-                self.sessions.push(RemoteCapture {
-                    server,
-                    client,
-                    data_port: None,
-                    interface: None,
-                    link_type: None,
-                    packets: 0,
-                    unseen: 0,
-                    statistics: None,
-                    numbers: None,
-                });
+                self.sessions.push(RemoteCapture::between(server, client));
                 self.sessions.len() - 1
             }
             None => return None,
@@ -181,6 +171,21 @@ impl Remotes {
 }
 
 impl RemoteCapture {
+    /// One of which nothing more is known.
+    pub(crate) fn between(server: Endpoint, client: Endpoint) -> Self {
+        Self {
+            server,
+            client,
+            data_port: None,
+            interface: None,
+            link_type: None,
+            packets: 0,
+            unseen: 0,
+            statistics: None,
+            numbers: None,
+        }
+    }
+
     /// Do its frames come this way? On the control connection itself, or from the announced port, to which the client
     /// connects; over UDP and in active mode it is the client's port that was announced.
     fn is_data(&self, flow: &Flow) -> bool {
