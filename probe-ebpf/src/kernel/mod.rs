@@ -15,6 +15,7 @@ use probe_ebpf::Verdict;
 use probe_ebpf::classify::{self, VERDICTS};
 use probe_ebpf::parse::{self, FORGOTTEN, Fragment, Layers, TCP, UDP};
 use probe_ebpf::record::{HASHED_PAYLOAD, KERNEL_LOSSES};
+use probe_ebpf::tunnel::Inside;
 
 use self::frame::{COPIED_HEAD, Copied, Memory};
 use self::maps::{Announced, Tap, config};
@@ -39,18 +40,27 @@ pub(crate) fn observe<S: Source + EbpfContext>(source: &S) {
     }
 }
 
-/// The shared parser and classifier.
+/// The shared parser and classifier, as [`classify::ethernet`], with what the verifier need not know forgotten between
+/// its steps.
 #[inline(always)]
 fn judge<M: Memory>(frame: &M, any: u64) -> Judged {
-    match parse::ethernet(frame) {
+    let (judged, inside) = match parse::ethernet(frame) {
         Ok(layers) => {
             let parsed = Judged::parsed(&layers, any);
             let ports = forget(u64::from(layers.src_port) << 16 | u64::from(layers.dst_port), any);
             let layers = Layers { src_port: (ports >> 16) as u16, dst_port: ports as u16, ..parsed.layers() };
-            parsed.with(classify::classify(frame, &layers, config(), &Announced), any)
+            let judged = parsed.with(classify::classify(frame, &layers, config(), &Announced), any);
+            (judged, if judged.is_to_look_into() { Inside::of(frame, &layers) } else { Inside::UNKNOWN })
         }
-        Err(refusal) => Judged::refused(classify::refused(refusal, config()), any),
+        Err(refusal) => {
+            let judged = Judged::refused(classify::refused(refusal, config()), any);
+            (judged, if judged.is_to_look_into() { Inside::of_labels(frame) } else { Inside::UNKNOWN })
+        }
+    };
+    if !judged.is_to_look_into() {
+        return judged;
     }
+    judged.instead(inside.verdict(frame, config(), &Announced), any)
 }
 
 /// A verdict and the layers that it rests on, in one register. Here the many ways to come to a verdict meet: what
@@ -77,6 +87,17 @@ impl Judged {
     #[inline(always)]
     fn with(self, verdict: Verdict, any: u64) -> Self {
         Self(forget(self.0 | verdict as u64, any))
+    }
+
+    /// With another verdict.
+    #[inline(always)]
+    fn instead(self, verdict: Verdict, any: u64) -> Self {
+        Self(self.0 & !Self::VERDICT).with(verdict, any)
+    }
+
+    #[inline(always)]
+    fn is_to_look_into(self) -> bool {
+        self.is(Verdict::Tunnel) && config().looks_inside()
     }
 
     /// Without layers.
