@@ -5,5 +5,6 @@ pub mod findings;
 pub mod health;
 pub mod log;
 pub mod monitor;
+mod remote;
 pub mod text;
 pub mod words;
