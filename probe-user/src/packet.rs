@@ -379,6 +379,9 @@ pub struct RtpPacket {
     pub udp_len: u16,
     /// What stands for the payload. See [`probe_ebpf::fingerprint`].
     pub fingerprint: probe_ebpf::Fingerprint,
+    /// The first octets of its payload, where it has so many and they were captured: what an event is (RFC 4733). From
+    /// files, and live of those packets that came whole.
+    pub payload_head: Option<[u8; 4]>,
     /// How it was seen.
     pub evidence: Evidence,
     /// What SDP said of it.

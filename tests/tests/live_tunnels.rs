@@ -6,6 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a failure is a failed test")]
 
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -136,6 +137,7 @@ fn the_account_of_tunnels_and_of_a_remote_capture_is_exact() {
         max_streams: 1_024,
         idle: Duration::from_secs(30),
         interval: Duration::from_millis(200),
+        quality: Arc::default(),
     };
     let mut probe = wire.far.within(|| Probe::start(&options)).unwrap().unwrap();
     let plain = [sip(&invite(700)).ethernet(), rtp().varied(160).over(udp()).ethernet()];

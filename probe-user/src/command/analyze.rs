@@ -26,6 +26,9 @@ pub(crate) struct Analyze {
     /// Print one JSON document instead of text
     #[arg(long)]
     json: bool,
+    /// Show the digits that were dialled within calls; hidden otherwise, as they can be a PIN
+    #[arg(long)]
+    show_digits: bool,
     #[command(flatten)]
     filter: Filter,
     #[command(flatten)]
@@ -48,7 +51,10 @@ impl Analyze {
             max_streams: self.max_streams,
             quality: self.quality.settings(),
         };
-        let report = offline::analyze(&self.files, &options, show_progress)?;
+        let mut report = offline::analyze(&self.files, &options, show_progress)?;
+        if self.show_digits {
+            report.show_digits();
+        }
         let mut out = io::stdout().lock();
         if self.json {
             serde_json::to_writer_pretty(&mut out, &report).map_err(io::Error::from)?;

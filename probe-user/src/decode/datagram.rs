@@ -6,6 +6,7 @@ use probe_ebpf::{Endpoints, Layers, Verdict, fingerprint};
 use super::tunnel::hep;
 use super::{Datagram, Decoded, Seen, link};
 use crate::packet::{Endpoint, Evidence, Flow, MediaId, RtpHeader, RtpPacket, Vlans};
+use crate::rtp::demux;
 
 /// Cuts the datagram out of the frame around it. With `as_wireshark`, unannounced UDP is RTP exactly where Wireshark's
 /// rtp_udp heuristic says so.
@@ -52,6 +53,14 @@ pub(super) fn cut_out<'a, E: Endpoints>(
                 return Decoded::Nothing(Verdict::OtherUdp);
             }
             rtp(seen, flow, evidence, bytes, layers, payload, claimed)
+        }
+        Verdict::MediaOther => Decoded::Beside(datagram(8, None), verdict),
+        Verdict::OtherUdp => {
+            let datagram = datagram(8, None);
+            match demux::Other::of(datagram.payload) {
+                demux::Other::Dtls | demux::Other::Zrtp => Decoded::Beside(datagram, verdict),
+                _ => Decoded::Nothing(verdict),
+            }
         }
         other => Decoded::Nothing(other),
     }
@@ -112,10 +121,22 @@ fn rtp<'a>(
         flow,
         rtp: RtpHeader::from_wire(header),
         udp_len: layers.transport_len,
+        payload_head: payload_head(payload),
         fingerprint,
         evidence,
         media: MediaId::UNANNOUNCED,
     })
+}
+
+/// The first octets after the header, its contributors and its extension.
+fn payload_head(payload: &[u8]) -> Option<[u8; 4]> {
+    let first = *payload.first()?;
+    let mut at = usize::from(RTP_HEADER) + 4 * usize::from(first & 0x0f);
+    if first & 0x10 != 0 {
+        let words = payload.get(at + 2..)?.first_chunk()?;
+        at += 4 + 4 * usize::from(u16::from_be_bytes(*words));
+    }
+    payload.get(at..)?.first_chunk().copied()
 }
 
 /// Ports whose own dissectors in Wireshark take any payload, so that its RTP heuristic is never asked.

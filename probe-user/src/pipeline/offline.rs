@@ -17,6 +17,7 @@ use crate::decode::Decoder;
 use crate::dedup::{Classes, FrameClass};
 use crate::packet::Nanos;
 use crate::report::contract::{self, CaptureReport, Report, StreamReport, TunnelReport};
+use crate::report::joins;
 use crate::rtp::quality::Settings;
 use crate::rtp::stream::StreamParts;
 use crate::sip::{Signalling, signalling};
@@ -214,8 +215,10 @@ fn read(
         losses: account.losses(),
         verdicts: contract::verdicts_by_name(&read.verdicts),
         notes,
+        ..CaptureReport::default()
     };
-    let streams = StreamReport::list(collected.streams, remains.first);
+    let mut streams = StreamReport::list(collected.streams, remains.first);
+    let capture = CaptureReport { beside: joins::join(&mut streams, &remains.beside), ..capture };
     Ok((Report::new(capture, streams, remains.signalling), remains.classes.unwrap_or_default()))
 }
 
@@ -266,7 +269,8 @@ impl Collected {
             | Event::IntervalDone(_)
             | Event::Receiver(_)
             | Event::Call(_)
-            | Event::Carrier(_) => {}
+            | Event::Carrier(_)
+            | Event::Reports(_) => {}
         }
     }
 

@@ -3,7 +3,9 @@
 pub mod contract;
 pub mod findings;
 pub mod health;
+pub mod joins;
 pub mod log;
+mod media_findings;
 pub mod monitor;
 mod remote;
 pub mod text;
