@@ -16,9 +16,9 @@ pub enum Verdict {
     Malformed = 2,
     /// More IPv6 extension headers than are followed.
     TooDeep = 3,
-    /// UDP that is not ours.
+    /// UDP that is not ours, seen inside of a tunnel too.
     OtherUdp = 4,
-    /// TCP that is not ours, and segments without data on a carrier's port.
+    /// TCP that is not ours, seen inside of a tunnel too, and segments without data on a carrier's port.
     OtherTcp = 5,
     /// IP that carries neither UDP nor TCP, and fragments of such.
     OtherIp = 6,
