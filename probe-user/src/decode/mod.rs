@@ -34,6 +34,7 @@ use self::stream::Messages;
 use self::walk::{Found, Segment, Walker};
 use crate::capture::file::{Frame, LinkType};
 use crate::packet::{Carrier, Encapsulation, Evidence, Flow, Nanos, RtpPacket, Tap};
+use crate::sip::EndpointChange;
 
 pub use self::carrier::{CarrierReport, Transport};
 pub use self::census::{Census, Opened, Refused};
@@ -190,6 +191,12 @@ impl Decoder {
     /// Carriers that are new since the last call.
     pub fn take_new_carriers(&mut self) -> &[CarrierReport] {
         self.walker.carriers.take_new()
+    }
+
+    /// Ends of remote captures' data connections that came and went since the last call: their ports are negotiated, so
+    /// nobody else can know that their segments are to be handed over.
+    pub fn drain_carrier_changes(&mut self) -> impl Iterator<Item = EndpointChange> {
+        self.walker.remotes.drain_changes()
     }
 
     /// Gives up all fragments that still wait.

@@ -146,6 +146,10 @@ impl Walker {
                     && self.remotes.is_empty()
                     && !begins_like_carrier(bytes, layers.transport + offset)
             }
+            // Live, what the kernel forwards of a connection that it was told of.
+            Verdict::OtherTcp if !self.remotes.is_empty() => {
+                !datagram::flow(bytes, layers).is_some_and(|flow| self.remotes.is_announced(&flow))
+            }
             _ => true,
         }
     }

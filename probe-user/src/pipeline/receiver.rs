@@ -199,6 +199,12 @@ impl<S: EndpointSink> Receiver<S> {
         for carrier in decoder.take_new_carriers() {
             analysis.emit(Event::Carrier(*carrier));
         }
+        for change in decoder.drain_carrier_changes() {
+            match change {
+                EndpointChange::Added(endpoint) => analysis.sink.insert_carrier(endpoint),
+                EndpointChange::Removed(endpoint) => analysis.sink.remove_carrier(endpoint),
+            }
+        }
     }
 
     /// Takes one record of the kernel's. Each was matched there, so it is analysed or lost.
