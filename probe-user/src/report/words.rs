@@ -1,6 +1,7 @@
 //! Numbers and names as people read them.
 
 use crate::dedup::stats::CauseReport;
+use crate::dedup::{Cause, Differs};
 
 /// `2004` as `2,004`.
 pub fn thousands(number: u64) -> String {
@@ -71,13 +72,18 @@ pub fn times(copies_per_packet: f64) -> String {
 
 /// A cause in a few words: `re-emitted: destination MAC and IP ID differ, +38 us`.
 pub fn cause(report: &CauseReport) -> String {
-    let fields: Vec<&str> = report.differs.names().map(field).collect();
-    let label = report.cause.label();
-    let late = delay(report.delay_us.p50);
+    difference(report.cause, report.differs, report.delay_us.p50)
+}
+
+/// The same of one copy, that came so much later.
+pub fn difference(cause: Cause, differs: Differs, delay_us: f64) -> String {
+    let fields: Vec<&str> = differs.names().map(field).collect();
+    let label = cause.label();
+    let late = format!("{}{}", if delay_us < 0.0 { '-' } else { '+' }, delay(delay_us.abs()));
     match fields.as_slice() {
-        [] => format!("{label}: every byte equal, +{late}"),
-        [one] => format!("{label}: {one} differs, +{late}"),
-        [most @ .., last] => format!("{label}: {} and {last} differ, +{late}", most.join(", ")),
+        [] => format!("{label}: every byte equal, {late}"),
+        [one] => format!("{label}: {one} differs, {late}"),
+        [most @ .., last] => format!("{label}: {} and {last} differ, {late}", most.join(", ")),
     }
 }
 

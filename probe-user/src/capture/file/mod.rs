@@ -9,6 +9,7 @@
 //! ([`Frames::cut_short`]), and everything before counts.
 
 mod open;
+pub mod rewrite;
 
 use std::io::Read;
 use std::path::PathBuf;
