@@ -11,7 +11,7 @@ pub(super) use self::copies::live as live_copies;
 use probe_ebpf::Verdict;
 
 use super::contract::{Finding, InterruptionReport, Report, Severity, StreamReport};
-use super::words;
+use super::{media_findings, words};
 use crate::pipeline::Loss;
 
 /// Loss that is heard, in percent.
@@ -33,6 +33,7 @@ pub fn find(report: &Report) -> Vec<Finding> {
     findings.extend(same_number_other_content(report));
     findings.extend(packets_not_placed(report));
     findings.extend(authentication(report));
+    findings.extend(media_findings::find(report));
     findings.extend(fragments_incomplete(report));
     findings.extend(nothing_there(report));
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
