@@ -20,6 +20,7 @@ enum Command {
     Analyze(command::analyze::Analyze),
     Calls(command::calls::Calls),
     Flow(command::flow::Flow),
+    Dedup(command::dedup::Dedup),
 }
 
 /// Exit codes: 0 done, 1 it could not be done (a bad value of an option included), 2 the command line is not
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         Command::Analyze(analyze) => analyze.execute(),
         Command::Calls(calls) => calls.execute(),
         Command::Flow(flow) => flow.execute(),
+        Command::Dedup(dedup) => dedup.execute(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,6 +2,7 @@
 
 pub(crate) mod analyze;
 pub(crate) mod calls;
+pub(crate) mod dedup;
 pub(crate) mod flow;
 mod progress;
 mod quality;
