@@ -20,6 +20,7 @@ enum Command {
     Traffic(voxlab::traffic::Options),
     Throughput(voxlab::throughput::Options),
     Story(voxlab::story::command::Options),
+    Bulk(voxlab::story::bulk::Options),
     /// Measure what the XDP program costs per frame, over one that does nothing.
     XdpCost,
 }
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         Command::Traffic(options) => voxlab::traffic::run(&options),
         Command::Throughput(options) => voxlab::throughput::run(&options),
         Command::Story(options) => voxlab::story::command::run(&options),
+        Command::Bulk(options) => voxlab::story::bulk::run(&options),
         Command::XdpCost => voxlab::cost::run(),
     };
     match outcome {
