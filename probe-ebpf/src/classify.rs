@@ -31,7 +31,7 @@ pub enum Verdict {
     SipUdp = 10,
     /// SIP over TCP with data: forwarded whole.
     SipTcp = 11,
-    /// RTP: its head is forwarded.
+    /// RTP: its head is forwarded, or all of it if it is short ([`is_short_rtp`]).
     Rtp = 12,
     /// RTCP: forwarded whole.
     Rtcp = 13,
@@ -108,10 +108,22 @@ impl From<Refusal> for Verdict {
     }
 }
 
-/// Who has been announced as a media endpoint. In the kernel a BPF map, in userspace the table behind it.
+/// Who was found to be ours while the probe runs. In the kernel BPF maps, in userspace the tables behind them.
 pub trait Endpoints {
-    /// Has `key` been announced?
+    /// Has `key` been announced as a media endpoint?
     fn is_announced(&self, key: &EndpointKey) -> bool;
+
+    /// Was `key` found to be an end of a TCP connection that carries captured frames (rpcap's data connection, whose
+    /// port the control connection negotiates)?
+    fn is_carrier(&self, _key: &EndpointKey) -> bool {
+        false
+    }
+
+    /// May anybody be found at this port of UDP or TCP? Asked before the others, where they are dear: "no" must be
+    /// right, "yes" need not be.
+    fn may_know(&self, _protocol: u8, _port: u16) -> bool {
+        true
+    }
 }
 
 /// The verdict on a frame without usable layers.
@@ -141,19 +153,26 @@ pub fn classify<B: Bytes + ?Sized, E: Endpoints>(
     }
     match layers.protocol {
         UDP => udp(frame, layers, config, endpoints),
-        TCP => tcp(frame, layers, config),
+        TCP => tcp(frame, layers, config, endpoints),
         protocol if config.is_tunnel_protocol(protocol) => Verdict::Tunnel,
         _ => Verdict::OtherIp,
     }
 }
 
 #[inline(always)]
-fn tcp<B: Bytes + ?Sized>(frame: &B, layers: &Layers, config: &Config) -> Verdict {
+fn tcp<B: Bytes + ?Sized, E: Endpoints>(
+    frame: &B,
+    layers: &Layers,
+    config: &Config,
+    endpoints: &E,
+) -> Verdict {
     let (with_data, without) = if config.is_sip(layers.src_port, layers.dst_port) {
         (Verdict::SipTcp, Verdict::SipTcpEmpty)
     } else if config.is_tls(layers.src_port, layers.dst_port) {
         return Verdict::SipTls;
-    } else if config.is_carrier(layers.src_port, layers.dst_port) {
+    } else if config.is_carrier(layers.src_port, layers.dst_port)
+        || is_carrier(frame, layers, config, endpoints)
+    {
         (Verdict::Tunnel, Verdict::OtherTcp)
     } else {
         return Verdict::OtherTcp;
@@ -197,8 +216,24 @@ fn udp<B: Bytes + ?Sized, E: Endpoints>(
 
 #[inline(always)]
 fn is_announced<B: Bytes + ?Sized, E: Endpoints>(frame: &B, layers: &Layers, endpoints: &E) -> bool {
-    destination(frame, layers).is_some_and(|key| endpoints.is_announced(&key))
-        || source(frame, layers).is_some_and(|key| endpoints.is_announced(&key))
+    (endpoints.may_know(UDP, layers.dst_port)
+        && destination(frame, layers).is_some_and(|key| endpoints.is_announced(&key)))
+        || (endpoints.may_know(UDP, layers.src_port)
+            && source(frame, layers).is_some_and(|key| endpoints.is_announced(&key)))
+}
+
+#[inline(always)]
+fn is_carrier<B: Bytes + ?Sized, E: Endpoints>(
+    frame: &B,
+    layers: &Layers,
+    config: &Config,
+    endpoints: &E,
+) -> bool {
+    config.follows_carriers()
+        && ((endpoints.may_know(TCP, layers.dst_port)
+            && destination(frame, layers).is_some_and(|key| endpoints.is_carrier(&key)))
+            || (endpoints.may_know(TCP, layers.src_port)
+                && source(frame, layers).is_some_and(|key| endpoints.is_carrier(&key))))
 }
 
 /// The source as a key of the endpoint map.
@@ -262,6 +297,29 @@ fn media_shape<B: Bytes + ?Sized>(frame: &B, layers: &Layers) -> Shape {
             Shape::Rtp
         }
     }
+}
+
+/// Longest RTP payload that makes its packet short: a telephone event (RFC 4733, 2.3), comfort noise (RFC 3389) of
+/// three coefficients.
+const SHORT_PAYLOAD: u16 = 4;
+/// What a header extension (RFC 8285) is taken to be at most, header and all, where there is one.
+const SHORT_EXTENSION: u16 = 16;
+
+/// Is this datagram, classified as RTP, so short that it travels whole?
+///
+/// Its payload may be an event rather than sound, which has to be read and not only timed. Speech is longer: ten
+/// milliseconds of G.729 are ten bytes.
+#[inline(always)]
+pub fn is_short_rtp<B: Bytes + ?Sized>(frame: &B, layers: &Layers) -> bool {
+    const LONGEST: u16 = UDP_HEADER + RTP_HEADER + 15 * 4 + SHORT_EXTENSION + SHORT_PAYLOAD;
+    // Of most media the length alone decides.
+    if layers.transport_len > LONGEST {
+        return false;
+    }
+    let Some(first) = frame.be8(layers.transport + usize::from(UDP_HEADER)) else { return false };
+    let contributors = u16::from(first & 0x0f) * 4;
+    let extension = if first & 0x10 == 0 { 0 } else { SHORT_EXTENSION };
+    layers.transport_len <= UDP_HEADER + RTP_HEADER + contributors + extension + SHORT_PAYLOAD
 }
 
 /// Parses an Ethernet frame and gives its verdict, with the layers where there are any.

@@ -325,6 +325,22 @@ fn a_header_that_claims_more_contributors_than_there_are_is_not_rtp() {
 }
 
 #[test]
+fn rtp_is_short_up_to_four_bytes_of_payload_behind_whatever_header() {
+    let is_short = |first: u8, length: usize| {
+        let mut packet = rtp(length);
+        packet[0] = first;
+        let frame = datagram(&packet);
+        is_short_rtp(frame.as_slice(), &parse::ethernet(frame.as_slice()).unwrap())
+    };
+    // Ten bytes are a frame of G.729.
+    for (first, longest) in [(0x80, 4), (0x8f, 64), (0x90, 20), (0x9f, 80), (0xa2, 12)] {
+        for length in 0..200 {
+            assert_eq!(is_short(first, length), length <= longest, "{first:02x}, {length} bytes");
+        }
+    }
+}
+
+#[test]
 fn an_rtp_header_that_the_capture_cut_is_not_rtp() {
     let frame = datagram(&rtp(160));
     let end = 14 + 20 + 8 + 12;

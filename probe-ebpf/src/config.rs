@@ -1,6 +1,6 @@
 //! The configuration that userspace writes into the BPF object before it is loaded, and map keys.
 
-use crate::parse::{GRE, IPV4_IN_IP, IPV6_IN_IP};
+use crate::parse::{GRE, IPV4_IN_IP, IPV6_IN_IP, TCP};
 
 /// Interfaces one probe can watch. Sixteen taps of one gateway; a record names its tap in four bits.
 pub const MAX_INTERFACES: usize = 16;
@@ -140,6 +140,12 @@ impl Config {
         holds_either(lanes(self.carrier_ports), src, dst)
     }
 
+    /// Can there be connections that carry captured frames? None is learned where no control port is known.
+    #[inline(always)]
+    pub fn follows_carriers(&self) -> bool {
+        lanes(self.carrier_ports) != 0
+    }
+
     /// Is the IP protocol one that carries packets, and do such count?
     #[inline(always)]
     pub fn is_tunnel_protocol(&self, protocol: u8) -> bool {
@@ -188,9 +194,21 @@ const _: () = {
     const PORTS: usize = MAX_SIP_PORTS + MAX_TLS_PORTS + MAX_TUNNEL_PORTS + MAX_CARRIER_PORTS + 2;
     assert!(size_of::<Config>() == 4 * MAX_INTERFACES + 2 * PORTS + 4);
     assert!(size_of::<EndpointKey>() == 20);
+    assert!(port_bit(TCP, u16::MAX).0 as usize == PORT_WORDS - 1);
 };
 
-/// Key of the endpoint map: an address and UDP port that somebody announced in SDP.
+/// Words of the kernel's port map: a bit for each UDP port, then one for each TCP port.
+pub const PORT_WORDS: usize = 2 * 65_536 / 64;
+
+/// Where the port map has the bit of a port: the word's index, and the bit in it.
+#[inline(always)]
+pub const fn port_bit(protocol: u8, port: u16) -> (u32, u64) {
+    let half = if protocol == TCP { 1024 } else { 0 };
+    (half | (port >> 6) as u32, 1 << (port & 63))
+}
+
+/// Key of the endpoint map: an address and UDP port that somebody announced in SDP, or an address and TCP port of a
+/// connection that was found to carry captured frames ([`Self::of_carrier`]).
 ///
 /// IPv4 is stored as the IPv4-mapped IPv6 address (RFC 4291, 2.5.5.2). Every byte is significant, as the
 /// kernel hashes the key as memory.
@@ -199,11 +217,18 @@ const _: () = {
 pub struct EndpointKey {
     /// Address in network byte order.
     pub address: [u32; 4],
-    /// Port in host byte order; 32 bits so that the key has no padding.
+    /// Port in host byte order; 32 bits so that the key has no padding. Bit 16 tells TCP from UDP.
     pub port: u32,
 }
 
 impl EndpointKey {
+    /// The same address and port, of TCP: a carrier learned while the probe runs.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_carrier(self) -> Self {
+        Self { port: self.port | 1 << 16, ..self }
+    }
+
     /// The key as the words that the kernel hashes.
     pub const fn words(&self) -> [u32; 5] {
         let [a, b, c, d] = self.address;
@@ -247,6 +272,19 @@ mod tests {
             assert!(!config.is_sip(port, port) && !config.is_tls(port, port), "{port}");
             assert!(!config.is_tunnel(port, port) && !config.is_carrier(port, port), "{port}");
         }
+    }
+
+    #[test]
+    fn every_port_of_either_protocol_has_a_bit_of_its_own() {
+        let mut words = [0_u64; PORT_WORDS];
+        for protocol in [crate::parse::UDP, TCP] {
+            for port in 0..=u16::MAX {
+                let (word, bit) = port_bit(protocol, port);
+                assert_eq!(words[word as usize] & bit, 0, "{protocol} {port}");
+                words[word as usize] |= bit;
+            }
+        }
+        assert_eq!(words, [u64::MAX; PORT_WORDS]);
     }
 
     #[test]

@@ -16,6 +16,7 @@
 pub mod calls;
 pub mod captures;
 pub mod command;
+pub mod conformance;
 pub mod cost;
 pub mod dissect;
 pub mod frames;

@@ -18,12 +18,15 @@ impl Endpoints for Nobody {
     }
 }
 
-const LINKS: [LinkType; 6] = [
+const LINKS: [LinkType; 9] = [
     LinkType::Ethernet,
     LinkType::LinuxCooked,
     LinkType::LinuxCooked2,
     LinkType::RawIp,
     LinkType::Loopback,
+    LinkType::Ppp,
+    LinkType::Hdlc,
+    LinkType::PppOverEthernet,
     LinkType::Other(147),
 ];
 

@@ -190,8 +190,9 @@ fn account<S: Source, M: Memory>(source: &S, frame: &M, judged: Judged, any: u64
     let wire_len = source.wire_len();
     // SAFETY: a value of this CPU's own.
     unsafe { (*counters).matched_bytes += u64::from(wire_len) };
-    let handed_over = if judged.is(Verdict::Rtp) {
-        record::media(source, frame, tap, &Layers { protocol: UDP, ..judged.layers() }, any)
+    let layers = Layers { protocol: UDP, ..judged.layers() };
+    let handed_over = if judged.is(Verdict::Rtp) && !classify::is_short_rtp(frame, &layers) {
+        record::media(source, frame, tap, &layers, any)
     } else {
         record::packet(source, tap, judged.verdict(), wire_len, counters)
     };

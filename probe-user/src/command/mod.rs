@@ -1,6 +1,7 @@
 //! Subcommands: arguments in, library called, result shown.
 
 pub(crate) mod analyze;
+mod progress;
 mod quality;
 pub(crate) mod run;
 mod tunnels;

@@ -17,7 +17,9 @@ use crate::decode::Decoder;
 use crate::dedup::{Classes, FrameClass};
 use crate::packet::Nanos;
 use crate::report::contract::{self, CaptureReport, Report, StreamReport, TunnelReport};
+use crate::report::joins;
 use crate::rtp::quality::Settings;
+use crate::rtp::raw::Compat;
 use crate::rtp::stream::StreamParts;
 use crate::sip::{Signalling, signalling};
 
@@ -55,6 +57,8 @@ impl RtpRule {
 pub struct Options {
     /// Which UDP is media.
     pub rtp: RtpRule,
+    /// Whose figures the raw ledgers equal.
+    pub compat: Compat,
     /// Ports; the media rule is taken from `rtp`.
     pub config: Config,
     /// Shards: threads besides the reader, if more than one.
@@ -69,6 +73,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             rtp: RtpRule::Auto,
+            compat: Compat::Wireshark40,
             config: Config::DEFAULT,
             shards: 1,
             max_streams: 1 << 17,
@@ -214,9 +219,13 @@ fn read(
         losses: account.losses(),
         verdicts: contract::verdicts_by_name(&read.verdicts),
         notes,
+        ..CaptureReport::default()
     };
-    let streams = StreamReport::list(collected.streams, remains.first);
-    Ok((Report::new(capture, streams, remains.signalling), remains.classes.unwrap_or_default()))
+    let mut streams = StreamReport::list(collected.streams, remains.first);
+    let capture = CaptureReport { beside: joins::join(&mut streams, &remains.beside), ..capture };
+    let mut report = Report::new(capture, streams, remains.signalling);
+    report.generator.compat = options.compat.name();
+    Ok((report, remains.classes.unwrap_or_default()))
 }
 
 /// What the shards hand out, bounded: a flood of SSRCs makes a stream of every packet.
@@ -266,7 +275,8 @@ impl Collected {
             | Event::IntervalDone(_)
             | Event::Receiver(_)
             | Event::Call(_)
-            | Event::Carrier(_) => {}
+            | Event::Carrier(_)
+            | Event::Reports(_) => {}
         }
     }
 

@@ -16,17 +16,23 @@ use crate::capture::live::{KernelEndpoints, Record};
 use crate::decode::{self, CarrierReport, Census, Datagram, Decoded, Decoder, RemoteCapture, Tunnels};
 use crate::dedup::{Classes, FrameClass};
 use crate::packet::{Endpoint, MediaId, Nanos, RtpPacket};
+use crate::rtcp;
 use crate::rtp::codec::{Announcement, Payload};
+use crate::rtp::demux::Demux;
 use crate::sip::signalling::Told;
 use crate::sip::{EndpointChange, MediaInfo, Signalling, SignallingReport, Transport};
 use probe_ebpf::Verdict;
 
-/// Who follows the announced endpoints: the kernel's map, or nobody.
+/// Who follows the announced endpoints and the learned carriers: the kernel's map, or nobody.
 pub trait EndpointSink {
     /// A media line was announced.
     fn insert(&mut self, endpoint: Endpoint);
     /// It is over.
     fn remove(&mut self, endpoint: Endpoint);
+    /// A TCP endpoint was found to carry captured frames: an rpcap data connection's.
+    fn insert_carrier(&mut self, _endpoint: Endpoint) {}
+    /// It is over.
+    fn remove_carrier(&mut self, _endpoint: Endpoint) {}
     /// Announcements that it could not follow.
     fn refused(&self) -> u64 {
         0
@@ -41,6 +47,14 @@ impl EndpointSink for KernelEndpoints {
 
     fn remove(&mut self, endpoint: Endpoint) {
         Self::remove(self, endpoint);
+    }
+
+    fn insert_carrier(&mut self, endpoint: Endpoint) {
+        Self::insert_carrier(self, endpoint);
+    }
+
+    fn remove_carrier(&mut self, endpoint: Endpoint) {
+        Self::remove_carrier(self, endpoint);
     }
 
     fn refused(&self) -> u64 {
@@ -66,6 +80,7 @@ pub struct Receiver<S> {
 /// Everything behind the decoder; apart from it, because what it decoded is lent from its buffers.
 struct Analysis<S> {
     signalling: Signalling,
+    beside: Beside,
     shards: Shards,
     sink: S,
     events: Sender<Event>,
@@ -77,10 +92,21 @@ struct Analysis<S> {
     classes: Option<Classes>,
 }
 
+/// What belongs to the media and is not RTP: joined to the streams when they are reported.
+#[derive(Debug, Default)]
+pub struct Beside {
+    /// RTCP.
+    pub rtcp: rtcp::Tracker,
+    /// STUN, DTLS and the like.
+    pub demux: Demux,
+}
+
 /// What is left when the receiver has finished.
 pub struct Remains {
     /// Calls and message counts.
     pub signalling: SignallingReport,
+    /// RTCP, and what else came beside the media.
+    pub beside: Beside,
     /// The receiver's account. What shards analysed is in their last [`Event::Finished`].
     pub account: Account,
     /// Names of shard threads that ended by themselves.
@@ -116,6 +142,7 @@ impl<S: EndpointSink> Receiver<S> {
     ) -> Self {
         let analysis = Analysis {
             signalling,
+            beside: Beside::default(),
             shards,
             sink,
             events,
@@ -183,7 +210,7 @@ impl<S: EndpointSink> Receiver<S> {
                         Verdict::NotIp | Verdict::Truncated | Verdict::Malformed | Verdict::TooDeep,
                     ) => analysis.account.lose(Loss::Undecodable, 1),
                     // A reassembled datagram that is not ours, or media whose line went since.
-                    Decoded::Nothing(_) => analysis.account.analysed += 1,
+                    Decoded::Nothing(_) | Decoded::Beside(..) => analysis.account.analysed += 1,
                     decoded => {
                         let (verdict, is_carrier) = (decoded.verdict(), decoded == Decoded::Carrier);
                         analysis.take(decoded);
@@ -216,6 +243,10 @@ impl<S: EndpointSink> Receiver<S> {
         self.analysis.follow_endpoints();
         self.round += 1;
         self.analysis.shards.close_intervals(now, self.round);
+        let news = self.analysis.beside.rtcp.take_news();
+        if !news.is_empty() {
+            self.analysis.emit(Event::Reports(news));
+        }
         let Analysis { signalling, shards, account, events_dropped, .. } = &self.analysis;
         let mut status = ReceiverStatus {
             round: self.round,
@@ -243,7 +274,8 @@ impl<S: EndpointSink> Receiver<S> {
     pub fn finish(mut self) -> Remains {
         self.decoder.finish();
         self.settle_fragments();
-        let Analysis { signalling, shards, mut account, sink, events_dropped, classes, .. } = self.analysis;
+        let Analysis { signalling, beside, shards, mut account, sink, events_dropped, classes, .. } =
+            self.analysis;
         let (lost, failed_shards) = shards.finish();
         account.merge(&lost);
         let Tunnels { census, carriers, carriers_shared, remote_captures } = self.decoder.into_tunnels();
@@ -253,6 +285,7 @@ impl<S: EndpointSink> Receiver<S> {
             tunnels: census,
             remote_captures,
             signalling: signalling.report(),
+            beside,
             account,
             failed_shards,
             events_dropped,
@@ -280,10 +313,14 @@ impl<S: EndpointSink> Analysis<S> {
                     *events_dropped += u64::from(events.try_send(Event::Call(event)).is_err());
                 }
             }
-            // Read by the RTCP analysis, which is to come; that the call has RTCP is counted.
             Decoded::Rtcp(datagram) => {
                 self.account.analysed += 1;
+                self.beside.rtcp.observe(&datagram);
                 self.note(datagram.number, FrameClass::Unique);
+            }
+            Decoded::Beside(datagram, verdict) => {
+                let is_announced = verdict == Verdict::MediaOther;
+                self.beside.demux.observe(&datagram.flow, datagram.payload, is_announced);
             }
             // Its own bytes were read; what is in it comes after it.
             Decoded::Carrier => self.account.analysed += 1,
@@ -364,5 +401,6 @@ fn announcement(info: &MediaInfo) -> Announcement {
             .filter_map(|format| Some((format.payload_type, format.fmtp.clone()?)))
             .collect(),
         encrypted: info.srtp,
+        redundancy: info.redundancy.clone(),
     }
 }
