@@ -1,6 +1,7 @@
 //! Subcommands: arguments in, library called, result shown.
 
 pub(crate) mod analyze;
+pub(crate) mod dedup;
 mod progress;
 mod quality;
 pub(crate) mod run;

@@ -10,6 +10,7 @@
 //! One thread owns it: the one that receives packets, so that an SDP takes effect before the next packet.
 //! No clocks, no I/O: the same packets give the same answers.
 
+use rustc_hash::FxHashMap;
 use serde::Serialize;
 
 use super::call::Sighting;
@@ -22,6 +23,9 @@ use super::stream::{Segment, Streams};
 use super::totals::SipReport;
 use crate::dedup::{Cause, CopyStats, FrameClass};
 use crate::packet::{Evidence, Flow, Nanos};
+
+/// Pairs of hosts told apart; more make no difference to whether any is seen both ways.
+const MAX_PAIRS: usize = 4_096;
 
 /// Bounds, and what the caller wants to follow.
 #[derive(Clone, Copy, Debug)]
@@ -85,6 +89,8 @@ pub struct Signalling {
     transmissions: Transmissions,
     streams: Streams,
     challenges: Challenges,
+    /// Who sent to whom, by pair of hosts, the smaller first: 1, or 2 the other way.
+    pairs: FxHashMap<[[u8; 16]; 2], u8>,
     /// Of the frame that was observed last.
     class: FrameClass,
     /// What the last frame told of earlier ones.
@@ -144,6 +150,7 @@ impl Signalling {
             transmissions: Transmissions::default(),
             streams: Streams::default(),
             challenges: Challenges::default(),
+            pairs: FxHashMap::default(),
             class: FrameClass::Other,
             told: Vec::new(),
         }
@@ -247,7 +254,12 @@ impl Signalling {
     pub fn report(&self) -> SignallingReport {
         let (ended_calls, live_calls) = self.calls.evicted();
         SignallingReport {
-            sip: SipReport { causes: self.copies.causes(self.totals.messages), ..self.totals.clone() },
+            sip: SipReport {
+                causes: self.copies.causes(self.totals.messages),
+                pairs_one_way: self.pairs.values().filter(|seen| **seen != 3).count() as u64,
+                pairs_both_ways: self.pairs.values().filter(|seen| **seen == 3).count() as u64,
+                ..self.totals.clone()
+            },
             calls: self.calls.reports().into_iter().cloned().collect(),
             given_up: GivenUp {
                 ended_calls,
@@ -357,6 +369,7 @@ impl Signalling {
         if repeat.is_none() && self.challenges.observe(message) {
             self.class = FrameClass::AuthRetry;
         }
+        self.note_direction(&at.flow);
         self.totals.messages += 1;
         self.totals.defective += u64::from(message.defects.any());
         let tally = self.totals.kinds.count(message.status(), message.method());
@@ -374,6 +387,14 @@ impl Signalling {
         self.transmissions.clear_noted(key);
         self.transmissions.note(key, Noted { tally, call });
         repeat.map(|(repeat, _)| repeat)
+    }
+
+    fn note_direction(&mut self, flow: &Flow) {
+        let (src, dst) = (flow.src.address, flow.dst.address);
+        let (pair, way) = if src <= dst { ([src, dst], 1) } else { ([dst, src], 2) };
+        if self.pairs.len() < MAX_PAIRS || self.pairs.contains_key(&pair) {
+            *self.pairs.entry(pair).or_default() |= way;
+        }
     }
 
     /// Sets right what earlier frames were taken for before their place was known to be always so late.
