@@ -25,6 +25,8 @@ const BLOCK_NS: u64 = 1_000_000_000;
 const LEAST_SPAN_NS: i64 = 8_000_000_000;
 /// Pairs of blocks that make a figure: six blocks in a row.
 const LEAST_PAIRS: usize = 15;
+/// Blocks in a row before the quick slope is trusted: with fewer it would bring more error than it takes out.
+const QUICK_POINTS: usize = 12;
 /// Of the normal distribution, for 95 % confidence.
 const Z95: f64 = 1.959_964;
 
@@ -126,7 +128,7 @@ impl Drift {
     /// segment later. Sixteen slopes at most, so a stream can afford it with every block.
     fn quick_slope(&self) -> Option<f64> {
         let from = self.points.iter().position(|point| point.segment == self.segment)?;
-        let points = self.points.get(from..).filter(|points| points.len() >= 6)?;
+        let points = self.points.get(from..).filter(|points| points.len() >= QUICK_POINTS)?;
         let half = points.len() / 2;
         let mut slopes = [0.0; MAX_POINTS / 2];
         let mut count = 0;

@@ -42,7 +42,8 @@ pub struct Totals {
     pub copies: u64,
 }
 
-/// See the module. About 3.5 KiB, most of it the window and the two histograms; a live one has two more.
+/// See the module. About 4 KiB, most of it the window and the two histograms, and 0.8 of drift; a live one has two more
+/// histograms.
 #[derive(Clone, Debug)]
 pub struct Stream {
     key: StreamKey,
