@@ -17,7 +17,7 @@ pub enum Verdict {
     TooDeep = 3,
     /// UDP that is not ours.
     OtherUdp = 4,
-    /// TCP that is not ours.
+    /// TCP that is not ours, and segments without data on a carrier's port.
     OtherTcp = 5,
     /// IP that carries neither UDP nor TCP, and fragments of such.
     OtherIp = 6,
@@ -31,16 +31,19 @@ pub enum Verdict {
     SipUdp = 10,
     /// SIP over TCP with data: forwarded whole.
     SipTcp = 11,
-    /// RTP: its head is forwarded.
+    /// RTP: its head is forwarded, or all of it if it is short ([`is_short_rtp`]).
     Rtp = 12,
     /// RTCP: forwarded whole.
     Rtcp = 13,
-    /// A fragment of UDP, first or later: forwarded whole, as only all of them together have ports.
+    /// A fragment of UDP or of a tunnel, first or later: forwarded whole, as only all of them together have ports.
     Fragment = 14,
+    /// Something that may carry packets of ours: a tunnel's protocol, ethertype or port, or data of a connection that
+    /// carries captured frames. Forwarded whole: what is inside, userspace finds out.
+    Tunnel = 15,
 }
 
 /// Number of verdicts, and so of counters.
-pub const VERDICTS: usize = 15;
+pub const VERDICTS: usize = 16;
 
 impl Verdict {
     /// Does the kernel hand such a frame to userspace? Those are the *matched* frames of every report.
@@ -66,6 +69,7 @@ impl Verdict {
         Self::Rtp,
         Self::Rtcp,
         Self::Fragment,
+        Self::Tunnel,
     ];
 
     /// The name that reports, metrics and documents use.
@@ -86,32 +90,56 @@ impl Verdict {
             Self::Rtp => "rtp",
             Self::Rtcp => "rtcp",
             Self::Fragment => "fragment",
+            Self::Tunnel => "tunnel",
         }
     }
 }
 
 impl From<Refusal> for Verdict {
+    /// The verdict where tunnels do not count; see [`refused`].
     #[inline(always)]
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Truncated => Self::Truncated,
-            Refusal::NotIp => Self::NotIp,
+            Refusal::NotIp | Refusal::Labelled => Self::NotIp,
             Refusal::Malformed => Self::Malformed,
             Refusal::TooDeep => Self::TooDeep,
         }
     }
 }
 
-/// Who has been announced as a media endpoint. In the kernel a BPF map, in userspace the table behind it.
+/// Who was found to be ours while the probe runs. In the kernel BPF maps, in userspace the tables behind them.
 pub trait Endpoints {
-    /// Has `key` been announced?
+    /// Has `key` been announced as a media endpoint?
     fn is_announced(&self, key: &EndpointKey) -> bool;
+
+    /// Was `key` found to be an end of a TCP connection that carries captured frames (rpcap's data connection, whose
+    /// port the control connection negotiates)?
+    fn is_carrier(&self, _key: &EndpointKey) -> bool {
+        false
+    }
+
+    /// May anybody be found at this port of UDP or TCP? Asked before the others, where they are dear: "no" must be
+    /// right, "yes" need not be.
+    fn may_know(&self, _protocol: u8, _port: u16) -> bool {
+        true
+    }
+}
+
+/// The verdict on a frame without usable layers.
+#[inline(always)]
+pub fn refused(refusal: Refusal, config: &Config) -> Verdict {
+    if matches!(refusal, Refusal::Labelled) && config.follows_labels() {
+        return Verdict::Tunnel;
+    }
+    refusal.into()
 }
 
 /// The verdict on a frame whose layers are known.
 ///
-/// The order is the product's: signalling ports first, then announced endpoints, then what merely looks
-/// like RTP, if [`Config::media_rule`] allows it.
+/// The order is the product's: signalling ports first, then tunnels, then announced endpoints, then what merely looks
+/// like RTP, if [`Config::media_rule`] allows it. A tunnel is only suspected: where userspace finds none, it judges
+/// the frame again by [`Config::without_tunnels`].
 #[inline(always)]
 pub fn classify<B: Bytes + ?Sized, E: Endpoints>(
     frame: &B,
@@ -120,29 +148,41 @@ pub fn classify<B: Bytes + ?Sized, E: Endpoints>(
     endpoints: &E,
 ) -> Verdict {
     if !matches!(layers.fragment, Fragment::None) {
-        return if layers.protocol == UDP { Verdict::Fragment } else { Verdict::OtherIp };
+        let may_be_ours = layers.protocol == UDP || config.is_tunnel_protocol(layers.protocol);
+        return if may_be_ours { Verdict::Fragment } else { Verdict::OtherIp };
     }
     match layers.protocol {
         UDP => udp(frame, layers, config, endpoints),
-        TCP => tcp(frame, layers, config),
+        TCP => tcp(frame, layers, config, endpoints),
+        protocol if config.is_tunnel_protocol(protocol) => Verdict::Tunnel,
         _ => Verdict::OtherIp,
     }
 }
 
 #[inline(always)]
-fn tcp<B: Bytes + ?Sized>(frame: &B, layers: &Layers, config: &Config) -> Verdict {
-    if config.is_sip(layers.src_port, layers.dst_port) {
-        let Some(data_offset) = frame.be8(layers.transport + 12) else { return Verdict::Truncated };
-        let header_len = u16::from(data_offset >> 4) * 4;
-        if header_len < 20 || header_len > layers.transport_len {
-            return Verdict::Malformed;
-        }
-        return if header_len == layers.transport_len { Verdict::SipTcpEmpty } else { Verdict::SipTcp };
-    }
-    if config.is_tls(layers.src_port, layers.dst_port) {
+fn tcp<B: Bytes + ?Sized, E: Endpoints>(
+    frame: &B,
+    layers: &Layers,
+    config: &Config,
+    endpoints: &E,
+) -> Verdict {
+    let (with_data, without) = if config.is_sip(layers.src_port, layers.dst_port) {
+        (Verdict::SipTcp, Verdict::SipTcpEmpty)
+    } else if config.is_tls(layers.src_port, layers.dst_port) {
         return Verdict::SipTls;
+    } else if config.is_carrier(layers.src_port, layers.dst_port)
+        || is_carrier(frame, layers, config, endpoints)
+    {
+        (Verdict::Tunnel, Verdict::OtherTcp)
+    } else {
+        return Verdict::OtherTcp;
+    };
+    let Some(data_offset) = frame.be8(layers.transport + 12) else { return Verdict::Truncated };
+    let header_len = u16::from(data_offset >> 4) * 4;
+    if header_len < 20 || header_len > layers.transport_len {
+        return Verdict::Malformed;
     }
-    Verdict::OtherTcp
+    if header_len == layers.transport_len { without } else { with_data }
 }
 
 #[inline(always)]
@@ -154,6 +194,9 @@ fn udp<B: Bytes + ?Sized, E: Endpoints>(
 ) -> Verdict {
     if config.is_sip(layers.src_port, layers.dst_port) {
         return Verdict::SipUdp;
+    }
+    if config.is_tunnel(layers.src_port, layers.dst_port) {
+        return Verdict::Tunnel;
     }
     // The rule before the table: where the rule suffices, the table cannot change the verdict, and a look-up
     // costs as much as everything up to here.
@@ -173,8 +216,24 @@ fn udp<B: Bytes + ?Sized, E: Endpoints>(
 
 #[inline(always)]
 fn is_announced<B: Bytes + ?Sized, E: Endpoints>(frame: &B, layers: &Layers, endpoints: &E) -> bool {
-    destination(frame, layers).is_some_and(|key| endpoints.is_announced(&key))
-        || source(frame, layers).is_some_and(|key| endpoints.is_announced(&key))
+    (endpoints.may_know(UDP, layers.dst_port)
+        && destination(frame, layers).is_some_and(|key| endpoints.is_announced(&key)))
+        || (endpoints.may_know(UDP, layers.src_port)
+            && source(frame, layers).is_some_and(|key| endpoints.is_announced(&key)))
+}
+
+#[inline(always)]
+fn is_carrier<B: Bytes + ?Sized, E: Endpoints>(
+    frame: &B,
+    layers: &Layers,
+    config: &Config,
+    endpoints: &E,
+) -> bool {
+    config.follows_carriers()
+        && ((endpoints.may_know(TCP, layers.dst_port)
+            && destination(frame, layers).is_some_and(|key| endpoints.is_carrier(&key)))
+            || (endpoints.may_know(TCP, layers.src_port)
+                && source(frame, layers).is_some_and(|key| endpoints.is_carrier(&key))))
 }
 
 /// The source as a key of the endpoint map.
@@ -240,6 +299,29 @@ fn media_shape<B: Bytes + ?Sized>(frame: &B, layers: &Layers) -> Shape {
     }
 }
 
+/// Longest RTP payload that makes its packet short: a telephone event (RFC 4733, 2.3), comfort noise (RFC 3389) of
+/// three coefficients.
+const SHORT_PAYLOAD: u16 = 4;
+/// What a header extension (RFC 8285) is taken to be at most, header and all, where there is one.
+const SHORT_EXTENSION: u16 = 16;
+
+/// Is this datagram, classified as RTP, so short that it travels whole?
+///
+/// Its payload may be an event rather than sound, which has to be read and not only timed. Speech is longer: ten
+/// milliseconds of G.729 are ten bytes.
+#[inline(always)]
+pub fn is_short_rtp<B: Bytes + ?Sized>(frame: &B, layers: &Layers) -> bool {
+    const LONGEST: u16 = UDP_HEADER + RTP_HEADER + 15 * 4 + SHORT_EXTENSION + SHORT_PAYLOAD;
+    // Of most media the length alone decides.
+    if layers.transport_len > LONGEST {
+        return false;
+    }
+    let Some(first) = frame.be8(layers.transport + usize::from(UDP_HEADER)) else { return false };
+    let contributors = u16::from(first & 0x0f) * 4;
+    let extension = if first & 0x10 == 0 { 0 } else { SHORT_EXTENSION };
+    layers.transport_len <= UDP_HEADER + RTP_HEADER + contributors + extension + SHORT_PAYLOAD
+}
+
 /// Parses an Ethernet frame and gives its verdict, with the layers where there are any.
 #[inline(always)]
 pub fn ethernet<B: Bytes + ?Sized, E: Endpoints>(
@@ -249,7 +331,7 @@ pub fn ethernet<B: Bytes + ?Sized, E: Endpoints>(
 ) -> (Verdict, Option<Layers>) {
     match parse::ethernet(frame) {
         Ok(layers) => (classify(frame, &layers, config, endpoints), Some(layers)),
-        Err(refusal) => (refusal.into(), None),
+        Err(refusal) => (refused(refusal, config), None),
     }
 }
 

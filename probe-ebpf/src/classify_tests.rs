@@ -18,7 +18,7 @@ const NOBODY: &[EndpointKey] = &[];
 fn judge(frame: &[u8], config: &Config, announced: &[EndpointKey]) -> Verdict {
     match parse::ethernet(frame) {
         Ok(layers) => classify(frame, &layers, config, &Announced(announced)),
-        Err(refusal) => refusal.into(),
+        Err(refusal) => refused(refusal, config),
     }
 }
 
@@ -75,7 +75,9 @@ fn every_verdict_has_a_frame_that_gets_it() {
     let later = ethernet(&[], &ipv6(&[fragment(8)], UDP, b"the rest"));
     let atomic = ethernet(&[], &ipv6(&[fragment(0)], UDP, &udp(20_000, 30_000, &rtp(160))));
     let tagged = ethernet(&[(0x88a8, 1), (0x8100, 2)], &ipv4(&[], 0, UDP, &udp(20_000, 30_000, &rtp(160))));
-    let other_fragment = ethernet(&[], &ipv4(&[], 0x2000, 47, &[0; 16]));
+    let other_fragment = ethernet(&[], &ipv4(&[], 0x2000, 50, &[0; 16]));
+    let tunnel_fragment = ethernet(&[], &ipv4(&[], 0x2000, 47, &[0; 16]));
+    let mpls = ethernet(&[], &Packet { ethertype: 0x8847, ..ipv4(&[], 0, UDP, b"") });
     let tcp_fragment = ethernet(&[], &ipv4(&[], 0x2000, TCP, &tcp(5060, 5060, b"INVITE")));
     let table = [
         ("ARP", arp, &range, NOBODY, Verdict::NotIp),
@@ -87,7 +89,7 @@ fn every_verdict_has_a_frame_that_gets_it() {
         ("HTTPS", over4(TCP, &tcp(40_000, 443, b"hello")), &range, NOBODY, Verdict::OtherTcp),
         ("ICMP", over4(1, &[8; 40]), &range, NOBODY, Verdict::OtherIp),
         ("ICMPv6", over6(58, &[128; 40]), &range, NOBODY, Verdict::OtherIp),
-        ("fragment of GRE", other_fragment, &range, NOBODY, Verdict::OtherIp),
+        ("fragment of ESP", other_fragment, &range, NOBODY, Verdict::OtherIp),
         ("fragment of TCP", tcp_fragment, &range, NOBODY, Verdict::OtherIp),
         ("SIP over TLS", over4(TCP, &tcp(40_000, 5061, &[22; 60])), &range, NOBODY, Verdict::SipTls),
         ("announced STUN", datagram(&not_media()[0].1), &strict, announced, Verdict::MediaOther),
@@ -103,6 +105,11 @@ fn every_verdict_has_a_frame_that_gets_it() {
         ("RTCP", datagram(&[0x80, 201, 0, 1, 1, 2, 3, 4]), &range, NOBODY, Verdict::Rtcp),
         ("first fragment", first, &range, NOBODY, Verdict::Fragment),
         ("later fragment", later, &range, NOBODY, Verdict::Fragment),
+        ("fragment of GRE", tunnel_fragment, &range, NOBODY, Verdict::Fragment),
+        ("GRE", over4(47, &[0; 40]), &strict, NOBODY, Verdict::Tunnel),
+        ("MPLS", mpls, &strict, NOBODY, Verdict::Tunnel),
+        ("VXLAN", over4(UDP, &udp(40_000, 4789, &[8; 60])), &strict, NOBODY, Verdict::Tunnel),
+        ("rpcap", over4(TCP, &tcp(2002, 40_000, &[0; 60])), &strict, NOBODY, Verdict::Tunnel),
     ];
     let mut seen = [false; VERDICTS];
     for (name, frame, config, announced, verdict) in table {
@@ -120,8 +127,73 @@ fn verdicts_are_numbered_in_order_and_named_apart() {
         assert_eq!(twins.count(), 1, "{}", verdict.name());
     }
     let matched: Vec<_> = Verdict::ALL.into_iter().filter(|verdict| verdict.is_matched()).collect();
-    let expected = [Verdict::SipUdp, Verdict::SipTcp, Verdict::Rtp, Verdict::Rtcp, Verdict::Fragment];
-    assert_eq!(matched, expected);
+    let expected = [Verdict::SipUdp, Verdict::SipTcp, Verdict::Rtp, Verdict::Rtcp];
+    assert_eq!(matched, [&expected[..], &[Verdict::Fragment, Verdict::Tunnel]].concat());
+}
+
+/// A frame that may hold a tunnel, and what it is to a probe that follows none.
+fn suspects() -> Vec<(&'static str, Vec<u8>, Verdict)> {
+    let gre = [0, 0, 0x08, 0, 0x45, 0, 0, 20];
+    let labelled = |ethertype| Packet { ethertype, ..ipv4(&[], 0, UDP, b"") };
+    let to = |port: u16| over4(UDP, &udp(20_000, port, &rtp(160)));
+    let tagged = ethernet(&[(0x88a8, 1), (0x8100, 2)], &labelled(0x8864));
+    vec![
+        ("GRE", over4(47, &gre), Verdict::OtherIp),
+        ("GRE over IPv6", over6(47, &gre), Verdict::OtherIp),
+        ("IPv4 in IPv4", over4(4, &gre), Verdict::OtherIp),
+        ("IPv6 in IPv4", over4(41, &gre), Verdict::OtherIp),
+        ("IPv4 in IPv6", over6(4, &gre), Verdict::OtherIp),
+        ("fragment of GRE, first", ethernet(&[], &ipv4(&[], 0x2000, 47, &gre)), Verdict::OtherIp),
+        ("fragment of IP in IPv6, later", ethernet(&[], &ipv6(&[fragment(8)], 41, &gre)), Verdict::OtherIp),
+        ("MPLS", ethernet(&[], &labelled(0x8847)), Verdict::NotIp),
+        ("MPLS, upstream label", ethernet(&[(0x8100, 1)], &labelled(0x8848)), Verdict::NotIp),
+        ("PPPoE under two tags", tagged, Verdict::NotIp),
+        ("VXLAN", to(4789), Verdict::Rtp),
+        ("VXLAN on the old port", to(8472), Verdict::Rtp),
+        ("Geneve", to(6081), Verdict::Rtp),
+        ("GTP-U", to(2152), Verdict::Rtp),
+        ("TZSP", to(37_008), Verdict::Rtp),
+        ("L2TP", to(1701), Verdict::Rtp),
+        ("Teredo", to(3544), Verdict::Rtp),
+        ("HEP", to(9060), Verdict::Rtp),
+        ("rpcap over UDP", to(2002), Verdict::Rtp),
+        ("an answer in a tunnel", over4(UDP, &udp(2152, 20_000, b"")), Verdict::OtherUdp),
+        ("rpcap", over4(TCP, &tcp(40_000, 2002, b"x")), Verdict::OtherTcp),
+        ("HEP over TCP", over6(TCP, &tcp(9060, 40_000, b"x")), Verdict::OtherTcp),
+    ]
+}
+
+#[test]
+fn a_suspected_tunnel_is_judged_as_if_there_were_none_where_none_is_followed() {
+    for (name, frame, otherwise) in suspects() {
+        let is_fragment = name.starts_with("fragment");
+        let suspected = if is_fragment { Verdict::Fragment } else { Verdict::Tunnel };
+        let config = rule(MediaRule::Range);
+        assert_eq!(judge(&frame, &config, NOBODY), suspected, "{name}");
+        assert_eq!(judge(&frame, &config.without_tunnels(), NOBODY), otherwise, "{name}");
+    }
+}
+
+#[test]
+fn a_signalling_port_beats_a_tunnel_and_a_tunnel_beats_an_announcement() {
+    let config = Config { sip_ports: [4789, 2002, 0, 0, 0, 0, 0, 0], ..rule(MediaRule::Anything) };
+    assert_eq!(judge(&over4(UDP, &udp(9, 4789, b"x")), &config, NOBODY), Verdict::SipUdp);
+    assert_eq!(judge(&over4(TCP, &tcp(9, 2002, b"x")), &config, NOBODY), Verdict::SipTcp);
+    let geneve = over4(UDP, &udp(20_000, 6081, &rtp(160)));
+    assert_eq!(judge(&geneve, &config, &[host4(2, 6081)]), Verdict::Tunnel);
+    assert_eq!(judge(&geneve, &config.without_tunnels(), &[host4(2, 6081)]), Verdict::Rtp);
+}
+
+#[test]
+fn a_carrier_without_data_is_tcp_that_is_not_ours() {
+    let config = rule(MediaRule::Range);
+    for port in [2002, 9060] {
+        assert_eq!(judge(&over4(TCP, &tcp(port, 9, b"")), &config, NOBODY), Verdict::OtherTcp, "{port}");
+        assert_eq!(judge(&over4(TCP, &tcp(port, 9, b"x")), &config, NOBODY), Verdict::Tunnel, "{port}");
+    }
+    let mut lying = tcp(2002, 9, b"x");
+    lying[12] = 0x40;
+    assert_eq!(judge(&over4(TCP, &lying), &config, NOBODY), Verdict::Malformed);
 }
 
 #[test]
@@ -248,6 +320,22 @@ fn a_header_that_claims_more_contributors_than_there_are_is_not_rtp() {
             let expected = if fits { Verdict::Rtp } else { Verdict::OtherUdp };
             let verdict = judge(&datagram(&packet), &config, NOBODY);
             assert_eq!(verdict, expected, "{contributors} contributors, {length} bytes");
+        }
+    }
+}
+
+#[test]
+fn rtp_is_short_up_to_four_bytes_of_payload_behind_whatever_header() {
+    let is_short = |first: u8, length: usize| {
+        let mut packet = rtp(length);
+        packet[0] = first;
+        let frame = datagram(&packet);
+        is_short_rtp(frame.as_slice(), &parse::ethernet(frame.as_slice()).unwrap())
+    };
+    // Ten bytes are a frame of G.729.
+    for (first, longest) in [(0x80, 4), (0x8f, 64), (0x90, 20), (0x9f, 80), (0xa2, 12)] {
+        for length in 0..200 {
+            assert_eq!(is_short(first, length), length <= longest, "{first:02x}, {length} bytes");
         }
     }
 }

@@ -1,11 +1,17 @@
 //! The configuration that userspace writes into the BPF object before it is loaded, and map keys.
 
+use crate::parse::{GRE, IPV4_IN_IP, IPV6_IN_IP, TCP};
+
 /// Interfaces one probe can watch. Sixteen taps of one gateway; a record names its tap in four bits.
 pub const MAX_INTERFACES: usize = 16;
 /// SIP ports one probe can watch, UDP and TCP alike.
 pub const MAX_SIP_PORTS: usize = 8;
 /// Ports whose TCP traffic is counted as encrypted signalling.
 pub const MAX_TLS_PORTS: usize = 4;
+/// UDP ports one probe can take for tunnels.
+pub const MAX_TUNNEL_PORTS: usize = 12;
+/// TCP ports one probe can take for carriers of captured frames.
+pub const MAX_CARRIER_PORTS: usize = 4;
 /// CPUs that can each have a ring of their own (the size of the outer map).
 pub const MAX_CPUS: usize = 256;
 /// Endpoints the kernel remembers: two per announced media line (RTP and RTCP), so 32 k lines.
@@ -23,6 +29,16 @@ pub enum MediaRule {
     Anything = 2,
 }
 
+/// Tunnels that are known by a number of the network or link layer, not by a port; bits of [`Config::tunnels`].
+pub mod tunnels {
+    /// IP protocols: GRE (47), IPv4 in IP (4), IPv6 in IP (41), fragments of them included.
+    pub const PROTOCOLS: u8 = 1;
+    /// Ethertypes: MPLS (0x8847, 0x8848) and PPPoE sessions (0x8864).
+    pub const LABELS: u8 = 2;
+    /// Both.
+    pub const ALL: u8 = PROTOCOLS | LABELS;
+}
+
 /// Constants of one run. Lives in the object's read-only data, so the verifier sees the values and
 /// removes the branches they rule out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,14 +50,20 @@ pub struct Config {
     pub sip_ports: [u16; MAX_SIP_PORTS],
     /// TCP ports that carry SIP over TLS; zero where there is none.
     pub tls_ports: [u16; MAX_TLS_PORTS],
+    /// UDP ports that carry tunnels; zero where there is none.
+    pub tunnel_ports: [u16; MAX_TUNNEL_PORTS],
+    /// TCP ports that carry captured frames (rpcap, HEP); zero where there is none.
+    pub carrier_ports: [u16; MAX_CARRIER_PORTS],
     /// Lowest port of the media range, inclusive.
     pub rtp_low: u16,
     /// Highest port of the media range, inclusive.
     pub rtp_high: u16,
     /// A [`MediaRule`] as its number.
     pub media_rule: u8,
+    /// Which of [`tunnels`] count, as bits.
+    pub tunnels: u8,
     /// Always zero; keeps the size explicit.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 2],
 }
 
 impl Config {
@@ -50,20 +72,37 @@ impl Config {
         ifindex: [0; MAX_INTERFACES],
         sip_ports: [5060, 5080, 0, 0, 0, 0, 0, 0],
         tls_ports: [5061, 0, 0, 0],
+        // VXLAN by IANA and as Linux had it first, Geneve, GTP-U; TZSP, L2TP, Teredo, HEP; rpcap over UDP.
+        tunnel_ports: [4789, 8472, 6081, 2152, 37_008, 1701, 3544, 9060, 2002, 0, 0, 0],
+        // rpcap, HEP.
+        carrier_ports: [2002, 9060, 0, 0],
         rtp_low: 1024,
         rtp_high: 65_535,
         media_rule: MediaRule::Range as u8,
-        reserved: [0; 3],
+        tunnels: tunnels::ALL,
+        reserved: [0; 2],
     };
+
+    /// The same for what is no tunnel after all: a frame whose tunnel was refused is judged once more, with this.
+    #[must_use]
+    pub const fn without_tunnels(self) -> Self {
+        Self {
+            tunnel_ports: [0; MAX_TUNNEL_PORTS],
+            carrier_ports: [0; MAX_CARRIER_PORTS],
+            tunnels: 0,
+            ..self
+        }
+    }
 
     /// The memory image of this structure: what the loader writes over the object's default.
     pub fn to_ne_bytes(&self) -> [u8; size_of::<Self>()] {
-        let Self { ifindex, sip_ports, tls_ports, rtp_low, rtp_high, media_rule, reserved } = self;
+        let Self { ifindex, sip_ports, tls_ports, tunnel_ports, carrier_ports, .. } = self;
+        let Self { rtp_low, rtp_high, media_rule, tunnels, reserved, .. } = self;
         let mut image = [0; size_of::<Self>()];
         let words = ifindex.iter().flat_map(|v| v.to_ne_bytes());
-        let ports =
-            sip_ports.iter().chain(tls_ports).chain([rtp_low, rtp_high]).flat_map(|v| v.to_ne_bytes());
-        let rest = [*media_rule].into_iter().chain(*reserved);
+        let ports = sip_ports.iter().chain(tls_ports).chain(tunnel_ports).chain(carrier_ports);
+        let ports = ports.chain([rtp_low, rtp_high]).flat_map(|v| v.to_ne_bytes());
+        let rest = [*media_rule, *tunnels].into_iter().chain(*reserved);
         for (to, from) in image.iter_mut().zip(words.chain(ports).chain(rest)) {
             *to = from;
         }
@@ -83,6 +122,40 @@ impl Config {
     #[inline(always)]
     pub fn is_tls(&self, src: u16, dst: u16) -> bool {
         holds_either(lanes(self.tls_ports), src, dst)
+    }
+
+    /// Is one of the UDP ports one that carries a tunnel?
+    #[inline(always)]
+    pub fn is_tunnel(&self, src: u16, dst: u16) -> bool {
+        let [p0, p1, p2, p3, p4, p5, p6, p7, p8, p9, p10, p11] = self.tunnel_ports;
+        let (second, third) = (lanes([p4, p5, p6, p7]), lanes([p8, p9, p10, p11]));
+        holds_either(lanes([p0, p1, p2, p3]), src, dst)
+            || (second != 0 && holds_either(second, src, dst))
+            || (third != 0 && holds_either(third, src, dst))
+    }
+
+    /// Is one of the TCP ports one that carries captured frames?
+    #[inline(always)]
+    pub fn is_carrier(&self, src: u16, dst: u16) -> bool {
+        holds_either(lanes(self.carrier_ports), src, dst)
+    }
+
+    /// Can there be connections that carry captured frames? None is learned where no control port is known.
+    #[inline(always)]
+    pub fn follows_carriers(&self) -> bool {
+        lanes(self.carrier_ports) != 0
+    }
+
+    /// Is the IP protocol one that carries packets, and do such count?
+    #[inline(always)]
+    pub fn is_tunnel_protocol(&self, protocol: u8) -> bool {
+        self.tunnels & tunnels::PROTOCOLS != 0 && matches!(protocol, IPV4_IN_IP | IPV6_IN_IP | GRE)
+    }
+
+    /// Do MPLS and PPPoE count?
+    #[inline(always)]
+    pub fn follows_labels(&self) -> bool {
+        self.tunnels & tunnels::LABELS != 0
     }
 
     /// Is `port` inside the media range?
@@ -118,11 +191,24 @@ fn holds_either(lanes: u64, src: u16, dst: u16) -> bool {
 
 const _: () = {
     // Four-byte fields first, then two, then one: no padding anywhere, which `to_ne_bytes` relies on.
-    assert!(size_of::<Config>() == 4 * MAX_INTERFACES + 2 * (MAX_SIP_PORTS + MAX_TLS_PORTS + 2) + 4);
+    const PORTS: usize = MAX_SIP_PORTS + MAX_TLS_PORTS + MAX_TUNNEL_PORTS + MAX_CARRIER_PORTS + 2;
+    assert!(size_of::<Config>() == 4 * MAX_INTERFACES + 2 * PORTS + 4);
     assert!(size_of::<EndpointKey>() == 20);
+    assert!(port_bit(TCP, u16::MAX).0 as usize == PORT_WORDS - 1);
 };
 
-/// Key of the endpoint map: an address and UDP port that somebody announced in SDP.
+/// Words of the kernel's port map: a bit for each UDP port, then one for each TCP port.
+pub const PORT_WORDS: usize = 2 * 65_536 / 64;
+
+/// Where the port map has the bit of a port: the word's index, and the bit in it.
+#[inline(always)]
+pub const fn port_bit(protocol: u8, port: u16) -> (u32, u64) {
+    let half = if protocol == TCP { 1024 } else { 0 };
+    (half | (port >> 6) as u32, 1 << (port & 63))
+}
+
+/// Key of the endpoint map: an address and UDP port that somebody announced in SDP, or an address and TCP port of a
+/// connection that was found to carry captured frames ([`Self::of_carrier`]).
 ///
 /// IPv4 is stored as the IPv4-mapped IPv6 address (RFC 4291, 2.5.5.2). Every byte is significant, as the
 /// kernel hashes the key as memory.
@@ -131,11 +217,18 @@ const _: () = {
 pub struct EndpointKey {
     /// Address in network byte order.
     pub address: [u32; 4],
-    /// Port in host byte order; 32 bits so that the key has no padding.
+    /// Port in host byte order; 32 bits so that the key has no padding. Bit 16 tells TCP from UDP.
     pub port: u32,
 }
 
 impl EndpointKey {
+    /// The same address and port, of TCP: a carrier learned while the probe runs.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_carrier(self) -> Self {
+        Self { port: self.port | 1 << 16, ..self }
+    }
+
     /// The key as the words that the kernel hashes.
     pub const fn words(&self) -> [u32; 5] {
         let [a, b, c, d] = self.address;
@@ -152,6 +245,8 @@ mod tests {
         let config = Config {
             sip_ports: [5060, 5061, 1, 65_535, 0x8000, 0x7fff, 256, 0],
             tls_ports: [5061, 5060, 0, 0],
+            tunnel_ports: [4789, 1, 65_535, 0x8000, 0, 256, 0x7fff, 0, 0, 0, 0, 9060],
+            carrier_ports: [0, 0, 65_535, 2002],
             ..Config::DEFAULT
         };
         for port in 0..=u16::MAX {
@@ -161,15 +256,35 @@ mod tests {
             assert_eq!(config.is_sip(port, 0), is_sip, "source {port}, destination 0");
             let is_tls = port == 5060 || port == 5061;
             assert_eq!(config.is_tls(port, 9), is_tls, "source {port}");
+            let is_tunnel = port != 0 && config.tunnel_ports.contains(&port);
+            let is_carrier = port != 0 && config.carrier_ports.contains(&port);
+            for (src, dst) in [(port, 9), (9, port), (port, 0)] {
+                assert_eq!(config.is_tunnel(src, dst), is_tunnel, "{src} to {dst}");
+                assert_eq!(config.is_carrier(src, dst), is_carrier, "{src} to {dst}");
+            }
         }
     }
 
     #[test]
     fn no_port_matches_an_empty_list() {
-        let config = Config { sip_ports: [0; 8], tls_ports: [0; 4], ..Config::DEFAULT };
+        let config = Config { sip_ports: [0; 8], tls_ports: [0; 4], ..Config::DEFAULT }.without_tunnels();
         for port in 0..=u16::MAX {
             assert!(!config.is_sip(port, port) && !config.is_tls(port, port), "{port}");
+            assert!(!config.is_tunnel(port, port) && !config.is_carrier(port, port), "{port}");
         }
+    }
+
+    #[test]
+    fn every_port_of_either_protocol_has_a_bit_of_its_own() {
+        let mut words = [0_u64; PORT_WORDS];
+        for protocol in [crate::parse::UDP, TCP] {
+            for port in 0..=u16::MAX {
+                let (word, bit) = port_bit(protocol, port);
+                assert_eq!(words[word as usize] & bit, 0, "{protocol} {port}");
+                words[word as usize] |= bit;
+            }
+        }
+        assert_eq!(words, [u64::MAX; PORT_WORDS]);
     }
 
     #[test]
@@ -180,8 +295,10 @@ mod tests {
         assert_eq!(image[60..64], 0xdead_beef_u32.to_ne_bytes());
         assert_eq!(image[64..66], 5060_u16.to_ne_bytes());
         assert_eq!(image[80..82], 5061_u16.to_ne_bytes());
-        assert_eq!(image[88..90], 0x1122_u16.to_ne_bytes());
-        assert_eq!(image[90..92], 0x3344_u16.to_ne_bytes());
-        assert_eq!(image[92..96], [2, 0, 0, 0]);
+        assert_eq!(image[88..90], 4789_u16.to_ne_bytes());
+        assert_eq!(image[112..114], 2002_u16.to_ne_bytes());
+        assert_eq!(image[120..122], 0x1122_u16.to_ne_bytes());
+        assert_eq!(image[122..124], 0x3344_u16.to_ne_bytes());
+        assert_eq!(image[124..128], [2, tunnels::ALL, 0, 0]);
     }
 }

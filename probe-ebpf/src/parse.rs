@@ -92,8 +92,10 @@ impl Bytes for [u8] {
 pub enum Refusal {
     /// The frame ends inside a header that it announced.
     Truncated,
-    /// Neither IPv4 nor IPv6 under at most two VLAN tags.
+    /// Neither IPv4 nor IPv6 under at most two VLAN tags, nor what comes next.
     NotIp,
+    /// MPLS or a PPPoE session under at most two VLAN tags: what is inside, the tunnel's own headers tell.
+    Labelled,
     /// A version or length field contradicts the header it stands in.
     Malformed,
     /// More IPv6 extension headers than are followed.
@@ -169,6 +171,12 @@ impl Layers {
     };
 }
 
+/// IP protocol number of IPv4 in IP (RFC 2003).
+pub const IPV4_IN_IP: u8 = 4;
+/// IP protocol number of IPv6 in IP (RFC 2473, RFC 4213).
+pub const IPV6_IN_IP: u8 = 41;
+/// IP protocol number of GRE (RFC 2784).
+pub const GRE: u8 = 47;
 /// IP protocol number of TCP.
 pub const TCP: u8 = 6;
 /// IP protocol number of UDP.
@@ -176,6 +184,9 @@ pub const UDP: u8 = 17;
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
+const ETHERTYPE_MPLS: u16 = 0x8847;
+const ETHERTYPE_MPLS_UPSTREAM: u16 = 0x8848;
+const ETHERTYPE_PPPOE: u16 = 0x8864;
 const ETHERNET: usize = 14;
 const UDP_HEADER: u16 = 8;
 const TCP_HEADER: u16 = 20;
@@ -210,6 +221,7 @@ pub fn network<B: Bytes + ?Sized>(frame: &B, ethertype: u16, offset: usize) -> R
     let layers = match ethertype {
         ETHERTYPE_IPV4 => ipv4(frame, offset)?,
         ETHERTYPE_IPV6 => ipv6(frame, offset)?,
+        ETHERTYPE_MPLS | ETHERTYPE_MPLS_UPSTREAM | ETHERTYPE_PPPOE => return Err(Refusal::Labelled),
         _ => return Err(Refusal::NotIp),
     };
     ports(frame, layers)

@@ -75,11 +75,21 @@ fn up_to_two_tags_of_any_kind_are_read_and_a_third_is_not_ip() {
 
 #[test]
 fn what_is_neither_ipv4_nor_ipv6_is_not_ip() {
-    // ARP, PPPoE, MPLS, an 802.3 length, LLDP.
-    for ethertype in [0x0806, 0x8864, 0x8847, 0x0040, 0x88cc] {
+    // ARP, PPPoE discovery, an 802.3 length, LLDP.
+    for ethertype in [0x0806, 0x8863, 0x0040, 0x88cc] {
         let packet = crate::sample::Packet { ethertype, ..ipv4(&[], 0, UDP, &media()) };
         assert_eq!(parse(&[], &packet), Err(Refusal::NotIp), "{ethertype:04x}");
         assert_eq!(parse(&[(0x8100, 1)], &packet), Err(Refusal::NotIp), "{ethertype:04x} in a VLAN");
+    }
+}
+
+#[test]
+fn mpls_and_pppoe_sessions_are_told_from_what_is_not_ip() {
+    for ethertype in [0x8847, 0x8848, 0x8864] {
+        let packet = crate::sample::Packet { ethertype, ..ipv4(&[], 0, UDP, &media()) };
+        for tags in [&[][..], &[(0x8100, 1)], &[(0x88a8, 1), (0x8100, 2)]] {
+            assert_eq!(parse(tags, &packet), Err(Refusal::Labelled), "{ethertype:04x} under {tags:?}");
+        }
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! A ring entry has an eight-byte header of the kernel's, so a [`MediaHead4`] of 56 bytes makes the entry one
 //! cache line of 64. That is the record of nearly every frame: IPv4 RTP under at most one VLAN tag. Anything
-//! else that is RTP takes a [`MediaHead6`]. SIP, RTCP and fragments are rare and travel whole, behind a
-//! [`PacketHead`].
+//! else that is RTP takes a [`MediaHead6`]. SIP, RTCP, RTP too short for sound, fragments and tunnels travel whole, behind
+//! a [`PacketHead`].
 //!
 //! Numbers are in host byte order, addresses and the RTP header as on the wire.
 

@@ -122,6 +122,10 @@ pub struct Datagram {
     pub payload: Vec<u8>,
     /// VLAN tags, outermost first: ethertype and tag control information.
     pub tags: Vec<(u16, u16)>,
+    /// What lies between the tags and the IP header.
+    pub shim: Shim,
+    /// TCP's own fields.
+    pub tcp: TcpFields,
     /// TTL or hop limit.
     pub ttl: u8,
     /// TOS or traffic class.
@@ -144,6 +148,50 @@ pub struct Datagram {
     pub src_mac: [u8; 6],
 }
 
+/// What lies between an Ethernet header, with its tags, and an IP header.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Shim {
+    /// Nothing.
+    #[default]
+    None,
+    /// A stack of MPLS labels, outermost first (RFC 3032).
+    Mpls(Vec<u32>),
+    /// A PPPoE session (RFC 2516).
+    Pppoe(u16),
+}
+
+/// What a TCP header has beyond ports and checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpFields {
+    /// Sequence number.
+    pub seq: u32,
+    /// Acknowledgement number.
+    pub ack: u32,
+    /// The flag octet: [`TcpFields::SYN`] and so on.
+    pub flags: u8,
+    /// Window.
+    pub window: u16,
+}
+
+impl TcpFields {
+    /// No more data comes.
+    pub const FIN: u8 = 0x01;
+    /// A connection begins.
+    pub const SYN: u8 = 0x02;
+    /// It is refused or torn down.
+    pub const RST: u8 = 0x04;
+    /// The receiver should look.
+    pub const PSH: u8 = 0x08;
+    /// The acknowledgement number means something.
+    pub const ACK: u8 = 0x10;
+}
+
+impl Default for TcpFields {
+    fn default() -> Self {
+        Self { seq: 1, ack: 2, flags: Self::PSH | Self::ACK, window: 0xffff }
+    }
+}
+
 /// An empty UDP datagram from 10.0.0.1:20000 to 10.0.0.2:30000.
 pub fn udp() -> Datagram {
     Datagram {
@@ -152,6 +200,8 @@ pub fn udp() -> Datagram {
         protocol: UDP,
         payload: Vec::new(),
         tags: Vec::new(),
+        shim: Shim::None,
+        tcp: TcpFields::default(),
         ttl: 64,
         tos: 0xb8,
         ip_id: 1,
@@ -216,6 +266,38 @@ impl Datagram {
     pub fn tag(mut self, ethertype: u16, tci: u16) -> Self {
         self.tags.push((ethertype, tci));
         self
+    }
+
+    /// Puts a stack of MPLS labels before the IP header, outermost first.
+    #[must_use]
+    pub fn mpls(self, labels: &[u32]) -> Self {
+        Self { shim: Shim::Mpls(labels.to_vec()), ..self }
+    }
+
+    /// Puts the headers of a PPPoE session before the IP header.
+    #[must_use]
+    pub fn pppoe(self, session: u16) -> Self {
+        Self { shim: Shim::Pppoe(session), ..self }
+    }
+
+    /// Sets TCP's sequence number.
+    #[must_use]
+    pub fn tcp_seq(mut self, seq: u32) -> Self {
+        self.tcp.seq = seq;
+        self
+    }
+
+    /// Sets source and destination MAC.
+    #[must_use]
+    pub fn macs(self, src_mac: [u8; 6], dst_mac: [u8; 6]) -> Self {
+        Self { dst_mac, src_mac, ..self }
+    }
+
+    /// The same datagram as the other side would send it: endpoints and MACs swapped.
+    #[must_use]
+    pub fn reversed(self) -> Self {
+        let Self { src, dst, src_mac, dst_mac, .. } = self;
+        Self { src: dst, dst: src, src_mac: dst_mac, dst_mac: src_mac, ..self }
     }
 
     /// Sets the identification.
@@ -312,7 +394,22 @@ impl Datagram {
             frame.extend_from_slice(&ethertype.to_be_bytes());
             frame.extend_from_slice(&tci.to_be_bytes());
         }
-        frame.extend_from_slice(&self.ethertype().to_be_bytes());
+        match &self.shim {
+            Shim::None => frame.extend_from_slice(&self.ethertype().to_be_bytes()),
+            Shim::Mpls(labels) => {
+                frame.extend_from_slice(&[0x88, 0x47]);
+                for (index, label) in labels.iter().enumerate() {
+                    let bottom = u32::from(index + 1 == labels.len());
+                    frame.extend_from_slice(&(label << 12 | bottom << 8 | u32::from(self.ttl)).to_be_bytes());
+                }
+            }
+            Shim::Pppoe(session) => {
+                frame.extend_from_slice(&[0x88, 0x64, 0x11, 0x00]);
+                frame.extend_from_slice(&session.to_be_bytes());
+                frame.extend_from_slice(&length(2 + packet.len()));
+                frame.extend_from_slice(&if self.src.is_ipv4() { [0x00, 0x21] } else { [0x00, 0x57] });
+            }
+        }
         frame.extend_from_slice(packet);
         frame
     }
@@ -356,7 +453,12 @@ impl Datagram {
         let ports = [self.src.port().to_be_bytes(), self.dst.port().to_be_bytes()].concat();
         let (mut transport, at) = match self.protocol {
             UDP => ([&ports[..], &length(8 + self.payload.len()), &[0, 0]].concat(), 6),
-            TCP => ([&ports[..], &[0, 0, 0, 1, 0, 0, 0, 2, 0x50, 0x18, 0xff, 0xff, 0, 0, 0, 0]].concat(), 16),
+            TCP => {
+                let TcpFields { seq, ack, flags, window } = self.tcp;
+                let numbers = [seq.to_be_bytes(), ack.to_be_bytes()].concat();
+                let [high, low] = window.to_be_bytes();
+                ([&ports[..], &numbers, &[0x50, flags, high, low, 0, 0, 0, 0]].concat(), 16)
+            }
             _ => return self.payload.clone(),
         };
         transport.extend_from_slice(&self.payload);
@@ -374,11 +476,11 @@ impl Datagram {
     }
 }
 
-fn length(bytes: usize) -> [u8; 2] {
+pub(crate) fn length(bytes: usize) -> [u8; 2] {
     u16::try_from(bytes).unwrap_or(u16::MAX).to_be_bytes()
 }
 
-fn octets(address: IpAddr) -> Vec<u8> {
+pub(crate) fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),
@@ -386,7 +488,7 @@ fn octets(address: IpAddr) -> Vec<u8> {
 }
 
 /// RFC 1071, over parts of which only the last may have an odd length.
-fn checksum(parts: &[&[u8]]) -> u16 {
+pub(crate) fn checksum(parts: &[&[u8]]) -> u16 {
     let words = parts.iter().flat_map(|part| part.chunks(2));
     let mut sum: u32 = words
         .map(|word| match *word {

@@ -12,8 +12,11 @@ use probe_ebpf::{Config, EndpointKey, Endpoints, Layers, Verdict, classify, fing
 use voxlab::captures::files_below;
 use voxlab::frames::{Datagram, invite, rtcp, rtp, sip, tcp, udp};
 use voxlab::privileges::root_for;
+use voxlab::tunnels::{Tunnel, tunnel};
 use voxprobe::capture::file::{Frames, LinkType};
-use voxprobe::capture::live::{KernelCounters, LiveCapture, LiveOptions, Record, RingReader};
+use voxprobe::capture::live::{
+    KernelCounters, KernelEndpoints, LiveCapture, LiveOptions, Record, RingReader,
+};
 use voxprobe::packet::Endpoint;
 
 const XDP_PASS: u32 = 2;
@@ -35,15 +38,24 @@ struct Bench {
     capture: LiveCapture,
     rings: RingReader,
     config: Config,
-    announced: Vec<EndpointKey>,
+    endpoints: KernelEndpoints,
+    known: Known,
 }
 
 /// The endpoint table on the host.
-struct Announced<'a>(&'a [EndpointKey]);
+#[derive(Default)]
+struct Known {
+    announced: Vec<EndpointKey>,
+    carriers: Vec<EndpointKey>,
+}
 
-impl Endpoints for Announced<'_> {
+impl Endpoints for Known {
     fn is_announced(&self, key: &EndpointKey) -> bool {
-        self.0.contains(key)
+        self.announced.contains(key)
+    }
+
+    fn is_carrier(&self, key: &EndpointKey) -> bool {
+        self.carriers.contains(key)
     }
 }
 
@@ -67,7 +79,8 @@ impl Bench {
         for endpoint in announced {
             assert!(endpoints.insert(*endpoint));
         }
-        Self { capture, rings, config, announced: announced.iter().map(Endpoint::key).collect() }
+        let announced = announced.iter().map(Endpoint::key).collect();
+        Self { capture, rings, config, endpoints, known: Known { announced, ..Known::default() } }
     }
 
     fn rule(rule: MediaRule) -> Self {
@@ -76,7 +89,7 @@ impl Bench {
 
     /// Runs a frame through both programs and checks everything that must hold. Returns the verdict.
     fn check(&mut self, name: &str, frame: &[u8]) -> Verdict {
-        let (verdict, layers) = classify::ethernet(frame, &self.config, &Announced(&self.announced));
+        let (verdict, layers) = classify::ethernet(frame, &self.config, &self.known);
         for egress in [false, true] {
             if egress && !CLASSIFIER_FRAMES.contains(&frame.len()) {
                 continue;
@@ -133,7 +146,9 @@ fn expected(frame: &[u8], verdict: Verdict, layers: Option<&Layers>, egress: boo
     let at = if egress { point::EGRESS } else { 0 };
     let wire_len = u32::try_from(frame.len()).unwrap();
     match (verdict, layers) {
-        (Verdict::Rtp, Some(layers)) => Some(media_head(frame, layers, at)),
+        (Verdict::Rtp, Some(layers)) if !classify::is_short_rtp(frame, layers) => {
+            Some(media_head(frame, layers, at))
+        }
         _ if verdict.is_matched() => {
             let head = PacketHead {
                 time_ns: 0,
@@ -239,6 +254,9 @@ fn table() -> Vec<(&'static str, Vec<u8>, Verdict)> {
         ("RTP without checksum", media().checksum(0), Verdict::Rtp),
         ("RTP with any checksum", media().checksum(0xbeef), Verdict::Rtp),
         ("RTP without payload", rtp().payload(&[]).over(media()), Verdict::Rtp),
+        ("RTP of a telephone event", rtp().payload(&[1, 10, 0, 160]).over(media()), Verdict::Rtp),
+        ("RTP of a telephone event in QinQ", rtp().payload(&[1, 10, 0, 160]).over(qinq().v6()), Verdict::Rtp),
+        ("RTP of five bytes", rtp().varied(5).over(media()), Verdict::Rtp),
         ("RTP with odd payload", rtp().varied(33).over(media()), Verdict::Rtp),
         ("RTP in 802.1Q", media().vlan(0x6123), Verdict::Rtp),
         ("RTP in 802.1ad", media().tag(0x88a8, 1), Verdict::Rtp),
@@ -273,15 +291,36 @@ fn table() -> Vec<(&'static str, Vec<u8>, Verdict)> {
         ("RTP below the range", rtp().over(to(1_000)), Verdict::OtherUdp),
         ("STUN", to(30_000).payload(&stun), Verdict::OtherUdp),
         ("ICMP", udp().protocol(1).payload(&[8; 40]), Verdict::OtherIp),
+        ("GRE", udp().protocol(47).payload(&[0; 60]), Verdict::Tunnel),
+        ("GRE over IPv6", udp().protocol(47).v6().payload(&[0; 60]), Verdict::Tunnel),
+        ("GRE in pieces", udp().protocol(47).fragment(0x2000).payload(&[0; 60]), Verdict::Fragment),
+        ("IPv4 in IP", udp().protocol(4).payload(&[0x45; 60]), Verdict::Tunnel),
+        ("IPv6 in IP", udp().protocol(41).vlan(7).payload(&[0x60; 60]), Verdict::Tunnel),
+        ("VXLAN", to(4789).payload(&[8; 80]), Verdict::Tunnel),
+        ("GTP-U over IPv6", udp().ports(2152, 2152).v6().payload(&[0x30; 80]), Verdict::Tunnel),
+        ("rpcap over UDP", udp().ports(2002, 20_000).payload(&[0; 80]), Verdict::Tunnel),
+        ("HEP, longer than a record", to(9060).payload(&b"x".repeat(20_000)), Verdict::Tunnel),
+        ("rpcap", tcp().ports(2002, 20_000).payload(&[0; 900]), Verdict::Tunnel),
+        ("rpcap, acknowledgement", tcp().ports(20_000, 2002), Verdict::OtherTcp),
     ];
     let cut = |length: usize| media().ethernet()[..length].to_vec();
     let frames = table.map(|(name, datagram, verdict)| (name, datagram.ethernet(), verdict));
+    let labelled = |ethertype: u16| [&[2; 12][..], &ethertype.to_be_bytes(), &[0x45; 50]].concat();
+    let tagged = [&[2; 12][..], &[0x88, 0xa8, 0, 1, 0x81, 0, 0, 2, 0x88, 0x64], &[0x11; 50]].concat();
     let raw = [
+        ("MPLS", labelled(0x8847), Verdict::Tunnel),
+        ("MPLS, upstream label", labelled(0x8848), Verdict::Tunnel),
+        ("PPPoE under two tags", tagged, Verdict::Tunnel),
+        ("PPPoE discovery", labelled(0x8863), Verdict::NotIp),
         ("ARP", arp, Verdict::NotIp),
         ("Ethernet header alone", cut(ETHERNET_HEADER), Verdict::Truncated),
         ("UDP header cut off", cut(38), Verdict::Truncated),
     ];
-    frames.into_iter().chain(raw).collect()
+    let tunnels = Tunnel::ALL.into_iter().map(|kind| {
+        let inner = if kind == Tunnel::Hep { sip(&invite(300)) } else { media().v6() };
+        (kind.name(), kind.carry(&inner, 1, 1, tunnel()).ethernet(), Verdict::Tunnel)
+    });
+    frames.into_iter().chain(raw).chain(tunnels).collect()
 }
 
 #[test]
@@ -303,6 +342,8 @@ fn the_verifier_walks_no_more_than_its_budget() {
     let full = Config {
         sip_ports: [5060, 5080, 5062, 5064, 5066, 5068, 5070, 5072],
         tls_ports: [5061, 5081, 5063, 5065],
+        tunnel_ports: [4789, 8472, 6081, 2152, 37_008, 1701, 3544, 9060, 2002, 4790, 4791, 4792],
+        carrier_ports: [2002, 9060, 2003, 2004],
         media_rule: MediaRule::Announced as u8,
         ..Config::DEFAULT
     };
@@ -351,6 +392,56 @@ fn announced_media_counts_whatever_the_rule_says() {
     for (name, datagram, verdict) in cases {
         assert_eq!(bench.check(name, &datagram.ethernet()), verdict, "{name}");
     }
+}
+
+#[test]
+fn a_learned_carrier_is_forwarded_until_it_is_forgotten() {
+    if !root_for("a_learned_carrier_is_forwarded_until_it_is_forgotten") {
+        return;
+    }
+    let mut bench = Bench::rule(MediaRule::Range);
+    let host = Endpoint::v4([10, 0, 0, 2], 50_000);
+    let data = || tcp().ports(20_000, 50_000).payload(&[0; 200]);
+    let back = || tcp().ports(50_000, 20_000).payload(&[0; 200]);
+    // Media announced at the same address and port is of UDP, and makes no carrier.
+    assert!(bench.endpoints.insert(host));
+    bench.known.announced.push(host.key());
+    assert_eq!(bench.check("before", &data().ethernet()), Verdict::OtherTcp);
+    for round in ["first", "second"] {
+        assert!(bench.endpoints.insert_carrier(host) && bench.endpoints.insert_carrier(host), "{round}");
+        bench.known.carriers.push(host.key());
+        assert_eq!(bench.check("data", &data().ethernet()), Verdict::Tunnel, "{round}");
+        assert_eq!(bench.check("without data", &tcp().ports(20_000, 50_000).ethernet()), Verdict::OtherTcp);
+        assert_eq!(bench.check("another's port", &back().ethernet()), Verdict::OtherTcp, "{round}");
+        assert_eq!(bench.check("IPv6", &data().v6().ethernet()), Verdict::OtherTcp, "{round}");
+        assert!(bench.endpoints.remove_carrier(host) && !bench.endpoints.remove_carrier(host), "{round}");
+        bench.known.carriers.clear();
+        assert_eq!(bench.check("after", &data().ethernet()), Verdict::OtherTcp, "{round}");
+    }
+    let source = Endpoint::v4([10, 0, 0, 1], 50_000);
+    assert!(bench.endpoints.insert_carrier(source));
+    bench.known.carriers.push(source.key());
+    assert_eq!(bench.check("as source", &back().ethernet()), Verdict::Tunnel);
+    assert_eq!(bench.endpoints.failed(), 0);
+}
+
+#[test]
+fn a_port_stays_known_while_any_endpoint_has_it() {
+    if !root_for("a_port_stays_known_while_any_endpoint_has_it") {
+        return;
+    }
+    let config = Config { media_rule: MediaRule::Announced as u8, ..Config::DEFAULT };
+    let mut bench = Bench::new(config, &[]);
+    let [here, there] = [2, 9].map(|last| Endpoint::v4([10, 0, 0, last], 30_000));
+    let media = media().ethernet();
+    assert!(bench.endpoints.insert(here) && bench.endpoints.insert(there) && bench.endpoints.insert(here));
+    bench.known.announced.push(here.key());
+    assert_eq!(bench.check("both", &media), Verdict::Rtp);
+    assert!(bench.endpoints.remove(there));
+    assert_eq!(bench.check("the other's is gone", &media), Verdict::Rtp);
+    assert!(bench.endpoints.remove(here));
+    bench.known.announced.clear();
+    assert_eq!(bench.check("none", &media), Verdict::OtherUdp);
 }
 
 #[test]

@@ -186,8 +186,8 @@ fn what_is_not_a_capture_is_named() {
         error(&put(&scratch, "head", &Writer::PCAP.file(&[])[..20])),
         Some(FileError::Header { .. })
     ));
-    let ppp = Writer { link: 9, ..Writer::PCAP }.file(&sample());
-    assert!(matches!(error(&put(&scratch, "ppp", &ppp)), Some(FileError::LinkType { number: 9, .. })));
+    let wlan = Writer { link: 105, ..Writer::PCAP }.file(&sample());
+    assert!(matches!(error(&put(&scratch, "wlan", &wlan)), Some(FileError::LinkType { number: 105, .. })));
     let io = |path: &Path| match error(path) {
         Some(FileError::Io { source, .. }) => source.kind(),
         other => panic!("{other:?}"),

@@ -5,6 +5,7 @@
 //! because it is the first thing that a newcomer waits for.
 
 mod build;
+mod conformance;
 mod dist;
 mod install;
 mod progress;
@@ -62,6 +63,15 @@ enum Task {
     },
     /// Everything that CI checks: formatting, lints, all three levels of tests, documentation.
     Test(test::Options),
+    /// Compare voxprobe with the installed tshark on the same captures, digit by digit.
+    ///
+    /// Arguments go to `voxlab conformance`: [FILES or folders] [--seeds N] [--packets N] [--voxprobe BINARY] …
+    #[command(disable_help_flag = true)]
+    Conformance {
+        /// Arguments for `voxlab conformance`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+        args: Vec<String>,
+    },
     /// Pack the release binary, its documentation and a systemd unit into `target/dist/`.
     Dist,
 }
@@ -75,6 +85,7 @@ fn main() -> ExitCode {
         Task::Lab { args } => run::voxlab("lab", &args),
         Task::Traffic { args } => run::voxlab("traffic", &args),
         Task::Test(options) => test::run(&options),
+        Task::Conformance { args } => conformance::run(&args),
         Task::Dist => dist::run(),
     };
     match outcome {

@@ -1,10 +1,10 @@
 //! Maps and constants: everything that the programs share with userspace by name.
 
 use aya_ebpf::Global;
-use aya_ebpf::btf_maps::{ArrayOfMaps, HashMap, PerCpuArray, RingBuf};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use aya_ebpf::macros::btf_map;
-use probe_ebpf::config::{MAX_CPUS, MAX_ENDPOINTS};
+use probe_ebpf::config::{MAX_CPUS, MAX_ENDPOINTS, PORT_WORDS, port_bit};
 use probe_ebpf::record::{COUNTER_ENTRIES, Counters, MAX_PACKET, MediaHead4, PacketHead, point};
 use probe_ebpf::{Config, EndpointKey, Endpoints};
 
@@ -15,9 +15,15 @@ use super::opaque::forget;
 #[unsafe(no_mangle)]
 static CONFIG: Global<Config> = Global::new(Config::DEFAULT);
 
-/// Announced media endpoints. Filled by userspace, only read here.
+/// Announced media endpoints, and learned carriers. Filled by userspace, only read here.
 #[btf_map]
 static ENDPOINTS: HashMap<EndpointKey, u32, MAX_ENDPOINTS> = HashMap::new();
+
+/// A bit for each port that an entry of [`ENDPOINTS`] has. Nearly every frame that is not ours has two ports that are
+/// nobody's, and is told so here by two loads, where two look-ups of a hash map cost as much as all the rest. Filled by
+/// userspace, after the entry and emptied after it, so that a bit missing for a moment costs what a late announcement does.
+#[btf_map]
+static PORTS: Array<u64, PORT_WORDS> = Array::new();
 
 /// What became of every frame, by tap; each CPU has its own, so a plain addition is exact.
 #[btf_map]
@@ -64,6 +70,17 @@ impl Endpoints for Announced {
     fn is_announced(&self, key: &EndpointKey) -> bool {
         // SAFETY: only the presence of the value is looked at, so an element recycled meanwhile does no harm.
         unsafe { ENDPOINTS.get(key) }.is_some()
+    }
+
+    #[inline(always)]
+    fn is_carrier(&self, key: &EndpointKey) -> bool {
+        self.is_announced(&key.of_carrier())
+    }
+
+    #[inline(always)]
+    fn may_know(&self, protocol: u8, port: u16) -> bool {
+        let (word, bit) = port_bit(protocol, port);
+        PORTS.get(word).is_some_and(|word| *word & bit != 0)
     }
 }
 

@@ -11,10 +11,10 @@ mod source;
 
 use aya_ebpf::EbpfContext;
 use aya_log_ebpf::warn;
-use probe_ebpf::classify::VERDICTS;
+use probe_ebpf::Verdict;
+use probe_ebpf::classify::{self, VERDICTS};
 use probe_ebpf::parse::{self, FORGOTTEN, Fragment, Layers, TCP, UDP};
 use probe_ebpf::record::{HASHED_PAYLOAD, KERNEL_LOSSES};
-use probe_ebpf::{Verdict, classify};
 
 use self::frame::{COPIED_HEAD, Copied, Memory};
 use self::maps::{Announced, Tap, config};
@@ -47,9 +47,9 @@ fn judge<M: Memory>(frame: &M, any: u64) -> Judged {
             let parsed = Judged::parsed(&layers, any);
             let ports = forget(u64::from(layers.src_port) << 16 | u64::from(layers.dst_port), any);
             let layers = Layers { src_port: (ports >> 16) as u16, dst_port: ports as u16, ..parsed.layers() };
-            parsed.with(classify(frame, &layers, config(), &Announced), any)
+            parsed.with(classify::classify(frame, &layers, config(), &Announced), any)
         }
-        Err(refusal) => Judged::refused(refusal.into(), any),
+        Err(refusal) => Judged::refused(classify::refused(refusal, config()), any),
     }
 }
 
@@ -190,8 +190,9 @@ fn account<S: Source, M: Memory>(source: &S, frame: &M, judged: Judged, any: u64
     let wire_len = source.wire_len();
     // SAFETY: a value of this CPU's own.
     unsafe { (*counters).matched_bytes += u64::from(wire_len) };
-    let handed_over = if judged.is(Verdict::Rtp) {
-        record::media(source, frame, tap, &Layers { protocol: UDP, ..judged.layers() }, any)
+    let layers = Layers { protocol: UDP, ..judged.layers() };
+    let handed_over = if judged.is(Verdict::Rtp) && !classify::is_short_rtp(frame, &layers) {
+        record::media(source, frame, tap, &layers, any)
     } else {
         record::packet(source, tap, judged.verdict(), wire_len, counters)
     };

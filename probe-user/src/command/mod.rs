@@ -1,8 +1,12 @@
 //! Subcommands: arguments in, library called, result shown.
 
 pub(crate) mod analyze;
+pub(crate) mod calls;
+pub(crate) mod flow;
+mod progress;
 mod quality;
 pub(crate) mod run;
+mod tunnels;
 
 use anyhow::{anyhow, bail};
 use clap::{Args, ValueEnum};
@@ -25,6 +29,8 @@ pub(crate) struct Filter {
     /// Which UDP is media
     #[arg(long, value_enum, default_value_t = Rtp::Auto)]
     rtp: Rtp,
+    #[command(flatten)]
+    tunnels: tunnels::Tunnels,
 }
 
 /// Values of --rtp.
@@ -55,7 +61,7 @@ impl Filter {
         if rtp_low > rtp_high {
             bail!("--rtp-ports: {rtp_low} is above {rtp_high}");
         }
-        Ok(Config {
+        self.tunnels.apply(Config {
             sip_ports: ports::<MAX_SIP_PORTS>("--sip-ports", &self.sip_ports)?,
             tls_ports: ports::<MAX_TLS_PORTS>("--tls-ports", &self.tls_ports)?,
             rtp_low,

@@ -23,8 +23,8 @@ use voxprobe::report::log::{LogError, LogWriter};
 use voxprobe::report::monitor::{Monitor, Stamped};
 use voxprobe::report::{text, words};
 
-use super::Filter;
 use super::quality::Quality;
+use super::{Filter, tunnels};
 
 /// How often events are taken: what a reader of the log may wait for a line.
 const LOOK: Duration = Duration::from_millis(50);
@@ -159,6 +159,7 @@ impl Run {
             log.note(rung.to_string());
         }
         log.note(self.summary(&options));
+        log.note(tunnels::summary(&options.capture.config));
 
         let mut kernel_log = probe.capture().take_logger();
         let mut monitor =

@@ -23,6 +23,14 @@ pub(super) fn parse(link: LinkType, bytes: &[u8]) -> Result<Layers, Refusal> {
             _ => Err(Refusal::NotIp),
         },
         LinkType::Loopback => parse::network(bytes, loopback_ethertype(bytes)?, 4),
+        LinkType::Ppp => ppp(bytes, 0),
+        LinkType::Hdlc => match bytes.be8(0).ok_or(Refusal::Truncated)? {
+            // Cisco: unicast or broadcast, control, then an ethertype.
+            0x0f | 0x8f => parse::network(bytes, bytes.be16(2).ok_or(Refusal::Truncated)?, 4),
+            _ => ppp(bytes, 0),
+        },
+        // Version and type, code, session and length come first (RFC 2516, 4).
+        LinkType::PppOverEthernet => ppp(bytes, 6),
         LinkType::Other(_) => Err(Refusal::NotIp),
     }
 }
@@ -45,6 +53,40 @@ fn tagged(bytes: &[u8], protocol: usize, mut offset: usize) -> Result<Layers, Re
     Ok(Layers { outer_vlan: tags[0], inner_vlan: tags[1], vlan_tags, ..layers })
 }
 
+/// PPP (RFC 1661, 2), with address and control as in HDLC or without, and the protocol in one octet or two.
+fn ppp(bytes: &[u8], mut offset: usize) -> Result<Layers, Refusal> {
+    if bytes.be16(offset) == Some(0xff03) {
+        offset += 2;
+    }
+    // The last octet of a protocol number is odd, and no other.
+    let first = bytes.be8(offset).ok_or(Refusal::Truncated)?;
+    let (protocol, length) = match first & 1 {
+        1 => (u16::from(first), 1),
+        _ => (bytes.be16(offset).ok_or(Refusal::Truncated)?, 2),
+    };
+    match protocol {
+        0x0021 => parse::network(bytes, IPV4, offset + length),
+        0x0057 => parse::network(bytes, IPV6, offset + length),
+        _ => Err(Refusal::NotIp),
+    }
+}
+
+/// The first ethertype of a frame and the offset behind it, where its link layer has ethertypes.
+pub(super) fn ethertype(link: LinkType, bytes: &[u8]) -> Option<(u16, usize)> {
+    let (field, behind) = match link {
+        LinkType::Ethernet => (12, 14),
+        LinkType::LinuxCooked => (14, 16),
+        LinkType::LinuxCooked2 => (0, 20),
+        LinkType::RawIp
+        | LinkType::Loopback
+        | LinkType::Ppp
+        | LinkType::Hdlc
+        | LinkType::PppOverEthernet
+        | LinkType::Other(_) => return None,
+    };
+    bytes.be16(field).map(|ethertype| (ethertype, behind))
+}
+
 /// Was the frame on its way out of the host that captured it? Only cooked headers say so, by their packet type.
 pub(super) fn is_outgoing(link: LinkType, bytes: &[u8]) -> bool {
     /// LINUX_SLL_OUTGOING: sent by us.
@@ -52,7 +94,13 @@ pub(super) fn is_outgoing(link: LinkType, bytes: &[u8]) -> bool {
     match link {
         LinkType::LinuxCooked => bytes.be16(0) == Some(OUTGOING),
         LinkType::LinuxCooked2 => bytes.be8(10).map(u16::from) == Some(OUTGOING),
-        LinkType::Ethernet | LinkType::RawIp | LinkType::Loopback | LinkType::Other(_) => false,
+        LinkType::Ethernet
+        | LinkType::RawIp
+        | LinkType::Loopback
+        | LinkType::Ppp
+        | LinkType::Hdlc
+        | LinkType::PppOverEthernet
+        | LinkType::Other(_) => false,
     }
 }
 
@@ -73,6 +121,52 @@ pub(super) fn macs(link: LinkType, bytes: &[u8]) -> ([u8; 6], [u8; 6]) {
         LinkType::Ethernet => (mac(0), mac(6)),
         LinkType::LinuxCooked => ([0; 6], mac(6)),
         LinkType::LinuxCooked2 => ([0; 6], mac(12)),
-        LinkType::RawIp | LinkType::Loopback | LinkType::Other(_) => ([0; 6], [0; 6]),
+        LinkType::RawIp
+        | LinkType::Loopback
+        | LinkType::Ppp
+        | LinkType::Hdlc
+        | LinkType::PppOverEthernet
+        | LinkType::Other(_) => ([0; 6], [0; 6]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ip_is_found_behind_every_form_of_ppp() {
+        let ip = [
+            &[0x45, 0, 0, 40, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2][..],
+            &[0x13, 0xc4, 0x13, 0xc5, 0, 20, 0, 0], // 5060 to 5061
+            &[0; 12],
+        ]
+        .concat();
+        let session = [0x11, 0, 0, 9, 0, 42];
+        let cases: [(LinkType, &[&[u8]]); 8] = [
+            (LinkType::Ppp, &[&[0xff, 0x03, 0x00, 0x21]]),
+            (LinkType::Ppp, &[&[0x00, 0x21]]),
+            (LinkType::Ppp, &[&[0x21]]), // protocol field compression (RFC 1661, 6.5)
+            (LinkType::Hdlc, &[&[0xff, 0x03, 0x00, 0x21]]),
+            (LinkType::Hdlc, &[&[0x0f, 0x00, 0x08, 0x00]]), // Cisco, unicast
+            (LinkType::Hdlc, &[&[0x8f, 0x00, 0x08, 0x00]]), // Cisco, broadcast
+            (LinkType::PppOverEthernet, &[&session, &[0x00, 0x21]]),
+            (LinkType::PppOverEthernet, &[&session, &[0x21]]),
+        ];
+        for (link, header) in cases {
+            let header = header.concat();
+            let frame = [&header[..], &ip].concat();
+            let layers = parse(link, &frame).unwrap();
+            assert_eq!((layers.ip, layers.src_port, layers.dst_port), (header.len(), 5060, 5061), "{link:?}");
+            for length in 0..header.len() {
+                assert!(parse(link, &frame[..length]).is_err(), "{link:?} {length}");
+            }
+        }
+        for (link, frame) in [
+            (LinkType::Ppp, [0xff, 0x03, 0xc0, 0x21]),  // LCP
+            (LinkType::Hdlc, [0x8f, 0x00, 0x80, 0x35]), // SLARP
+        ] {
+            assert_eq!(parse(link, &[&frame[..], &ip].concat()), Err(Refusal::NotIp), "{link:?}");
+        }
     }
 }

@@ -19,13 +19,10 @@ impl Decoder {
         endpoints: &E,
     ) -> Decoded<'a> {
         let seen = Seen {
-            time: Nanos(head.time_ns),
-            number,
-            tap: tap(head.point),
-            link: LinkType::Ethernet,
             offloaded_tag: (head.point & point::TAG_OFFLOADED != 0).then_some(head.outer_vlan),
+            ..Seen::plain(Nanos(head.time_ns), number, tap(head.point), LinkType::Ethernet)
         };
-        self.bytes(seen, bytes, endpoints)
+        self.bytes(seen, bytes, head.wire_len, endpoints)
     }
 }
 
@@ -63,6 +60,7 @@ fn packet(common: &MediaCommon, number: u64, flow: Flow, inner: Option<u16>, ip_
         flow,
         rtp: RtpHeader::from_wire(&common.rtp),
         udp_len: common.udp_len,
+        payload_head: None,
         fingerprint: Fingerprint { value: common.fingerprint, hashed: common.kind & kind::HASHED != 0 },
         evidence: Evidence {
             tap: tap(common.point),

@@ -8,8 +8,13 @@
 //! (20 ms apart or more) is called a copy. See docs/duplicates.md for the taxonomy.
 
 pub mod cause;
+pub mod class;
+pub mod cluster;
+pub mod reference;
 pub mod stats;
+pub mod topology;
 pub mod window;
 
-pub use cause::{Cause, Differs, explain};
+pub use cause::{Cause, Differs, Explanation, explain};
+pub use class::{Classes, FrameClass};
 pub use stats::CopyStats;

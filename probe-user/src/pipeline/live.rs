@@ -154,7 +154,7 @@ impl Probe {
         let ended = self.thread.join().map_err(|_| RunError::Receiver)?;
         let counters = self.capture.counters()?;
         let mut remains = ended.remains;
-        remains.account.matched = counters.matched();
+        remains.account.matched = counters.matched() + remains.account.unpacked;
         remains.account.lose(Loss::BadRecord, ended.malformed_records);
         add_kernel_losses(&mut remains.account, &counters);
         Ok(Outcome { remains, counters })

@@ -9,16 +9,19 @@ use probe_ebpf::classify::VERDICTS;
 use probe_ebpf::{Config, MediaRule};
 use thiserror::Error;
 
-use super::receiver::Receiver;
+use super::receiver::{Receiver, Remains};
 use super::shard::{Event, Overflow, ShardStatus, Shards};
 use super::table::{End, Limits};
 use crate::capture::file::{FileError, Frame, Frames, Progress};
 use crate::decode::Decoder;
+use crate::dedup::{Classes, FrameClass};
 use crate::packet::Nanos;
-use crate::report::contract::{self, CaptureReport, Report, StreamReport};
+use crate::report::contract::{self, CaptureReport, Report, StreamReport, TunnelReport};
+use crate::report::joins;
 use crate::rtp::quality::Settings;
+use crate::rtp::raw::Compat;
 use crate::rtp::stream::StreamParts;
-use crate::sip::{Signalling, signalling};
+use crate::sip::{Signalling, Transcript, signalling};
 
 /// Events that may wait for the collector.
 const EVENTS: usize = 1024;
@@ -54,6 +57,8 @@ impl RtpRule {
 pub struct Options {
     /// Which UDP is media.
     pub rtp: RtpRule,
+    /// Whose figures the raw ledgers equal.
+    pub compat: Compat,
     /// Ports; the media rule is taken from `rtp`.
     pub config: Config,
     /// Shards: threads besides the reader, if more than one.
@@ -68,6 +73,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             rtp: RtpRule::Auto,
+            compat: Compat::Wireshark40,
             config: Config::DEFAULT,
             shards: 1,
             max_streams: 1 << 17,
@@ -111,8 +117,63 @@ struct Read {
 pub fn analyze(
     paths: &[PathBuf],
     options: &Options,
-    mut opened: impl FnMut(&Path, Progress),
+    opened: impl FnMut(&Path, Progress),
 ) -> Result<Report, AnalyzeError> {
+    read(paths, options, opened, Asked::Report).map(|(report, _)| report)
+}
+
+/// What each frame of the files is, in their order: a copy of which and why, a retransmission by which timer, new.
+/// One thread does it, whatever the options say: the answer has to be there with the frame.
+///
+/// # Errors
+/// As [`analyze`].
+pub fn classify(paths: &[PathBuf], options: &Options) -> Result<Vec<FrameClass>, AnalyzeError> {
+    let (report, classes) = analyze_and_classify(paths, options, |_, _| ())?;
+    Ok(classes.into_list(report.capture.packets))
+}
+
+/// Both at once: the report, and what each frame is.
+///
+/// # Errors
+/// As [`analyze`].
+pub fn analyze_and_classify(
+    paths: &[PathBuf],
+    options: &Options,
+    opened: impl FnMut(&Path, Progress),
+) -> Result<(Report, Classes), AnalyzeError> {
+    let (report, remains) = read(paths, &Options { shards: 1, ..options.clone() }, opened, Asked::Classes)?;
+    Ok((report, remains.classes.unwrap_or_default()))
+}
+
+/// Reads the files once more for what is said in `calls`: message by message, with the report.
+///
+/// # Errors
+/// As [`analyze`].
+pub fn transcribe(
+    paths: &[PathBuf],
+    options: &Options,
+    calls: impl IntoIterator<Item = Arc<str>>,
+) -> Result<(Report, Transcript), AnalyzeError> {
+    let asked = Asked::Transcript(Transcript::of(calls));
+    let (report, remains) = read(paths, options, |_, _| (), asked)?;
+    let mut transcript = remains.transcript.unwrap_or_else(|| Transcript::of([]));
+    transcript.set_epoch(remains.first.unwrap_or_default());
+    Ok((report, transcript))
+}
+
+/// What a reading of files is for, besides the report.
+enum Asked {
+    Report,
+    Classes,
+    Transcript(Transcript),
+}
+
+fn read(
+    paths: &[PathBuf],
+    options: &Options,
+    mut opened: impl FnMut(&Path, Progress),
+    asked: Asked,
+) -> Result<(Report, Remains), AnalyzeError> {
     let (sender, events) = bounded(EVENTS);
     let limits = Limits { streams: options.max_streams, idle: None, quality: Arc::clone(&options.quality) };
     let shards = Shards::start(options.shards, limits, Overflow::Wait, &sender)?;
@@ -121,7 +182,12 @@ pub fn analyze(
     // tshark never ends a conversation that SDP announced, and the raw ledger has to equal it.
     let signalling =
         Signalling::new(signalling::Limits { grace: Nanos(u64::MAX), ..signalling::Limits::default() });
-    let mut receiver = Receiver::new(decoder, signalling, shards, (), sender);
+    let receiver = Receiver::new(decoder, signalling, shards, (), sender);
+    let mut receiver = match asked {
+        Asked::Report => receiver,
+        Asked::Classes => receiver.classifying(),
+        Asked::Transcript(transcript) => receiver.transcribing(transcript),
+    };
     let collector = thread::Builder::new().name("vox-collect".to_owned()).spawn({
         let mut collected = Collected::new(options);
         move || {
@@ -155,7 +221,7 @@ pub fn analyze(
         }
         read.note_end(path, &frames);
     }
-    let remains = receiver.finish();
+    let mut remains = receiver.finish();
     let collected = collector.join().map_err(|_| AnalyzeError::Failed)?;
     if collected.finished < options.shards.max(1) {
         return Err(AnalyzeError::Failed);
@@ -174,12 +240,20 @@ pub fn analyze(
         bytes: read.bytes,
         duration_s: read.first.map_or(0.0, |first| read.last.since(first) as f64 / 1e9),
         matched: account.matched,
+        unpacked: account.unpacked,
+        tunnels: TunnelReport::of(&remains),
+        remote_captures: remains.remote_captures.clone(),
         analysed: account.analysed,
         losses: account.losses(),
         verdicts: contract::verdicts_by_name(&read.verdicts),
         notes,
+        ..CaptureReport::default()
     };
-    Ok(Report::new(capture, StreamReport::list(collected.streams, remains.first), remains.signalling))
+    let mut streams = StreamReport::list(collected.streams, remains.first);
+    let capture = CaptureReport { beside: joins::join(&mut streams, &remains.beside), ..capture };
+    let mut report = Report::new(capture, streams, std::mem::take(&mut remains.signalling));
+    report.generator.compat = options.compat.name();
+    Ok((report, remains))
 }
 
 /// What the shards hand out, bounded: a flood of SSRCs makes a stream of every packet.
@@ -225,7 +299,12 @@ impl Collected {
                 self.status.evicted += status.evicted;
                 self.status.events_dropped += status.events_dropped;
             }
-            Event::Interval(_) | Event::IntervalDone(_) | Event::Receiver(_) | Event::Call(_) => {}
+            Event::Interval(_)
+            | Event::IntervalDone(_)
+            | Event::Receiver(_)
+            | Event::Call(_)
+            | Event::Carrier(_)
+            | Event::Reports(_) => {}
         }
     }
 

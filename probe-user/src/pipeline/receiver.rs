@@ -13,18 +13,26 @@ use super::account::{Account, Loss};
 use super::shard::{Event, ReceiverStatus, Shards};
 use crate::capture::file::Frame;
 use crate::capture::live::{KernelEndpoints, Record};
-use crate::decode::{self, Datagram, Decoded, Decoder};
+use crate::decode::{self, CarrierReport, Census, Datagram, Decoded, Decoder, RemoteCapture, Tunnels};
+use crate::dedup::{Classes, FrameClass};
 use crate::packet::{Endpoint, MediaId, Nanos, RtpPacket};
+use crate::rtcp;
 use crate::rtp::codec::{Announcement, Payload};
-use crate::sip::{EndpointChange, MediaInfo, Signalling, SignallingReport, Transport};
+use crate::rtp::demux::Demux;
+use crate::sip::signalling::Told;
+use crate::sip::{EndpointChange, MediaInfo, Signalling, SignallingReport, Transcript, Transport};
 use probe_ebpf::Verdict;
 
-/// Who follows the announced endpoints: the kernel's map, or nobody.
+/// Who follows the announced endpoints and the learned carriers: the kernel's map, or nobody.
 pub trait EndpointSink {
     /// A media line was announced.
     fn insert(&mut self, endpoint: Endpoint);
     /// It is over.
     fn remove(&mut self, endpoint: Endpoint);
+    /// A TCP endpoint was found to carry captured frames: an rpcap data connection's.
+    fn insert_carrier(&mut self, _endpoint: Endpoint) {}
+    /// It is over.
+    fn remove_carrier(&mut self, _endpoint: Endpoint) {}
     /// Announcements that it could not follow.
     fn refused(&self) -> u64 {
         0
@@ -39,6 +47,14 @@ impl EndpointSink for KernelEndpoints {
 
     fn remove(&mut self, endpoint: Endpoint) {
         Self::remove(self, endpoint);
+    }
+
+    fn insert_carrier(&mut self, endpoint: Endpoint) {
+        Self::insert_carrier(self, endpoint);
+    }
+
+    fn remove_carrier(&mut self, endpoint: Endpoint) {
+        Self::remove_carrier(self, endpoint);
     }
 
     fn refused(&self) -> u64 {
@@ -64,6 +80,7 @@ pub struct Receiver<S> {
 /// Everything behind the decoder; apart from it, because what it decoded is lent from its buffers.
 struct Analysis<S> {
     signalling: Signalling,
+    beside: Beside,
     shards: Shards,
     sink: S,
     events: Sender<Event>,
@@ -71,12 +88,25 @@ struct Analysis<S> {
     account: Account,
     /// Media ids that the shards know, by slot.
     announced: FxHashMap<u32, MediaId>,
+    /// What each frame is, if anybody asks.
+    classes: Option<Classes>,
+}
+
+/// What belongs to the media and is not RTP: joined to the streams when they are reported.
+#[derive(Debug, Default)]
+pub struct Beside {
+    /// RTCP.
+    pub rtcp: rtcp::Tracker,
+    /// STUN, DTLS and the like.
+    pub demux: Demux,
 }
 
 /// What is left when the receiver has finished.
 pub struct Remains {
     /// Calls and message counts.
     pub signalling: SignallingReport,
+    /// RTCP, and what else came beside the media.
+    pub beside: Beside,
     /// The receiver's account. What shards analysed is in their last [`Event::Finished`].
     pub account: Account,
     /// Names of shard threads that ended by themselves.
@@ -85,10 +115,22 @@ pub struct Remains {
     pub events_dropped: u64,
     /// Announced endpoints that the sink could not follow.
     pub endpoints_refused: u64,
+    /// What carried tunnelled datagrams, by number from 1: what [`crate::packet::Evidence::carrier`] refers to.
+    pub carriers: Vec<CarrierReport>,
+    /// Frames of carriers for which there was no room; they have the last one's number.
+    pub carriers_shared: u64,
+    /// Tunnels that were opened, and refused.
+    pub tunnels: Census,
+    /// Remote captures that were themselves captured.
+    pub remote_captures: Vec<RemoteCapture>,
     /// Time of the first frame.
     pub first: Option<Nanos>,
     /// Time of the last.
     pub last: Nanos,
+    /// What each frame is, if that was asked for.
+    pub classes: Option<Classes>,
+    /// What was said in calls, if that was asked for.
+    pub transcript: Option<Transcript>,
 }
 
 impl<S: EndpointSink> Receiver<S> {
@@ -102,14 +144,30 @@ impl<S: EndpointSink> Receiver<S> {
     ) -> Self {
         let analysis = Analysis {
             signalling,
+            beside: Beside::default(),
             shards,
             sink,
             events,
             events_dropped: 0,
             account: Account::default(),
             announced: FxHashMap::default(),
+            classes: None,
         };
         Self { decoder, analysis, number: 0, round: 0, first: None, last: Nanos::default() }
+    }
+
+    /// Notes what each frame is, for [`Remains::classes`]. With one shard only: others answer too late.
+    #[must_use]
+    pub fn classifying(mut self) -> Self {
+        self.analysis.classes = Some(Classes::default());
+        self
+    }
+
+    /// Keeps what is said in the calls of `transcript`, for [`Remains::transcript`].
+    #[must_use]
+    pub fn transcribing(mut self, transcript: Transcript) -> Self {
+        self.analysis.signalling = self.analysis.signalling.transcribing(transcript);
+        self
     }
 
     /// Takes one frame of a file. What the filter does not match is only counted, as its verdict.
@@ -118,8 +176,29 @@ impl<S: EndpointSink> Receiver<S> {
         let decoded = self.decoder.frame(frame, self.analysis.signalling.media());
         let verdict = decoded.verdict();
         self.analysis.account.matched += u64::from(verdict.is_matched());
+        let is_carrier = decoded == Decoded::Carrier;
         self.analysis.take(decoded);
+        if verdict == Verdict::Tunnel {
+            self.unpack(is_carrier);
+        }
         verdict
+    }
+
+    /// What else comes of a tunnel's frame: the datagrams of a byte stream, each a unit of its own, and news of carriers.
+    #[cold]
+    fn unpack(&mut self, is_carrier: bool) {
+        let Self { decoder, analysis, .. } = self;
+        while is_carrier && let Some(decoded) = decoder.more(analysis.signalling.media()) {
+            // What the RTP heuristic refuses at last is not ours.
+            if !matches!(decoded, Decoded::Nothing(_)) {
+                analysis.account.matched += 1;
+                analysis.account.unpacked += 1;
+                analysis.take(decoded);
+            }
+        }
+        for carrier in decoder.take_new_carriers() {
+            analysis.emit(Event::Carrier(*carrier));
+        }
     }
 
     /// Takes one record of the kernel's. Each was matched there, so it is analysed or lost.
@@ -131,14 +210,23 @@ impl<S: EndpointSink> Receiver<S> {
             Record::Media4(head) => analysis.media(decode::from_media4(head, self.number)),
             Record::Media6(head) => analysis.media(decode::from_media6(head, self.number)),
             Record::Packet(head, bytes) => {
+                let is_suspect = head.verdict == Verdict::Tunnel as u8;
                 match self.decoder.packet(head, bytes, self.number, analysis.signalling.media()) {
+                    // No tunnel after all, and nothing else for us.
+                    Decoded::Nothing(_) if is_suspect => analysis.account.analysed += 1,
                     // The same parser refuses here what it took there: the bytes are not the same.
                     Decoded::Nothing(
                         Verdict::NotIp | Verdict::Truncated | Verdict::Malformed | Verdict::TooDeep,
                     ) => analysis.account.lose(Loss::Undecodable, 1),
                     // A reassembled datagram that is not ours, or media whose line went since.
-                    Decoded::Nothing(_) => analysis.account.analysed += 1,
-                    decoded => analysis.take(decoded),
+                    Decoded::Nothing(_) | Decoded::Beside(..) => analysis.account.analysed += 1,
+                    decoded => {
+                        let (verdict, is_carrier) = (decoded.verdict(), decoded == Decoded::Carrier);
+                        analysis.take(decoded);
+                        if verdict == Verdict::Tunnel {
+                            self.unpack(is_carrier);
+                        }
+                    }
                 }
             }
         }
@@ -164,6 +252,10 @@ impl<S: EndpointSink> Receiver<S> {
         self.analysis.follow_endpoints();
         self.round += 1;
         self.analysis.shards.close_intervals(now, self.round);
+        let news = self.analysis.beside.rtcp.take_news();
+        if !news.is_empty() {
+            self.analysis.emit(Event::Reports(news));
+        }
         let Analysis { signalling, shards, account, events_dropped, .. } = &self.analysis;
         let mut status = ReceiverStatus {
             round: self.round,
@@ -191,17 +283,26 @@ impl<S: EndpointSink> Receiver<S> {
     pub fn finish(mut self) -> Remains {
         self.decoder.finish();
         self.settle_fragments();
-        let Analysis { signalling, shards, mut account, sink, events_dropped, .. } = self.analysis;
+        let Analysis { mut signalling, beside, shards, mut account, sink, events_dropped, classes, .. } =
+            self.analysis;
         let (lost, failed_shards) = shards.finish();
         account.merge(&lost);
+        let Tunnels { census, carriers, carriers_shared, remote_captures } = self.decoder.into_tunnels();
         Remains {
+            carriers,
+            carriers_shared,
+            tunnels: census,
+            remote_captures,
             signalling: signalling.report(),
+            beside,
             account,
             failed_shards,
             events_dropped,
             endpoints_refused: sink.refused(),
             first: self.first,
             last: self.last,
+            classes,
+            transcript: signalling.take_transcript(),
         }
     }
 }
@@ -215,15 +316,27 @@ impl<S: EndpointSink> Analysis<S> {
                 let transport = datagram.tcp_seq.map_or(Transport::Udp, |seq| Transport::Tcp { seq });
                 let Datagram { time, number, flow, evidence, payload, .. } = datagram;
                 self.signalling.observe(time, number, flow, transport, &evidence, payload);
+                self.note_signalling(number);
                 self.follow_endpoints();
                 let Self { signalling, events, events_dropped, .. } = self;
                 for event in signalling.drain_events() {
                     *events_dropped += u64::from(events.try_send(Event::Call(event)).is_err());
                 }
             }
-            // Read by the RTCP analysis, which is to come; that the call has RTCP is counted.
-            Decoded::Rtcp(_) => self.account.analysed += 1,
-            Decoded::Held | Decoded::Nothing(_) => {}
+            Decoded::Rtcp(datagram) => {
+                self.account.analysed += 1;
+                self.beside.rtcp.observe(&datagram);
+                self.note(datagram.number, FrameClass::Unique);
+            }
+            Decoded::Beside(datagram, verdict) => {
+                let is_announced = verdict == Verdict::MediaOther;
+                self.beside.demux.observe(&datagram.flow, datagram.payload, is_announced);
+            }
+            // Its own bytes were read; what is in it comes after it.
+            Decoded::Carrier => self.account.analysed += 1,
+            // A tunnel without anything for us in it.
+            Decoded::Nothing(verdict) if verdict.is_matched() => self.account.analysed += 1,
+            Decoded::Held(_) | Decoded::Nothing(_) => {}
         }
     }
 
@@ -239,7 +352,25 @@ impl<S: EndpointSink> Analysis<S> {
         {
             self.announce(packet.media);
         }
-        self.shards.packet(&packet);
+        let class = self.shards.packet(&packet);
+        self.note(packet.number, class);
+    }
+
+    fn note(&mut self, number: u64, class: FrameClass) {
+        if let Some(classes) = &mut self.classes {
+            classes.note(number, class);
+        }
+    }
+
+    fn note_signalling(&mut self, number: u64) {
+        let Some(classes) = &mut self.classes else { return };
+        classes.note(number, self.signalling.class());
+        for told in self.signalling.told() {
+            match *told {
+                Told::Part(part) => classes.note_part(part, number),
+                Told::Was(earlier, class) => classes.set(earlier, class),
+            }
+        }
     }
 
     #[cold]
@@ -280,5 +411,6 @@ fn announcement(info: &MediaInfo) -> Announcement {
             .filter_map(|format| Some((format.payload_type, format.fmtp.clone()?)))
             .collect(),
         encrypted: info.srtp,
+        redundancy: info.redundancy.clone(),
     }
 }

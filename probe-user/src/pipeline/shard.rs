@@ -10,6 +10,8 @@ use rustc_hash::FxBuildHasher;
 
 use super::account::{Account, Loss};
 use super::table::{End, Limits, StreamTable};
+use crate::decode::CarrierReport;
+use crate::dedup::FrameClass;
 use crate::packet::{MediaId, Nanos, RtpPacket};
 use crate::rtp::StreamKey;
 use crate::rtp::codec::Announcement;
@@ -38,6 +40,10 @@ pub enum Event {
     Receiver(ReceiverStatus),
     /// A call changed.
     Call(CallEvent),
+    /// Something carries packets that was not seen before.
+    Carrier(CarrierReport),
+    /// What receivers reported in the interval that closes next.
+    Reports(Vec<crate::rtcp::News>),
 }
 
 /// The receiver's own figures.
@@ -162,8 +168,8 @@ impl Shards {
         Ok(Self { lanes, overflow, lost: Account::default() })
     }
 
-    /// Hands over one packet.
-    pub fn packet(&mut self, packet: &RtpPacket) {
+    /// Hands over one packet. With one shard, says what it is; with several, nobody knows yet.
+    pub fn packet(&mut self, packet: &RtpPacket) -> FrameClass {
         match &mut self.lanes {
             Lanes::Inline(shard) => shard.packet(packet),
             Lanes::Threads(lanes) => {
@@ -174,6 +180,7 @@ impl Shards {
                         lane.flush(self.overflow, &mut self.lost);
                     }
                 }
+                FrameClass::Other
             }
         }
     }
@@ -329,11 +336,13 @@ impl Shard {
         Self { index, table, overflow, events, round: 0, analysed: 0, events_dropped: 0 }
     }
 
-    fn packet(&mut self, packet: &RtpPacket) {
+    fn packet(&mut self, packet: &RtpPacket) -> FrameClass {
         self.analysed += 1;
-        if let Some(evicted) = self.table.observe(packet) {
+        let (class, evicted) = self.table.observe(packet);
+        if let Some(evicted) = evicted {
             self.emit(Event::Ended(Box::new(evicted), End::Evicted));
         }
+        class
     }
 
     fn close_intervals(&mut self, now: Nanos, round: u64) {
@@ -442,7 +451,9 @@ mod tests {
     fn a_stream_without_frames_in_an_interval_sends_no_line() {
         let (sender, events) = crossbeam_channel::bounded(16);
         let mut shards = Shards::start(1, limits(), Overflow::Lose, &sender).unwrap();
-        (1..=3).for_each(|seq| shards.packet(&packet(seq)));
+        for seq in 1..=3 {
+            shards.packet(&packet(seq));
+        }
         shards.close_intervals(packet(4).time, 1);
         shards.close_intervals(packet(5).time, 2);
         let rounds: Vec<_> = events

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxBuildHasher;
 
+use crate::dedup::FrameClass;
 use crate::packet::{MediaId, Nanos, RtpPacket};
 use crate::rtp::StreamKey;
 use crate::rtp::codec::Announcement;
@@ -80,23 +81,23 @@ impl StreamTable {
         Arc::clone(known.map_or(&self.unannounced, |(_, announcement)| announcement))
     }
 
-    /// Counts one packet. A stream that had to leave for it is returned.
-    pub fn observe(&mut self, packet: &RtpPacket) -> Option<StreamParts> {
+    /// Counts one packet, and says what it is. A stream that had to leave for it is returned, too.
+    pub fn observe(&mut self, packet: &RtpPacket) -> (FrameClass, Option<StreamParts>) {
         let epoch = *self.epoch.get_or_insert(packet.time);
         let key = StreamKey::from(packet);
-        let Some(&at) = self.index.get(&key) else { return self.begin(key, packet, epoch) };
+        let Some(&at) = self.index.get(&key) else {
+            return (FrameClass::Unique, self.begin(key, packet, epoch));
+        };
         let fresh = self
             .streams
             .get(at)
             .is_some_and(|stream| packet.media != stream.media() && packet.media != MediaId::UNANNOUNCED);
         let announcement = fresh.then(|| self.announcement(packet.media));
-        if let Some(stream) = self.streams.get_mut(at) {
-            if let Some(announcement) = announcement {
-                stream.announce(packet.media, announcement);
-            }
-            stream.observe(packet, epoch);
+        let Some(stream) = self.streams.get_mut(at) else { return (FrameClass::Other, None) };
+        if let Some(announcement) = announcement {
+            stream.announce(packet.media, announcement);
         }
-        None
+        (stream.observe(packet, epoch), None)
     }
 
     #[cold]
@@ -194,11 +195,11 @@ mod tests {
     fn a_flood_of_sources_stays_bounded_and_spares_the_streams_that_proved_themselves() {
         let mut table = table(20, 30);
         for ssrc in 0..10 {
-            assert!(table.observe(&stream(ssrc, 1)).is_none());
-            assert!(table.observe(&stream(ssrc, 2)).is_none());
+            assert!(table.observe(&stream(ssrc, 1)).1.is_none());
+            assert!(table.observe(&stream(ssrc, 2)).1.is_none());
         }
         for ssrc in 1_000..6_000 {
-            if let Some(evicted) = table.observe(&stream(ssrc, 3)) {
+            if let Some(evicted) = table.observe(&stream(ssrc, 3)).1 {
                 assert!(!evicted.valid, "{:#x} had proved itself", evicted.key.ssrc);
             }
         }

@@ -8,17 +8,24 @@ use probe_ebpf::Verdict;
 use probe_ebpf::classify::VERDICTS;
 use serde::Serialize;
 
+use super::joins::{self, BesideReport, Identity, RedundancyReport};
+use crate::decode::{CarrierReport, Opened, Refused, RemoteCapture};
 use crate::dedup::stats::CauseReport;
+use crate::dedup::topology::{self, TapReport};
 use crate::histogram::MicrosHistogram;
 use crate::packet::{Endpoint, Nanos};
 use crate::pipeline::Loss;
+use crate::pipeline::receiver::Remains;
+use crate::rtcp::StreamRtcp;
 use crate::rtp::codec;
+use crate::rtp::events::EventReport;
+use crate::rtp::legs::LegReport;
 use crate::rtp::loss::BurstReport;
 use crate::rtp::opinion::{Heard, Mos};
 use crate::rtp::playout::PlayoutReport;
 use crate::rtp::quality::CodecChange;
 use crate::rtp::rate::{RateEstimate, RateSource};
-use crate::rtp::stream::StreamParts;
+use crate::rtp::stream::{StreamParts, TapPart};
 use crate::rtp::unique::{Interruption, LedgerReport};
 use crate::sip::calls::What;
 use crate::sip::signalling::GivenUp;
@@ -37,6 +44,8 @@ pub struct Report {
     pub streams: Vec<StreamReport>,
     /// Calls, in the order in which they began.
     pub calls: Vec<CallWithStreams>,
+    /// Where the capture sees the media, and how often.
+    pub taps: Vec<TapReport>,
     /// All signalling.
     pub sip: SipReport,
     /// What signalling had to give up for want of room.
@@ -73,12 +82,14 @@ impl Report {
             CallWithStreams { streams: its, distributions: delays.report(), call }
         };
         let calls = signalling.calls.into_iter().map(join).collect();
+        let taps = topology::sum_up(&streams.iter().map(|stream| stream.taps.as_slice()).collect::<Vec<_>>());
         // They are summed up, and would be most of the report's memory.
         for stream in &mut streams {
             stream.delays = None;
         }
         let mut report = Self {
             generator: Generator::default(),
+            taps,
             capture,
             media,
             calls,
@@ -89,6 +100,11 @@ impl Report {
         };
         report.findings = super::findings::find(&report);
         report
+    }
+
+    /// Shows the digits of telephone events, which are hidden otherwise: they can be somebody's PIN.
+    pub fn show_digits(&mut self) {
+        self.streams.iter_mut().flat_map(|stream| &mut stream.events).for_each(EventReport::show);
     }
 }
 
@@ -199,11 +215,17 @@ pub struct Generator {
     pub name: &'static str,
     /// Its version.
     pub version: &'static str,
+    /// Whose figures the raw ledgers equal.
+    pub compat: &'static str,
 }
 
 impl Default for Generator {
     fn default() -> Self {
-        Self { name: "voxprobe", version: env!("CARGO_PKG_VERSION") }
+        Self {
+            name: "voxprobe",
+            version: env!("CARGO_PKG_VERSION"),
+            compat: crate::rtp::raw::Compat::default().name(),
+        }
     }
 }
 
@@ -218,16 +240,51 @@ pub struct CaptureReport {
     pub bytes: u64,
     /// First to last frame.
     pub duration_s: f64,
-    /// Frames that the filter matched: SIP, RTP, RTCP, fragments of UDP.
+    /// What the filter matched: frames of SIP, RTP, RTCP, fragments of UDP, tunnels; and `unpacked`.
     pub matched: u64,
+    /// Of those, datagrams found in byte streams that carry captured frames (rpcap, HEP over TCP): each is a unit besides
+    /// the frames that carried it.
+    pub unpacked: u64,
     /// Those that reached the analysis. `matched = analysed + sum(losses)`.
     pub analysed: u64,
     /// Matched frames that were lost, by name.
     pub losses: BTreeMap<&'static str, u64>,
     /// All frames by verdict.
     pub verdicts: BTreeMap<&'static str, u64>,
+    /// Tunnels that were opened, and what was not believed to be one.
+    pub tunnels: TunnelReport,
+    /// Remote captures (rpcap) that were themselves captured, and what they say they dropped: loss that the capture made.
+    pub remote_captures: Vec<RemoteCapture>,
+    /// `media_other` and `rtcp`: what came to media ports and is not RTP.
+    #[serde(flatten)]
+    pub beside: BesideReport,
     /// What else should be known of the input: cut short, unreadable link types, evictions.
     pub notes: Vec<String>,
+}
+
+/// Tunnels.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct TunnelReport {
+    /// Opened, by path, most frames first.
+    pub opened: Vec<Opened>,
+    /// Refused, by layer and reason. Such a frame is taken for what it is otherwise.
+    pub refused: Vec<Refused>,
+    /// The sessions that carried something, in order of appearance.
+    pub carriers: Vec<CarrierReport>,
+    /// Frames of sessions beyond the bound; they count as the last one's.
+    pub carriers_shared: u64,
+}
+
+impl TunnelReport {
+    /// What a receiver found.
+    pub fn of(remains: &Remains) -> Self {
+        Self {
+            opened: remains.tunnels.opened(),
+            refused: remains.tunnels.refused(),
+            carriers: remains.carriers.clone(),
+            carriers_shared: remains.carriers_shared,
+        }
+    }
 }
 
 /// One stream.
@@ -257,10 +314,17 @@ pub struct StreamReport {
     pub call_absent_because: Option<&'static str>,
     /// "none", or the path of encapsulations.
     pub encapsulation: String,
-    /// Is the payload encrypted, as far as SDP says?
+    /// Is the payload encrypted, as far as SDP and what else was seen say?
     pub encrypted: bool,
+    /// Where that is from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encrypted_because: Option<&'static str>,
     /// Seconds from the start of the capture to the first frame.
     pub start_s: f64,
+    /// To the last frame as captured.
+    pub end_s: f64,
+    /// Would tshark mark it with an X: a sequence error as captured, or a timestamp before the first?
+    pub marked_by_tshark: bool,
     /// As captured: every frame, as tshark 4.0 counts.
     pub raw: LedgerReport,
     /// With copies removed.
@@ -271,6 +335,11 @@ pub struct StreamReport {
     pub loss_is_upper_bound: bool,
     /// What of `unique` was out of order.
     pub reordered: u64,
+    /// What of `unique` its reference tap missed, so that another tap's copy stands for it.
+    pub filled_in: u64,
+    /// Through which taps it was seen; summed up in [`Report::taps`].
+    #[serde(skip)]
+    pub taps: Vec<TapPart>,
     /// Times the numbering began anew.
     pub restarts: u32,
     /// Same sequence number, other content.
@@ -314,6 +383,23 @@ pub struct StreamReport {
     pub codec_changes: Vec<CodecChangeReport>,
     /// How many there were.
     pub codec_change_count: u64,
+    /// What its ends say of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rtcp: Option<StreamRtcp>,
+    /// Why they say nothing, where they do not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rtcp_absent_because: Option<&'static str>,
+    /// Telephone events (RFC 4733); the first few.
+    pub events: Vec<EventReport>,
+    /// How many there were.
+    pub event_count: u64,
+    /// How it is sent twice on purpose, if it is.
+    pub redundancy: Vec<RedundancyReport>,
+    /// The same stream under other addresses.
+    pub legs: Vec<LegReport>,
+    /// What it is joined by.
+    #[serde(skip)]
+    pub(crate) identity: Identity,
     /// What the scores are computed from.
     #[serde(skip)]
     pub heard: Heard,
@@ -509,6 +595,7 @@ impl StreamReport {
 
     /// From a stream taken apart. `start_s` is that of its first frame.
     pub fn new(parts: StreamParts, start_s: f64) -> Self {
+        let identity = Identity::of(&parts);
         let packet_ms = if parts.unique.delta_ms.mean > 0.0 { parts.unique.delta_ms.mean } else { 20.0 };
         let quality = parts.quality;
         let unplayed = parts.unique.lost.max(0).unsigned_abs() + quality.discarded;
@@ -535,8 +622,21 @@ impl StreamReport {
             change,
         };
         let estimate = quality.estimate.as_ref().map(RateEstimate::because);
+        let redundancy = joins::redundancy(&parts.announcement, &parts.payload_types);
+        let (events, event_count) = parts.events.list();
+        let events = events
+            .iter()
+            .map(|event| {
+                let since_start_s = event.at.since(parts.first_seen) as f64 / 1e9;
+                EventReport::new(event, start_s + since_start_s, parts.clock_rate)
+            })
+            .collect();
         let copies = parts.copies.total() + parts.old_copies;
         let packets = parts.unique.packets.max(1);
+        let mut causes = parts.copies.causes(packets);
+        #[expect(clippy::cast_possible_truncation, reason = "seconds of a capture")]
+        let start = Nanos(parts.first_seen.0.wrapping_add_signed(-((start_s * 1e9) as i64)));
+        causes.iter_mut().for_each(|cause| cause.time_from(start));
         Self {
             src: parts.key.flow.src,
             dst: parts.key.flow.dst,
@@ -549,6 +649,7 @@ impl StreamReport {
                 .then_some("no SDP that was seen announces its addresses"),
             encapsulation: parts.encapsulation.to_string(),
             encrypted: parts.announcement.encrypted,
+            encrypted_because: parts.announcement.encrypted.then_some("SDP says so (SAVP or a=crypto)"),
             start_s,
             delivery: Delivery {
                 expected: parts.unique.expected,
@@ -560,7 +661,11 @@ impl StreamReport {
                 conflict: parts.conflicts,
                 unplaced: parts.strays + parts.too_old,
             },
+            end_s: start_s + parts.raw_end.since(parts.first_seen) as f64 / 1e9,
+            marked_by_tshark: parts.raw_marked,
             reordered: parts.reordered,
+            filled_in: parts.filled_in,
+            taps: parts.taps,
             restarts: parts.restarts,
             conflicts: parts.conflicts,
             unplaced: parts.strays + parts.too_old,
@@ -593,7 +698,7 @@ impl StreamReport {
                 total: copies,
                 unexplained: parts.old_copies,
                 proof: if parts.hashed_fingerprints { "payload bytes" } else { "UDP checksum" },
-                causes: parts.copies.causes(),
+                causes,
             },
             interruptions: parts
                 .interruptions
@@ -607,6 +712,13 @@ impl StreamReport {
             raw: parts.raw,
             unique: parts.unique,
             loss_is_upper_bound: false,
+            rtcp: None,
+            rtcp_absent_because: Some("not looked for before the end of the capture"),
+            events,
+            event_count,
+            redundancy,
+            legs: Vec::new(),
+            identity,
         }
     }
 
@@ -649,7 +761,9 @@ pub(super) mod testing {
     pub(crate) fn stream() -> StreamReport {
         let first = packet(0);
         let mut stream = Stream::new(&first, 1, first.time, Arc::default());
-        (1..10).for_each(|seq| stream.observe(&packet(seq), first.time));
+        (1..10).for_each(|seq| {
+            stream.observe(&packet(seq), first.time);
+        });
         StreamReport::new(stream.into_parts(), 0.0)
     }
 

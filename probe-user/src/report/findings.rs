@@ -9,7 +9,7 @@ use probe_ebpf::Verdict;
 
 use super::contract::{Finding, InterruptionReport, Report, Severity, StreamReport};
 use super::health::StreamEntry;
-use super::words;
+use super::{media_findings, words};
 use crate::dedup::cause::Cause;
 use crate::dedup::stats::{CauseReport, CopyStats};
 use crate::pipeline::Loss;
@@ -39,6 +39,7 @@ pub fn find(report: &Report) -> Vec<Finding> {
     findings.extend(same_number_other_content(report));
     findings.extend(packets_not_placed(report));
     findings.extend(authentication(report));
+    findings.extend(media_findings::find(report));
     findings.extend(fragments_incomplete(report));
     findings.extend(nothing_there(report));
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
@@ -484,6 +485,7 @@ mod tests {
     use super::super::contract::testing::{interrupted, report, stream};
     use super::*;
     use crate::dedup::cause::explain;
+    use crate::dedup::stats::Copy;
     use crate::packet::Evidence;
     use crate::rtp::testing::packet;
 
@@ -583,11 +585,21 @@ mod tests {
             (first, "or a loop on layer 2: compare interface counters", true),
         ];
         for (copy, words, said) in table {
-            let (cause, differs) = explain(&first, &copy);
             let mut stream = stream();
-            let delay_us = crate::dedup::stats::DelayReport { min: 1.0, p50: 1.0, p99: 1.0, max: 1.0 };
-            stream.duplicates.causes =
-                vec![CauseReport { cause, count: 10, differs, delay_us, examples: vec![(1, 2)] }];
+            let mut copies = CopyStats::default();
+            for number in 1..=10 {
+                let original_time = crate::packet::Nanos(number * 20_000_000);
+                let time = crate::packet::Nanos(original_time.0 + 1_000);
+                let explanation = explain(&first, &copy);
+                copies.observe(&Copy {
+                    explanation,
+                    original_time,
+                    original: number,
+                    time,
+                    number: number + 1,
+                });
+            }
+            stream.duplicates.causes = copies.causes(10);
             stream.duplicates.total = 10;
             let report = report(vec![stream]);
             let finding = found(&report, "every-frame-copied");

@@ -23,7 +23,9 @@ fn announced(payloads: &[(u8, &str, u32)]) -> Arc<Announcement> {
 fn run_as(packets: &[RtpPacket], announcement: Arc<Announcement>, settings: Settings) -> StreamParts {
     let epoch = packets[0].time;
     let mut stream = Stream::judged(&packets[0], 1, epoch, announcement, Arc::new(settings));
-    packets[1..].iter().for_each(|packet| stream.observe(packet, epoch));
+    for packet in &packets[1..] {
+        stream.observe(packet, epoch);
+    }
     stream.into_parts()
 }
 

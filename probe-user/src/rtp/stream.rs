@@ -3,16 +3,20 @@
 use std::sync::Arc;
 
 use super::codec::{self, Announcement, static_payload};
+use super::events::Events;
+use super::legs::Sketch;
 use super::loss::LossPattern;
 use super::quality::{Quality, QualityInterval, QualityParts, Settings};
 use super::rate::RateSource;
 use super::raw::RawLedger;
 use super::sequence::{Sequence, Step};
 use super::unique::{Interruption, Placed};
-use crate::dedup::CopyStats;
-use crate::dedup::window::{DupWindow, Seen};
+use crate::dedup::reference::{self, Reference};
+use crate::dedup::stats::Copy;
+use crate::dedup::window::{DEPTH, DupWindow, MAX_TAPS, Seen};
+use crate::dedup::{CopyStats, Explanation, FrameClass, explain};
 use crate::histogram::MicrosHistogram;
-use crate::packet::{Flow, MediaId, Nanos, RtpPacket};
+use crate::packet::{Evidence, Flow, MediaId, Nanos, RtpPacket};
 
 /// What makes two packets the same stream. Not the VLAN, the MACs, the tunnel or the tap: those are evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -42,8 +46,11 @@ pub struct Totals {
     pub copies: u64,
 }
 
-/// See the module. About 4 KiB, most of it the window and the two histograms, and 0.8 of drift; a live one has two more
-/// histograms.
+/// Numbers so far behind that RFC 3550 A.1 does not believe them (MAX_MISORDER), and not so far that they are ahead.
+const LAGGING: std::ops::Range<u64> = 100..8_192;
+
+/// See the module. About 5.5 KiB, most of it the window and the two histograms; a live one has two more. Where several
+/// taps see it, 5 KiB and 2 KiB for each copy a packet more.
 #[derive(Clone, Debug)]
 pub struct Stream {
     key: StreamKey,
@@ -57,6 +64,8 @@ pub struct Stream {
     encapsulation: crate::packet::Encapsulation,
     sequence: Sequence,
     window: DupWindow,
+    /// Which tap's times count; only where several taps see this stream.
+    reference: Option<Box<Reference>>,
     raw: RawLedger,
     quality: Quality,
     copies: CopyStats,
@@ -67,6 +76,9 @@ pub struct Stream {
     stray: Option<Box<RtpPacket>>,
     hashed_fingerprints: bool,
     interval_began_with: Totals,
+    /// What tells its other legs. See [`super::legs`].
+    sketch: Sketch,
+    events: Events,
 }
 
 /// One interval of a stream, closed.
@@ -95,7 +107,7 @@ impl Stream {
         let sequence = Sequence::new(packet.rtp.seq);
         let first = sequence.first();
         let placed = Placed { seq: first, clock_rate: timed_clock(packet, &announcement), restarted: false };
-        Self {
+        let mut stream = Self {
             key: packet.into(),
             number,
             media: packet.media,
@@ -105,6 +117,7 @@ impl Stream {
             encapsulation: packet.evidence.encapsulation,
             sequence,
             window: DupWindow::new(first, packet),
+            reference: None,
             raw: RawLedger::new(packet, epoch),
             quality: Quality::new(packet, placed, settings),
             copies: CopyStats::default(),
@@ -115,12 +128,16 @@ impl Stream {
             stray: None,
             hashed_fingerprints: packet.fingerprint.hashed,
             interval_began_with: Totals::default(),
+            sketch: Sketch::default(),
+            events: Events::default(),
             announcement,
-        }
+        };
+        stream.look_beside(packet);
+        stream
     }
 
-    /// Counts one more frame of this stream.
-    pub fn observe(&mut self, packet: &RtpPacket, epoch: Nanos) {
+    /// Counts one more frame of this stream, and says what it is.
+    pub fn observe(&mut self, packet: &RtpPacket, epoch: Nanos) -> FrameClass {
         self.last_seen = self.last_seen.max(packet.time);
         self.hashed_fingerprints |= packet.fingerprint.hashed;
         match self.payload_types.iter_mut().find(|(number, _)| *number == packet.rtp.payload_type) {
@@ -129,6 +146,9 @@ impl Stream {
         }
         let wireshark_rate = codec::wireshark_clock_rate(packet.rtp.payload_type, &self.announcement);
         self.raw.observe(packet, epoch, wireshark_rate);
+        if let Some(class) = self.lagging(packet) {
+            return class;
+        }
         match self.sequence.observe(packet.rtp.seq) {
             Step::Number(seq) => self.place(seq, packet),
             Step::Stray { candidate } => self.set_aside(packet, candidate),
@@ -136,56 +156,147 @@ impl Stream {
         }
     }
 
-    fn place(&mut self, seq: u64, packet: &RtpPacket) {
+    /// Judges what comes so late that RFC 3550 would no longer believe its number: behind a slow tunnel, two such in
+    /// a row would look like a restart. What the window proves to be a copy is one. What is older still, and comes by
+    /// another tap than the one that counts, says nothing about the sender.
+    fn lagging(&mut self, packet: &RtpPacket) -> Option<FrameClass> {
+        #[expect(clippy::cast_possible_truncation, reason = "the low half is the number on the wire")]
+        let behind = u64::from((self.window.top() as u16).wrapping_sub(packet.rtp.seq));
+        if !LAGGING.contains(&behind) {
+            return None;
+        }
+        if let Some(seq) = self.window.recall(packet, behind) {
+            return Some(self.place(seq, packet));
+        }
+        let reference = self.reference.as_ref().filter(|_| behind >= DEPTH)?;
+        let current = self.window.taps().get(reference.current())?;
+        let signature = Evidence { ip_id: 0, ..packet.evidence };
+        (signature != *current).then(|| {
+            self.too_old += 1;
+            FrameClass::Unplaced
+        })
+    }
+
+    fn place(&mut self, seq: u64, packet: &RtpPacket) -> FrameClass {
         let quality = &mut self.quality;
         match self.window.observe(seq, packet, |came| quality.settled(came)) {
-            Seen::First => self.count_first(seq, packet, false),
-            Seen::Copy(original) => {
-                let delay_ns = packet.time.since(original.time);
-                self.copies.observe(
-                    &original.evidence,
-                    &packet.evidence,
-                    delay_ns,
-                    original.number,
-                    packet.number,
-                );
+            Seen::First => {
+                self.first(seq, packet);
+                FrameClass::Unique
             }
-            Seen::OldCopy => self.old_copies += 1,
-            Seen::Conflict => self.conflicts += 1,
-            Seen::TooOld => self.too_old += 1,
+            Seen::Copy(original) => {
+                if !original.again {
+                    self.seen_elsewhere(seq, packet);
+                }
+                self.count_copy(original.explanation, original.time, original.number, packet)
+            }
+            Seen::OldCopy => {
+                self.old_copies += 1;
+                FrameClass::OldCopy
+            }
+            Seen::Conflict => {
+                self.conflicts += 1;
+                FrameClass::Conflict
+            }
+            Seen::TooOld => {
+                self.too_old += 1;
+                FrameClass::Unplaced
+            }
+        }
+    }
+
+    fn count_copy(
+        &mut self,
+        explanation: Explanation,
+        original_time: Nanos,
+        original: u64,
+        packet: &RtpPacket,
+    ) -> FrameClass {
+        let copy = Copy { explanation, original_time, original, time: packet.time, number: packet.number };
+        self.copies.observe(&copy);
+        FrameClass::copy(&copy)
+    }
+
+    /// The first sighting of a packet: counted now, or as soon as the reference tap has seen it.
+    fn first(&mut self, seq: u64, packet: &RtpPacket) {
+        let tap = self.window.tap();
+        if self.reference.is_none() && self.window.taps().len() > 1 {
+            self.reference = Some(Box::new(Reference::new(self.quality.packets())));
+        }
+        match &mut self.reference {
+            Some(reference) if tap < MAX_TAPS => {
+                for placed in reference.first(seq, packet, tap).into_iter().flatten() {
+                    self.count_first(placed.seq, &placed.packet, false);
+                }
+            }
+            _ => self.count_first(seq, packet, false),
+        }
+    }
+
+    /// Another tap has seen a packet.
+    #[cold]
+    fn seen_elsewhere(&mut self, seq: u64, packet: &RtpPacket) {
+        let (tap, packets) = (self.window.tap(), self.quality.packets());
+        if tap >= MAX_TAPS {
+            return;
+        }
+        let reference = self.reference.get_or_insert_with(|| Box::new(Reference::new(packets)));
+        if let Some(placed) = reference.again(seq, packet, tap) {
+            self.count_first(placed.seq, &placed.packet, false);
+        }
+    }
+
+    /// Counts the packet that still waits for the reference tap.
+    fn release(&mut self) {
+        if let Some(placed) = self.reference.as_mut().and_then(|reference| reference.release()) {
+            self.count_first(placed.seq, &placed.packet, false);
+        }
+    }
+
+    /// What is not about time or loss: events, and what tells other legs.
+    #[inline]
+    fn look_beside(&mut self, packet: &RtpPacket) {
+        self.sketch.observe(packet);
+        if packet.payload_head.is_some() && self.announcement.is_event(packet.rtp.payload_type) {
+            self.events.observe(packet);
         }
     }
 
     fn count_first(&mut self, seq: u64, packet: &RtpPacket, restarted: bool) {
+        self.look_beside(packet);
         let placed = Placed { seq, clock_rate: timed_clock(packet, &self.announcement), restarted };
         self.quality.first_copy(packet, placed);
     }
 
     /// A packet whose number nobody believes yet. Its copies are copies all the same.
-    fn set_aside(&mut self, packet: &RtpPacket, candidate: bool) {
+    fn set_aside(&mut self, packet: &RtpPacket, candidate: bool) -> FrameClass {
         if let Some(stray) = self.stray.as_deref()
             && stray.rtp == packet.rtp
         {
-            let delay_ns = packet.time.since(stray.time);
-            self.copies.observe(&stray.evidence, &packet.evidence, delay_ns, stray.number, packet.number);
-            return;
+            let (time, number) = (stray.time, stray.number);
+            let explanation = explain(&stray.evidence, &packet.evidence);
+            return self.count_copy(explanation, time, number, packet);
         }
         self.strays += 1;
         if candidate {
             self.stray = Some(Box::new(*packet));
         }
+        FrameClass::Unique
     }
 
-    fn restart(&mut self, stray_seq: u64, seq: u64, packet: &RtpPacket) {
+    fn restart(&mut self, stray_seq: u64, seq: u64, packet: &RtpPacket) -> FrameClass {
+        self.release();
         let quality = &mut self.quality;
         if let Some(stray) = self.stray.take() {
             self.strays -= 1;
             self.window.restart(stray_seq, &stray, |came| quality.settled(came));
-            self.count_first(stray_seq, &stray, true);
+            let tap = self.window.tap();
+            let timed = self.reference.as_ref().map_or(*stray, |reference| reference.at_once(&stray, tap));
+            self.count_first(stray_seq, &timed, true);
         } else {
             self.window.restart(stray_seq, packet, |came| quality.settled(came));
         }
-        self.place(seq, packet);
+        self.place(seq, packet)
     }
 
     /// The payload type that the stream is about: of those that carry speech, as far as is known, the one with
@@ -227,10 +338,31 @@ impl Stream {
     pub fn totals(&self) -> Totals {
         Totals {
             frames: self.raw.packets(),
-            packets: self.quality.packets(),
+            packets: self.quality.packets() + u64::from(self.is_holding()),
             expected: self.sequence.expected(),
             copies: self.copies.total() + self.old_copies,
         }
+    }
+
+    fn is_holding(&self) -> bool {
+        self.reference.as_ref().is_some_and(|reference| reference.is_holding())
+    }
+
+    /// Through which taps this stream is seen, in order of appearance.
+    pub fn taps(&self) -> Vec<TapPart> {
+        let part = |(at, evidence): (usize, &Evidence)| {
+            let count = self.reference.as_ref().and_then(|reference| reference.taps().get(at));
+            let current = self.reference.as_ref().map_or(0, |reference| reference.current());
+            TapPart {
+                evidence: *evidence,
+                reference: self.window.taps().get(current).copied().unwrap_or(*evidence),
+                packets: count.map_or(self.totals().packets, |count| count.packets),
+                late_ns: count.map_or(Some((0, 0)), reference::TapCount::late_ns),
+                first: count.and_then(|count| count.first).filter(|_| at > 0).unwrap_or(self.first_seen),
+                last: count.map_or(self.last_seen, |count| count.last),
+            }
+        };
+        self.window.taps().iter().enumerate().map(part).collect()
     }
 
     /// Is this more than a lucky byte pattern: announced, or two consecutive numbers (RFC 3550, A.1)?
@@ -270,7 +402,7 @@ impl Stream {
 
     /// Copies so far, by cause.
     pub fn causes(&self) -> Vec<crate::dedup::stats::CauseReport> {
-        self.copies.causes()
+        self.copies.causes(self.quality.packets())
     }
 
     /// Time of the last frame.
@@ -297,6 +429,8 @@ impl Stream {
 
     /// The parts that a report is made of. Closes what is still open, hence by value of a clone or at the end.
     pub fn into_parts(mut self) -> StreamParts {
+        self.release();
+        let taps = self.taps();
         let quality = &mut self.quality;
         self.window.drain(|came| quality.settled(came));
         let totals = self.totals();
@@ -316,6 +450,8 @@ impl Stream {
             clock_rate: rate,
             clock_rate_source: clock_rate.map(|(_, source)| source),
             raw: self.raw.report(),
+            raw_end: self.raw.end(),
+            raw_marked: self.raw.is_marked(),
             unique,
             reordered,
             interruptions,
@@ -334,6 +470,8 @@ impl Stream {
             },
             encapsulation: self.encapsulation,
             loss,
+            filled_in: self.reference.as_ref().map_or(0, |reference| reference.filled_in()),
+            taps,
             copies: self.copies,
             old_copies: self.old_copies,
             conflicts: self.conflicts,
@@ -342,8 +480,27 @@ impl Stream {
             hashed_fingerprints: self.hashed_fingerprints,
             jitter,
             quality,
+            sketch: self.sketch,
+            events: self.events,
         }
     }
+}
+
+/// One tap's part in a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TapPart {
+    /// Its signature: evidence without the IP ID.
+    pub evidence: Evidence,
+    /// That of the tap whose times count.
+    pub reference: Evidence,
+    /// Packets that it saw.
+    pub packets: u64,
+    /// How late it is after the reference, median and spread; unknown before both saw the same packet.
+    pub late_ns: Option<(i64, i64)>,
+    /// When it saw its first packet.
+    pub first: Nanos,
+    /// When it saw its last.
+    pub last: Nanos,
 }
 
 /// A stream taken apart for its report.
@@ -377,6 +534,10 @@ pub struct StreamParts {
     pub encapsulation: crate::packet::Encapsulation,
     /// As captured.
     pub raw: super::unique::LedgerReport,
+    /// Time of the frame that `raw` counted last.
+    pub raw_end: Nanos,
+    /// Would tshark mark the stream?
+    pub raw_marked: bool,
     /// Copies removed.
     pub unique: super::unique::LedgerReport,
     /// Packets after a later one.
@@ -391,6 +552,10 @@ pub struct StreamParts {
     pub loss: LossPattern,
     /// Proven copies by cause.
     pub copies: CopyStats,
+    /// Packets that the reference tap missed, and another's copy stands for.
+    pub filled_in: u64,
+    /// Through which taps it was seen.
+    pub taps: Vec<TapPart>,
     /// Copies too long after their originals to be explained.
     pub old_copies: u64,
     /// Same number, other content.
@@ -405,12 +570,16 @@ pub struct StreamParts {
     pub jitter: MicrosHistogram,
     /// What else the network did.
     pub quality: QualityParts,
+    /// What tells its other legs.
+    pub sketch: Sketch,
+    /// Telephone events.
+    pub events: Events,
 }
 
 /// The clock of a packet whose timestamp advances with time; events (RFC 4733) stand still.
 fn timed_clock(packet: &RtpPacket, announcement: &Announcement) -> Option<u32> {
     let number = packet.rtp.payload_type;
-    if announcement.payload(number).is_some_and(|payload| codec::is_event(&payload.name)) {
+    if announcement.is_event(number) {
         return None;
     }
     codec::clock_rate(number, announcement)
@@ -425,7 +594,9 @@ mod tests {
     fn run(packets: &[RtpPacket]) -> StreamParts {
         let epoch = packets[0].time;
         let mut stream = Stream::new(&packets[0], 0, epoch, Arc::default());
-        packets[1..].iter().for_each(|packet| stream.observe(packet, epoch));
+        packets[1..].iter().for_each(|packet| {
+            stream.observe(packet, epoch);
+        });
         stream.into_parts()
     }
 
@@ -443,7 +614,7 @@ mod tests {
         }
         let parts = run(&packets);
         assert_eq!((parts.unique.lost, parts.unique.packets, parts.raw.lost), (0, 500, -500));
-        let causes = parts.copies.causes();
+        let causes = parts.copies.causes(500);
         assert_eq!(
             (causes[0].cause.label(), causes[0].count, causes[0].delay_us.p50),
             ("re-emitted", 500, 38.0)
@@ -546,23 +717,58 @@ mod tests {
     }
 
     proptest! {
+        /// Copies by taps of their own, each as late as it likes, up to 1.2 s: other packets come before them.
         #[test]
-        fn k_copies_of_every_frame_change_nothing_in_the_unique_ledger(packets in jittered(), k in 1_u64..4) {
+        fn k_copies_of_every_frame_change_nothing_in_the_unique_ledger(
+            packets in jittered(),
+            delays in prop::collection::vec(prop::collection::vec(0_u64..1_200_000_000, 400), 1..4),
+        ) {
             let alone = run(&packets);
-            let mut copied = Vec::new();
-            for original in &packets {
-                copied.push(*original);
-                for copy in 1..=k {
+            let mut frames = packets.clone();
+            for (tap, delays) in delays.iter().enumerate() {
+                for (original, delay) in packets.iter().zip(delays) {
                     let mut frame = *original;
-                    frame.delay(copy * 30_000);
-                    frame.evidence.dst_mac[5] = 100 + u8::try_from(copy).unwrap();
-                    copied.push(frame);
+                    frame.delay(*delay);
+                    frame.evidence.dst_mac[5] = 100 + u8::try_from(tap).unwrap();
+                    frames.push(frame);
                 }
             }
-            let together = run(&copied);
+            frames.sort_by_key(|frame| frame.time);
+            let together = run(&frames);
             prop_assert_eq!(&together.unique, &alone.unique);
-            prop_assert_eq!(together.jitter, alone.jitter);
-            prop_assert_eq!(together.copies.total(), k * packets.len() as u64);
+            prop_assert_eq!((together.jitter, together.filled_in), (alone.jitter, 0));
+            prop_assert_eq!(together.copies.total(), delays.len() as u64 * packets.len() as u64);
+        }
+
+        /// A second tap that is late, evenly, and sees what the first missed.
+        #[test]
+        fn what_one_tap_missed_another_fills_in(
+            packets in jittered(),
+            missed in prop::collection::vec(prop::bool::weighted(0.1), 400),
+        ) {
+            let alone = run(&packets);
+            let mut frames = Vec::new();
+            let mut filled = 0;
+            for (at, (original, missed)) in packets.iter().zip(&missed).enumerate() {
+                // Both taps are known by then; and a tap that missed more is no reference any more.
+                let missed = *missed && at > 20 && filled < 12;
+                filled += u64::from(missed);
+                if !missed {
+                    frames.push(*original);
+                }
+                let mut late = *original;
+                late.time.0 += 9_000_000;
+                late.tap_time = late.time;
+                late.evidence.dst_mac[5] = 100;
+                frames.push(late);
+            }
+            frames.sort_by_key(|frame| frame.time);
+            let together = run(&frames);
+            let counts = |parts: &StreamParts| (parts.unique.packets, parts.unique.lost, parts.reordered);
+            prop_assert_eq!(counts(&together), counts(&alone));
+            prop_assert_eq!(together.filled_in, filled);
+            let close = (together.unique.jitter_ms.max - alone.unique.jitter_ms.max).abs() < 1e-9;
+            prop_assert!(close, "{} for {}", together.unique.jitter_ms.max, alone.unique.jitter_ms.max);
         }
 
         #[test]

@@ -14,12 +14,14 @@ use serde::Serialize;
 
 use super::call::Sighting;
 use super::calls::{CallEvent, CallReport, Calls, MAX_CALLS};
+use super::challenge::Challenges;
 use super::copies::{Key, Noted, Repeat, Seen, Transmissions, Transport};
 use super::media::{self, MediaTable};
 use super::message::{self, Front, Malformed, Message};
 use super::stream::{Segment, Streams};
 use super::totals::SipReport;
-use crate::dedup::{Cause, CopyStats, explain};
+use super::transcript::Transcript;
+use crate::dedup::{Cause, CopyStats, FrameClass};
 use crate::packet::{Evidence, Flow, Nanos};
 
 /// Bounds, and what the caller wants to follow.
@@ -83,6 +85,22 @@ pub struct Signalling {
     copies: CopyStats,
     transmissions: Transmissions,
     streams: Streams,
+    challenges: Challenges,
+    /// What was said in some calls, if anybody asks.
+    transcript: Option<Transcript>,
+    /// Of the frame that was observed last.
+    class: FrameClass,
+    /// What the last frame told of earlier ones.
+    told: Vec<Told>,
+}
+
+/// What a frame tells of an earlier one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// This earlier frame holds a part of the message that this frame completes.
+    Part(u64),
+    /// This earlier frame was something else than it seemed.
+    Was(u64, FrameClass),
 }
 
 /// What there is to say at the end, or now.
@@ -128,7 +146,23 @@ impl Signalling {
             copies: CopyStats::default(),
             transmissions: Transmissions::default(),
             streams: Streams::default(),
+            challenges: Challenges::default(),
+            transcript: None,
+            class: FrameClass::Other,
+            told: Vec::new(),
         }
+    }
+
+    /// Keeps what is said in the calls of `transcript`.
+    #[must_use]
+    pub fn transcribing(mut self, transcript: Transcript) -> Self {
+        self.transcript = Some(transcript);
+        self
+    }
+
+    /// What was said in the calls that were asked for.
+    pub fn take_transcript(&mut self) -> Option<Transcript> {
+        self.transcript.take()
     }
 
     /// Takes the payload of a frame on a SIP port: of a datagram, or of a TCP segment.
@@ -142,22 +176,29 @@ impl Signalling {
         payload: &[u8],
     ) -> Observed {
         self.media.advance(time);
+        self.class = FrameClass::Other;
+        self.told.clear();
         let is_datagram = transport == Transport::Udp;
         if is_datagram && message::is_keep_alive(payload) {
             self.totals.keep_alives += 1;
             return Observed::KeepAlive;
         }
-        let key = Key::of_frame(flow, transport, payload);
+        let key = match transport {
+            Transport::Udp => Key::datagram(flow, payload),
+            Transport::Tcp { seq } => Key::segment(flow, seq, payload),
+        };
         let seen = self.transmissions.observe(key, time, number, evidence);
-        if let Seen::Copy { original, number: of, delay_ns } = seen {
-            if self.transmissions.noted(&key).is_empty() {
-                // Of a keep-alive, of half a message, of junk: no copy of a message.
-                return Observed::Copy { of, cause: explain(&original, evidence).0 };
+        self.revise();
+        if let Seen::Copy(copy) = seen {
+            self.class = FrameClass::copy(&copy);
+            // Of half a message, of junk: no copy of a message.
+            if !self.transmissions.noted(&key).is_empty() {
+                self.copies.observe(&copy);
             }
-            let cause = self.copies.observe(&original, evidence, delay_ns, of, number);
-            return self.count_copies(&key, of, cause);
+            return self.count_copies(&key, copy.original, copy.explanation.cause, evidence);
         }
         let at = Sighting { time, number, flow };
+        self.class = FrameClass::Unique;
         match transport {
             Transport::Udp => match Message::parse(payload) {
                 Ok(message) => {
@@ -171,6 +212,16 @@ impl Signalling {
             },
             Transport::Tcp { seq } => self.segment(at, &key, seq, evidence, payload),
         }
+    }
+
+    /// What the frame is that was observed last.
+    pub fn class(&self) -> FrameClass {
+        self.class
+    }
+
+    /// What that frame told of earlier ones.
+    pub fn told(&self) -> &[Told] {
+        &self.told
     }
 
     /// Lets packet time pass without signalling, so that ended calls give up their endpoints.
@@ -212,7 +263,7 @@ impl Signalling {
     pub fn report(&self) -> SignallingReport {
         let (ended_calls, live_calls) = self.calls.evicted();
         SignallingReport {
-            sip: SipReport { causes: self.copies.causes(), ..self.totals.clone() },
+            sip: SipReport { causes: self.copies.causes(self.totals.messages), ..self.totals.clone() },
             calls: self.calls.reports().into_iter().cloned().collect(),
             given_up: GivenUp {
                 ended_calls,
@@ -233,15 +284,17 @@ impl Signalling {
         payload: &[u8],
     ) -> Observed {
         self.transmissions.clear_noted(frame);
-        let (bytes, lost_message) = match self.streams.accept(at.flow, seq, payload) {
-            Segment::Fresh { bytes, lost_message } => (bytes, lost_message),
+        let (bytes, lost_message, parts) = match self.streams.accept(at.flow, seq, payload) {
+            Segment::Fresh { bytes, lost_message, parts } => (bytes, lost_message, parts),
             Segment::Old => {
                 self.totals.tcp_retransmissions += 1;
+                self.class = FrameClass::TcpRetransmission;
                 return Observed::Part;
             }
         };
         self.totals.sip_tcp_partial += u64::from(lost_message);
         let mut observed = Observed::Part;
+        let mut open = parts;
         let mut rest = &*bytes;
         while !rest.is_empty() {
             let taken = match message::split(rest) {
@@ -255,7 +308,7 @@ impl Signalling {
                 Front::Message(message, length) => {
                     let key = Key::in_stream(at.flow, rest.get(..length).unwrap_or_default());
                     let seen = match self.transmissions.observe(key, at.time, at.number, evidence) {
-                        Seen::Copy { delay_ns, .. } => Seen::Again { gap_ns: delay_ns },
+                        Seen::Copy(copy) => Seen::Again { of: copy.original, gap_ns: copy.delay_ns() },
                         seen => seen,
                     };
                     let transport = Transport::Tcp { seq };
@@ -263,12 +316,14 @@ impl Signalling {
                     for noted in self.transmissions.noted(&key).to_vec() {
                         self.transmissions.note(frame, noted);
                     }
+                    self.told.extend(open.drain(..).map(Told::Part));
                     let before = if let Observed::Messages { count, .. } = observed { count } else { 0 };
                     observed = Observed::Messages { count: before + 1, repeat };
                     length
                 }
                 Front::Incomplete => {
-                    if !self.streams.hold(&at.flow, rest) {
+                    open.push(at.number);
+                    if !self.streams.hold(&at.flow, rest, &open) {
                         self.totals.sip_tcp_partial += 1;
                     }
                     break;
@@ -297,9 +352,30 @@ impl Signalling {
         message: &Message<'_>,
     ) -> Option<Repeat> {
         let repeat = match seen {
-            Seen::Again { gap_ns } => Some(self.transmissions.classify(key, message, transport, gap_ns)),
-            Seen::First | Seen::Copy { .. } => None,
+            Seen::Again { of, gap_ns } => {
+                let (repeat, explained) =
+                    self.transmissions.classify(key, message, transport, gap_ns, at.number, of);
+                self.class = match repeat {
+                    Repeat::Timer(timer) => {
+                        self.totals.keep_example(at, message, timer, of, gap_ns);
+                        FrameClass::Retransmission { of, timer }
+                    }
+                    Repeat::Echo => FrameClass::Echo { of },
+                    Repeat::Unscheduled => FrameClass::Unscheduled { of },
+                };
+                if let (Repeat::Timer(timer), Some((number, of))) = (repeat, explained) {
+                    self.told.push(Told::Was(number, FrameClass::Retransmission { of, timer }));
+                    if let Some(kept) = &mut self.transcript {
+                        kept.explain(number, repeat);
+                    }
+                }
+                Some((repeat, u64::from(explained.is_some())))
+            }
+            Seen::First | Seen::Copy(_) => None,
         };
+        if repeat.is_none() && self.challenges.observe(message) {
+            self.class = FrameClass::AuthRetry;
+        }
         self.totals.messages += 1;
         self.totals.defective += u64::from(message.defects.any());
         let tally = self.totals.kinds.count(message.status(), message.method());
@@ -315,16 +391,38 @@ impl Signalling {
             }
         }
         self.transmissions.clear_noted(key);
-        self.transmissions.note(key, Noted { tally, call });
-        repeat.map(|(repeat, _)| repeat)
+        let repeat = repeat.map(|(repeat, _)| repeat);
+        let line = self.transcript.as_mut().and_then(|kept| kept.message(at, message, repeat));
+        self.transmissions.note(key, Noted { tally, call, line });
+        repeat
     }
 
-    fn count_copies(&mut self, key: &Key, of: u64, cause: Cause) -> Observed {
+    /// Sets right what earlier frames were taken for before their place was known to be always so late.
+    fn revise(&mut self) {
+        for (copy, repeat, noted) in self.transmissions.drain_revised() {
+            self.told.push(Told::Was(copy.number, FrameClass::copy(&copy)));
+            self.copies.observe(&copy);
+            for noted in noted {
+                self.totals.was_copy(noted.tally, repeat);
+                if let Some(call) = noted.call {
+                    self.calls.note_was_copy(call);
+                }
+                if let (Some(kept), Some(line)) = (&mut self.transcript, noted.line) {
+                    kept.was_copy(line, copy.original, copy.explanation.cause);
+                }
+            }
+        }
+    }
+
+    fn count_copies(&mut self, key: &Key, of: u64, cause: Cause, evidence: &Evidence) -> Observed {
         for noted in self.transmissions.noted(key) {
             self.totals.copies += 1;
             self.totals.kinds.count_copy(noted.tally);
             if let Some(call) = noted.call {
                 self.calls.note_copy(call);
+            }
+            if let (Some(kept), Some(line)) = (&mut self.transcript, noted.line) {
+                kept.copy(line, cause, evidence);
             }
         }
         Observed::Copy { of, cause }

@@ -17,6 +17,8 @@ const MAX_STREAMS: usize = 16_384;
 const MAX_HELD: usize = 65_536;
 /// Bytes held of all of them.
 const MAX_HELD_TOTAL: usize = 16 << 20;
+/// Frames remembered of one unfinished message: 64 KiB in segments of 1,400 bytes.
+const MAX_PARTS: usize = 47;
 
 /// Streams by direction.
 #[derive(Debug, Default)]
@@ -30,13 +32,16 @@ pub(super) struct Streams {
 struct Stream {
     next: u32,
     held: Vec<u8>,
+    /// Frames that `held` came in; the first few.
+    parts: Vec<u64>,
 }
 
 /// What a segment adds.
 #[derive(Debug)]
 pub(super) enum Segment<'a> {
     /// Bytes to read messages from, and whether a message was cut off by a gap before them.
-    Fresh { bytes: Cow<'a, [u8]>, lost_message: bool },
+    /// `parts` are the frames, besides this one, that the first message in them came in.
+    Fresh { bytes: Cow<'a, [u8]>, lost_message: bool, parts: Vec<u64> },
     /// Nothing: all of it was seen before (a TCP retransmission).
     Old,
 }
@@ -49,7 +54,7 @@ impl Streams {
         if !self.by_flow.contains_key(&flow) {
             self.make_room();
             self.oldest.push_back(flow);
-            self.by_flow.insert(flow, Stream { next: seq, held: Vec::new() });
+            self.by_flow.insert(flow, Stream { next: seq, held: Vec::new(), parts: Vec::new() });
         }
         let Some(stream) = self.by_flow.get_mut(&flow) else { return Segment::Old };
         let ahead = seq.wrapping_sub(stream.next).cast_signed();
@@ -65,21 +70,24 @@ impl Streams {
         };
         stream.next = seq.wrapping_add(length);
         let mut held = std::mem::take(&mut stream.held);
+        let parts = std::mem::take(&mut stream.parts);
         self.held -= held.len();
         let is_gap = ahead > 0 || overlap > MAX_HELD;
         let lost_message = is_gap && !held.is_empty();
         if held.is_empty() || is_gap {
-            return Segment::Fresh { bytes: Cow::Borrowed(fresh), lost_message };
+            return Segment::Fresh { bytes: Cow::Borrowed(fresh), lost_message, parts: Vec::new() };
         }
         held.extend_from_slice(fresh);
-        Segment::Fresh { bytes: Cow::Owned(held), lost_message }
+        Segment::Fresh { bytes: Cow::Owned(held), lost_message, parts }
     }
 
     /// Holds the beginning of a message until it continues. `false` if there is no room for it.
-    pub(super) fn hold(&mut self, flow: &Flow, rest: &[u8]) -> bool {
+    /// `parts` are the frames that it came in.
+    pub(super) fn hold(&mut self, flow: &Flow, rest: &[u8], parts: &[u64]) -> bool {
         let is_room = rest.len() <= MAX_HELD && self.held + rest.len() <= MAX_HELD_TOTAL;
         if let Some(stream) = self.by_flow.get_mut(flow).filter(|_| is_room) {
             stream.held = rest.to_vec();
+            stream.parts.extend(parts.iter().take(MAX_PARTS));
             self.held += rest.len();
         }
         is_room
@@ -104,7 +112,7 @@ mod tests {
 
     fn fresh(segment: Segment<'_>) -> Option<(Vec<u8>, bool)> {
         match segment {
-            Segment::Fresh { bytes, lost_message } => Some((bytes.into_owned(), lost_message)),
+            Segment::Fresh { bytes, lost_message, .. } => Some((bytes.into_owned(), lost_message)),
             Segment::Old => None,
         }
     }
@@ -114,7 +122,7 @@ mod tests {
         let mut streams = Streams::default();
         let first = fresh(streams.accept(flow(1), u32::MAX - 1, b"abc"));
         assert_eq!(first, Some((b"abc".to_vec(), false)));
-        assert!(streams.hold(&flow(1), b"bc"));
+        assert!(streams.hold(&flow(1), b"bc", &[]));
         assert_eq!(fresh(streams.accept(flow(1), u32::MAX - 1, b"abc")), None);
         assert_eq!(fresh(streams.accept(flow(1), 0, b"cde")), Some((b"bcde".to_vec(), false)));
     }
@@ -123,7 +131,7 @@ mod tests {
     fn gap_loses_what_was_held_and_says_so() {
         let mut streams = Streams::default();
         streams.accept(flow(1), 100, b"abc");
-        streams.hold(&flow(1), b"abc");
+        streams.hold(&flow(1), b"abc", &[]);
         assert_eq!(fresh(streams.accept(flow(1), 110, b"x")), Some((b"x".to_vec(), true)));
         assert_eq!(streams.held, 0);
     }
@@ -135,7 +143,7 @@ mod tests {
         for n in 0..40_000_u32 {
             let flow = Flow { src: Endpoint::v4(n.to_be_bytes(), 1), ..flow(1) };
             streams.accept(flow, 0, &half);
-            streams.hold(&flow, &half);
+            streams.hold(&flow, &half, &[]);
         }
         assert!(streams.by_flow.len() <= MAX_STREAMS && streams.held <= MAX_HELD_TOTAL);
         assert_eq!(streams.held, streams.by_flow.values().map(|s| s.held.len()).sum::<usize>());

@@ -68,6 +68,8 @@ pub(super) const TSHARK: &[(&str, usize, u64, u64)] = &[
         1_000_000,
         24_560_735_000,
     ),
+    ("cisco-system-traffic-generator+trex-core/sip_short1-0-ex.erf", 15, 10_000_000, 24_568_080_000),
+    ("cisco-system-traffic-generator+trex-core/sip_short1_v6-0-ex.erf", 15, 10_000_000, 24_568_080_000),
     ("cisco-system-traffic-generator+trex-core/udp_sip.cap", 35, 127_532_000, 4_127_572_000),
     (
         "cisco-system-traffic-generator+trex-core/video_rtp_1588_0.pcap",

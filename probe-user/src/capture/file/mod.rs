@@ -1,4 +1,4 @@
-//! Capture files: pcap and pcapng in all their variants, plain, gzip or zstd.
+//! Capture files: pcap and pcapng in all their variants, and ERF; plain, gzip or zstd.
 //!
 //! ```text
 //!   path | stdin ─▶ compress: gzip? zstd? ─▶ pcap-parser: blocks ─▶ Frames::next: one frame at a time
@@ -8,6 +8,7 @@
 //! with a file is an error before the first frame; what goes wrong later ends the capture under a name
 //! ([`Frames::cut_short`]), and everything before counts.
 
+mod erf;
 mod open;
 
 use std::io::Read;
@@ -56,7 +57,7 @@ pub enum FileError {
     },
     /// Something else.
     #[error(
-        "{path} is not a capture file: it looks like {looks}; pcap and pcapng are read, also gzip and zstd",
+        "{path} is not a capture file: it looks like {looks}; pcap, pcapng and ERF are read, also gzip and zstd",
         path = path.display()
     )]
     NotACapture {
@@ -81,7 +82,7 @@ pub enum FileError {
     },
     /// No frame of a readable kind.
     #[error(
-        "{path}: link type {number} is not read; Ethernet, Linux cooked, raw IP and loopback are \
+        "{path}: link type {number} is not read; Ethernet, Linux cooked, raw IP, PPP and loopback are \
          (convert it with editcap -T, or capture on the Ethernet interface)",
         path = path.display()
     )]
@@ -106,6 +107,12 @@ pub enum LinkType {
     RawIp,
     /// LINKTYPE_NULL and LINKTYPE_LOOP: an address family comes first, in either byte order.
     Loopback,
+    /// LINKTYPE_PPP: PPP, with or without the HDLC address in front.
+    Ppp,
+    /// LINKTYPE_PPP_HDLC and LINKTYPE_C_HDLC: PPP or Cisco's encapsulation, as the address says.
+    Hdlc,
+    /// LINKTYPE_PPP_ETHER: a PPPoE header comes first.
+    PppOverEthernet,
     /// Anything else, by number; its frames count and are not read.
     Other(i32),
 }
@@ -119,6 +126,9 @@ impl LinkType {
             276 => Self::LinuxCooked2,
             12 | 14 | 101 | 228 | 229 => Self::RawIp,
             0 | 108 => Self::Loopback,
+            9 => Self::Ppp,
+            50 | 104 => Self::Hdlc,
+            51 => Self::PppOverEthernet,
             other => Self::Other(other),
         }
     }

@@ -7,10 +7,12 @@ use std::path::Path;
 use flate2::read::MultiGzDecoder;
 use pcap_parser::{PcapError, create_reader};
 
-use super::{BUFFER, Counted, FileError, Frames, LINK_TYPE, LinkType, Progress};
+use super::{BUFFER, Counted, FileError, Frames, LINK_TYPE, LinkType, Progress, erf};
 
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+/// Bytes of a file without a magic number that are looked at, to tell what it is.
+const LOOKED_AT: u64 = 64 << 10;
 
 impl Frames {
     /// Opens a capture file; `-` is standard input.
@@ -42,7 +44,13 @@ impl Frames {
         }
         let looks = looks_like(&start);
         let link = legacy_link_type(&start);
+        if !has_magic(&start) {
+            (&mut input).take(LOOKED_AT).read_to_end(&mut start).map_err(fail)?;
+        }
+        let is_erf = !has_magic(&start) && erf::looks_like_erf(&start);
         let whole = Cursor::new(start).chain(input);
+        let whole: Box<dyn Read + Send> =
+            if is_erf { Box::new(erf::AsPcapng::new(whole)) } else { Box::new(whole) };
         let reader = match create_reader(BUFFER, Full { input: whole, failed: None }) {
             Ok(reader) => reader,
             Err(PcapError::HeaderNotRecognized | PcapError::Eof) => {
@@ -78,6 +86,12 @@ fn unpack(mut input: BufReader<Counted<Box<dyn Read + Send>>>) -> io::Result<Box
         return Ok(Box::new(decoder));
     }
     Ok(Box::new(whole))
+}
+
+/// Does it begin as pcap or pcapng does?
+fn has_magic(start: &[u8]) -> bool {
+    const SECTION: &[u8] = &[0x0a, 0x0d, 0x0d, 0x0a];
+    start.starts_with(SECTION) || legacy_link_type(start).is_some()
 }
 
 /// The link type of a classic pcap header, whatever its byte order.

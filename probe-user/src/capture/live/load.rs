@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::AsFd as _;
 
-use aya::maps::{ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{ArrayOfMaps, Map, MapData, MapError, PerCpuArray};
 use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use aya::util::online_cpus;
 use aya::{Ebpf, EbpfError, EbpfLoader};
@@ -12,8 +12,7 @@ use probe_ebpf::config::{Config, MAX_CPUS, MAX_INTERFACES};
 use super::attach::Tap;
 use super::ring::Ring;
 use super::{
-    CounterWords, EndpointWords, KernelEndpoints, KernelLog, LiveError, LiveOptions, RingReader, Rung, chain,
-    diagnose,
+    CounterWords, KernelEndpoints, KernelLog, LiveError, LiveOptions, RingReader, Rung, chain, diagnose,
 };
 
 /// Name of the program for frames that arrive.
@@ -68,10 +67,11 @@ pub(crate) fn load(options: &LiveOptions, taps: &[Tap], ladder: &mut Vec<Rung>) 
         verify(EGRESS, classifier.load(), || classifier.info(), ladder)?;
     }
     let rings = rings(&mut ebpf, options.ring_bytes, ladder)?;
-    let endpoints: HashMap<MapData, EndpointWords, u32> = take(&mut ebpf, "ENDPOINTS")?;
+    let endpoints = take(&mut ebpf, "ENDPOINTS")?;
+    let ports = take(&mut ebpf, "PORTS")?;
     let counters = take(&mut ebpf, "COUNTERS")?;
     let log = KernelLog::take_from(&mut ebpf);
-    Ok(Loaded { ebpf, rings, endpoints: KernelEndpoints { map: endpoints, failed: 0 }, counters, log })
+    Ok(Loaded { ebpf, rings, endpoints: KernelEndpoints::new(endpoints, ports), counters, log })
 }
 
 /// Refuses what would fail later with EINVAL and no word why.

@@ -4,7 +4,7 @@
 //!   start ─▶ load (object, constants, maps, verifier) ─▶ rings ─▶ attach, interface by interface
 //!                                                          │
 //!      RingReader ◀── records, for the receive thread ─────┤
-//!      KernelEndpoints ──▶ announced media, same thread ───┤
+//!      KernelEndpoints ──▶ media and carriers, same thread ┤
 //!      counters, occupancy, log ◀── for the control plane ─┘
 //! ```
 //!
@@ -18,6 +18,7 @@
 
 mod attach;
 mod diagnose;
+mod endpoints;
 mod interfaces;
 mod load;
 mod log;
@@ -28,20 +29,19 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use aya::maps::{HashMap, MapData, MapError, PerCpuArray};
+use aya::maps::{MapData, PerCpuArray};
 use aya::programs::links::FdLink;
 use aya::programs::{ProgramError, ProgramInfo, SchedClassifier, Xdp};
 use aya::{Ebpf, Pod, TestRun as _, TestRunOptions};
 use probe_ebpf::Config;
 use probe_ebpf::classify::Verdict;
 use probe_ebpf::record::{COUNTER_ENTRIES, Counters, KernelLoss};
-use rustix::io::Errno;
 use thiserror::Error;
 
+pub use self::endpoints::KernelEndpoints;
 pub use self::interfaces::{Interface, interfaces};
 pub use self::log::{KernelLog, LogLevel};
 pub use self::rings::{Occupancies, Occupancy, Record, RingReader};
-use crate::packet::Endpoint;
 
 /// How to attach to the receiving side of an interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -262,7 +262,7 @@ impl LiveCapture {
         self.rings.take()
     }
 
-    /// The kernel's table of announced media. It can be taken once.
+    /// The kernel's table of announced media and learned carriers. It can be taken once.
     pub fn take_endpoints(&mut self) -> Option<KernelEndpoints> {
         self.endpoints.take()
     }
@@ -407,51 +407,10 @@ impl KernelCounters {
     }
 }
 
-/// The kernel's table of announced media endpoints.
-pub struct KernelEndpoints {
-    map: HashMap<MapData, EndpointWords, u32>,
-    failed: u64,
-}
-
-type EndpointWords = [u32; 5];
-
 const _: () = {
     const fn is_pod<T: Pod>() {}
-    is_pod::<EndpointWords>();
     is_pod::<CounterWords>();
 };
-
-impl KernelEndpoints {
-    /// Media sent to or from `endpoint` counts from now on. False if the kernel's table is full; such media is
-    /// then taken only by the rule for unannounced media.
-    pub fn insert(&mut self, endpoint: Endpoint) -> bool {
-        let inserted = self.map.insert(endpoint.key().words(), 1, 0).is_ok();
-        self.failed += u64::from(!inserted);
-        inserted
-    }
-
-    /// No longer. False if it was not there.
-    pub fn remove(&mut self, endpoint: Endpoint) -> bool {
-        match self.map.remove(&endpoint.key().words()) {
-            Ok(()) => true,
-            Err(MapError::KeyNotFound | MapError::ElementNotFound) => false,
-            Err(MapError::SyscallError(error))
-                if error.io_error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) =>
-            {
-                false
-            }
-            Err(_) => {
-                self.failed += 1;
-                false
-            }
-        }
-    }
-
-    /// Insertions and removals that the kernel refused, for the report.
-    pub fn failed(&self) -> u64 {
-        self.failed
-    }
-}
 
 /// An error and its causes, as one line.
 fn chain(error: &dyn std::error::Error) -> String {

@@ -257,7 +257,9 @@ mod tests {
         packets.sort_by_key(|packet| packet.time);
         let epoch = packets[0].time;
         let mut stream = Stream::new(&packets[0], 1, epoch, Arc::default());
-        packets[1..].iter().for_each(|packet| stream.observe(packet, epoch));
+        for packet in &packets[1..] {
+            stream.observe(packet, epoch);
+        }
         find(&report(vec![StreamReport::new(stream.into_parts(), 0.0)])).collect()
     }
 

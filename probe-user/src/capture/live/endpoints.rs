@@ -1,0 +1,119 @@
+//! The kernel's tables of who was found to be ours while the probe runs.
+//!
+//! ```text
+//!   SDP, rpcap's control connection ─▶ insert, remove ─┬▶ ENDPOINTS  address and port: is it ours?
+//!                                                      └▶ PORTS      one bit a port: is it worth asking?
+//! ```
+//!
+//! The bit of a port is set while at least one entry has that port. Entry first, bit second, both ways: the kernel wants
+//! both, so an entry counts from the second write to the first.
+
+use aya::Pod;
+use aya::maps::{Array, HashMap, MapData, MapError};
+use probe_ebpf::EndpointKey;
+use probe_ebpf::config::{PORT_WORDS, port_bit};
+use probe_ebpf::parse::{TCP, UDP};
+use rustc_hash::FxHashMap;
+use rustix::io::Errno;
+
+use crate::packet::Endpoint;
+
+/// See the module. Bounded by the kernel's table, [`MAX_ENDPOINTS`](probe_ebpf::config::MAX_ENDPOINTS).
+pub struct KernelEndpoints {
+    map: HashMap<MapData, EndpointWords, u32>,
+    ports: Array<MapData, u64>,
+    /// What `ports` holds.
+    words: Box<[u64; PORT_WORDS]>,
+    /// Entries by protocol and port.
+    entries: FxHashMap<(u8, u16), u32>,
+    failed: u64,
+}
+
+type EndpointWords = [u32; 5];
+
+const _: () = {
+    const fn is_pod<T: Pod>() {}
+    is_pod::<EndpointWords>();
+};
+
+impl KernelEndpoints {
+    pub(super) fn new(map: HashMap<MapData, EndpointWords, u32>, ports: Array<MapData, u64>) -> Self {
+        Self { map, ports, words: Box::new([0; PORT_WORDS]), entries: FxHashMap::default(), failed: 0 }
+    }
+
+    /// Media sent to or from `endpoint` counts from now on. False if the kernel's table is full; such media is
+    /// then taken only by the rule for unannounced media.
+    pub fn insert(&mut self, endpoint: Endpoint) -> bool {
+        self.insert_key(endpoint.key(), UDP, endpoint.port)
+    }
+
+    /// No longer. False if it was not there.
+    pub fn remove(&mut self, endpoint: Endpoint) -> bool {
+        self.remove_key(endpoint.key(), UDP, endpoint.port)
+    }
+
+    /// TCP data sent to or from `endpoint` is forwarded from now on, as on the ports that carry captured frames. False
+    /// if the kernel's table is full.
+    pub fn insert_carrier(&mut self, endpoint: Endpoint) -> bool {
+        self.insert_key(endpoint.key().of_carrier(), TCP, endpoint.port)
+    }
+
+    /// No longer. False if it was not there.
+    pub fn remove_carrier(&mut self, endpoint: Endpoint) -> bool {
+        self.remove_key(endpoint.key().of_carrier(), TCP, endpoint.port)
+    }
+
+    /// Insertions and removals that the kernel refused, for the report.
+    pub fn failed(&self) -> u64 {
+        self.failed
+    }
+
+    fn insert_key(&mut self, key: EndpointKey, protocol: u8, port: u16) -> bool {
+        /// Of include/uapi/linux/bpf.h: an entry that is there is left alone, and said to be there.
+        const BPF_NOEXIST: u64 = 1;
+        match self.map.insert(key.words(), 1, BPF_NOEXIST) {
+            Ok(()) => {}
+            Err(error) if is_errno(&error, Errno::EXIST) => return true,
+            Err(_) => {
+                self.failed += 1;
+                return false;
+            }
+        }
+        let entries = self.entries.entry((protocol, port)).or_default();
+        *entries += 1;
+        *entries > 1 || self.set_bit(protocol, port, true)
+    }
+
+    fn remove_key(&mut self, key: EndpointKey, protocol: u8, port: u16) -> bool {
+        match self.map.remove(&key.words()) {
+            Ok(()) => {}
+            Err(MapError::KeyNotFound | MapError::ElementNotFound) => return false,
+            Err(error) => {
+                self.failed += u64::from(!is_errno(&error, Errno::NOENT));
+                return false;
+            }
+        }
+        if let Some(entries) = self.entries.get_mut(&(protocol, port)) {
+            *entries -= 1;
+            if *entries == 0 {
+                self.entries.remove(&(protocol, port));
+                // A bit that stays costs time, no frame.
+                self.set_bit(protocol, port, false);
+            }
+        }
+        true
+    }
+
+    fn set_bit(&mut self, protocol: u8, port: u16, set: bool) -> bool {
+        let (index, bit) = port_bit(protocol, port);
+        let Some(word) = self.words.get_mut(index as usize) else { return false };
+        *word = if set { *word | bit } else { *word & !bit };
+        let written = self.ports.set(index, *word, 0).is_ok();
+        self.failed += u64::from(!written);
+        written
+    }
+}
+
+fn is_errno(error: &MapError, errno: Errno) -> bool {
+    matches!(error, MapError::SyscallError(error) if error.io_error.raw_os_error() == Some(errno.raw_os_error()))
+}
