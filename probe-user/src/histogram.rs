@@ -116,6 +116,37 @@ impl MicrosHistogram {
     }
 }
 
+/// A distribution of one interval, and of the whole life before it.
+///
+/// The part for the life is made when the first interval closes: files have none, and pay for one histogram.
+#[derive(Clone, Debug, Default)]
+pub struct Distribution {
+    interval: MicrosHistogram,
+    before: Option<Box<MicrosHistogram>>,
+}
+
+impl Distribution {
+    /// Counts one value.
+    pub fn record_ns(&mut self, value_ns: u64) {
+        self.interval.record_ns(value_ns);
+    }
+
+    /// The interval's; the next one begins.
+    pub fn close_interval(&mut self) -> MicrosHistogram {
+        let closed = std::mem::take(&mut self.interval);
+        self.before.get_or_insert_default().merge(&closed);
+        closed
+    }
+
+    /// All of it.
+    pub fn into_life(mut self) -> MicrosHistogram {
+        if let Some(before) = self.before {
+            self.interval.merge(&before);
+        }
+        self.interval
+    }
+}
+
 /// The bucket of a value.
 fn index(value_us: u64) -> usize {
     let value = value_us.min(MAX_VALUE_US);
@@ -184,7 +215,36 @@ mod tests {
         assert_eq!((decoded.len(), decoded.value_at_percentile(50.0)), (4, 3));
     }
 
+    #[test]
+    fn intervals_add_up_to_the_life() {
+        let mut distribution = Distribution::default();
+        let mut intervals = MicrosHistogram::default();
+        for n in 1..=100_u64 {
+            distribution.record_ns(n * n * 1000);
+            if n % 30 == 0 {
+                intervals.merge(&distribution.close_interval());
+            }
+        }
+        intervals.merge(&distribution.clone().close_interval());
+        assert_eq!(distribution.into_life(), intervals);
+        assert_eq!(intervals.count(), 100);
+    }
+
     proptest! {
+        /// Probes exchange the V2 form: adding up what they export is the export of what they saw together.
+        #[test]
+        fn merging_exports_is_exporting_the_merged(
+            a in prop::collection::vec(0_u64..90_000_000, 0..50),
+            b in prop::collection::vec(0_u64..90_000_000, 0..50),
+        ) {
+            let (a, b) = (of(&a), of(&b));
+            let mut exported = a.to_hdr();
+            exported.add(b.to_hdr()).unwrap();
+            let mut merged = a;
+            merged.merge(&b);
+            prop_assert_eq!(exported, merged.to_hdr());
+        }
+
         #[test]
         fn percentiles_are_within_a_sixteenth(mut values in prop::collection::vec(0_u64..60_000_000, 1..200)) {
             let histogram = of(&values);

@@ -166,7 +166,8 @@ pub enum Layer {
 }
 
 impl Layer {
-    const ALL: [Self; 16] = [
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 16] = [
         Self::Vlan,
         Self::Mpls,
         Self::Pppoe,
@@ -244,6 +245,13 @@ impl Encapsulation {
             .rev()
             .map(move |at| (self.0 >> (at * Self::BITS)) & ((1 << Self::BITS) - 1))
             .filter_map(|number| Layer::ALL.into_iter().find(|layer| *layer as u64 == number))
+    }
+
+    /// The same without tags around a tunnel.
+    #[must_use]
+    pub fn without_vlans(self) -> Self {
+        let tunnels = self.layers().filter(|layer| *layer != Layer::Vlan);
+        tunnels.fold(Self::NONE, |path, layer| path.with(layer).unwrap_or(path))
     }
 
     /// Is `layer` one of them?

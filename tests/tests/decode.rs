@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a failure is a failed test")]
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
-use probe_ebpf::{Config, EndpointKey, Endpoints, MediaRule};
+use probe_ebpf::{Config, EndpointKey, Endpoints, MediaRule, Verdict};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use voxlab::frames::{Datagram, rtp, sip, udp};
@@ -42,7 +42,7 @@ fn fragments_of_sip_become_one_message_at_the_frame_that_completes_it() {
         let (last, first) = fragments.split_last().unwrap();
         for (number, fragment) in (1..).zip(first) {
             let held = decoder.frame(&frame(number, 0, LinkType::Ethernet, fragment), &Nobody);
-            assert_eq!(held, Decoded::Held);
+            assert_eq!(held, Decoded::Held(Verdict::Fragment));
         }
         match decoder.frame(&frame(3, 7, LinkType::Ethernet, last), &Nobody) {
             Decoded::Sip(whole) => {
@@ -63,7 +63,10 @@ fn a_stale_fragment_does_not_join_a_later_datagram_of_the_same_identification() 
     let mut decoder = decoder();
     decoder.frame(&frame(1, 0, LinkType::Ethernet, &old[0]), &Nobody);
     let time = 31 * SECOND_NS;
-    assert_eq!(decoder.frame(&frame(2, time, LinkType::Ethernet, &new[1]), &Nobody), Decoded::Held);
+    assert_eq!(
+        decoder.frame(&frame(2, time, LinkType::Ethernet, &new[1]), &Nobody),
+        Decoded::Held(Verdict::Fragment)
+    );
     assert_eq!(decoder.take_lost_fragments(), 1);
     match decoder.frame(&frame(3, time, LinkType::Ethernet, &new[0]), &Nobody) {
         Decoded::Sip(whole) => assert_eq!(whole.payload, "b".repeat(2000).as_bytes()),
@@ -142,7 +145,7 @@ proptest! {
             let fragments = &sets[usize::from(*id)];
             let bytes = part.get(fragments);
             let decoded = decoder.frame(&frame(number, time, LinkType::Ethernet, bytes), &Nobody);
-            completing += u64::from(decoded != Decoded::Held);
+            completing += u64::from(decoded != Decoded::Held(Verdict::Fragment));
         }
         decoder.finish();
         let sum = completing + decoder.take_completed_fragments() + decoder.take_lost_fragments();

@@ -14,8 +14,7 @@ use std::path::{Path, PathBuf};
 use voxprobe::pipeline::offline::{Options, RtpRule, analyze};
 
 /// File, and why its rows are not compared.
-const KNOWN: [(&str, &str); 3] = [
-    ("arkime+arkime/gtp-iphone.pcap", "inside GTP-U, which is not opened yet"),
+const KNOWN: [(&str, &str); 2] = [
     ("ntop+nDPI/FAX-Call-t38-CA-TDM-SIP-FB-1.pcap", "tshark reads 27 RTP packets as T.38, by way of MEGACO"),
     ("ntop+nDPI/skinny.pcap sdp", "announced by SCCP, not by SIP"),
 ];

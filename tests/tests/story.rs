@@ -34,6 +34,14 @@ fn re_emitted(packet: &Datagram) -> Datagram {
     Datagram { dst_mac: [2, 0, 0, 0, 9, 9], ip_id: 0, ..packet.clone() }
 }
 
+fn re_emitted_elsewhere(packet: &Datagram) -> Datagram {
+    Datagram { dst_mac: [2, 0, 0, 0, 9, 7], ip_id: 1, ..packet.clone() }
+}
+
+fn re_emitted_twice(packet: &Datagram) -> Datagram {
+    Datagram { dst_mac: [2, 0, 0, 0, 9, 6], ip_id: 2, ..packet.clone() }
+}
+
 fn routed(packet: &Datagram) -> Datagram {
     Datagram {
         dst_mac: [2, 0, 0, 0, 9, 9],
@@ -282,7 +290,7 @@ fn every_cause_of_this_version_is_named() {
 
 #[test]
 fn four_taps_leave_the_call_as_it_was() {
-    let story = Story::new(&[re_emitted, re_emitted, re_emitted]);
+    let story = Story::new(&[re_emitted, re_emitted_elsewhere, re_emitted_twice]);
     let report = story.analyse("four", &Options::default());
     story.check(&report, "re-emitted");
     let copies = report["streams"][0]["duplicates"]["copies_per_packet"].as_f64().unwrap();

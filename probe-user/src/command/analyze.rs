@@ -14,6 +14,7 @@ use voxprobe::rtp::raw;
 
 use super::Filter;
 use super::progress::Bars;
+use super::quality::Quality;
 
 /// Analyse capture files (pcap, pcapng; plain, gzip, zstd): findings, calls, streams
 ///
@@ -42,10 +43,12 @@ pub(crate) struct Analyze {
     compat: Compat,
     #[command(flatten)]
     filter: Filter,
+    #[command(flatten)]
+    quality: Quality,
     /// Threads that hold streams, besides the one that reads
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: u16,
-    /// Streams held at once; one takes about 3 KiB, so the default is 400 MiB at worst
+    /// Streams held at once; one takes about 4 KiB, so the default is 500 MiB at worst
     #[arg(long, value_name = "N", default_value_t = 131_072)]
     max_streams: usize,
 }
@@ -69,6 +72,7 @@ impl Analyze {
             config: self.filter.config()?,
             shards: usize::from(self.threads),
             max_streams: self.max_streams,
+            quality: self.quality.settings(),
         };
         let mut bars = Bars::default();
         let mut report =

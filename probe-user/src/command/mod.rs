@@ -2,6 +2,7 @@
 
 pub(crate) mod analyze;
 mod progress;
+mod quality;
 pub(crate) mod run;
 mod tunnels;
 

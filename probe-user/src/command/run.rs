@@ -23,6 +23,7 @@ use voxprobe::report::log::{LogError, LogWriter};
 use voxprobe::report::monitor::{Monitor, Stamped};
 use voxprobe::report::{text, words};
 
+use super::quality::Quality;
 use super::{Filter, tunnels};
 
 /// How often events are taken: what a reader of the log may wait for a line.
@@ -45,6 +46,8 @@ pub(crate) struct Run {
     interfaces: Vec<String>,
     #[command(flatten)]
     filter: Filter,
+    #[command(flatten)]
+    quality: Quality,
     /// Watch also what leaves through the interfaces (tcx, kernel 6.6)
     #[arg(long)]
     egress: bool,
@@ -75,7 +78,7 @@ pub(crate) struct Run {
     /// Threads that hold streams; 1 means the receiving one
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     shards: u16,
-    /// Streams held at once; one takes about 3 KiB
+    /// Streams held at once; one takes about 6 KiB
     #[arg(long, value_name = "N", default_value_t = 131_072)]
     max_streams: usize,
     /// A stream silent for so long has ended
@@ -140,6 +143,7 @@ impl Run {
             max_streams: self.max_streams,
             idle: self.idle,
             interval: self.interval,
+            quality: self.quality.settings(),
         })
     }
 

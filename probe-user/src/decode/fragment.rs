@@ -1,8 +1,9 @@
-//! Reassembly of fragmented UDP: bounded, timed out, overlaps refused.
+//! Reassembly of fragmented UDP, and of what tunnels are made of: bounded, timed out, overlaps refused.
 //!
 //! A SIP message with much SDP does not fit one frame; without reassembly it and all media that it announces
-//! would be missing. Copies of fragments do not disturb: each goes to the first incomplete datagram of its key
-//! that lacks it, so that a datagram captured twice is reassembled twice.
+//! would be missing. A tunnel makes every full frame inside it too long. Copies of fragments do not disturb: each goes
+//! to the first incomplete datagram of its key that lacks it, so that a datagram captured twice is reassembled twice;
+//! and what comes in a tunnel is never joined with what comes beside it.
 //!
 //! A fragment is accounted for when its datagram is: completed, it is analysed; given up, it is lost.
 
@@ -13,7 +14,7 @@ use etherparse::{IpFragOffset, IpNumber};
 use probe_ebpf::Layers;
 use rustc_hash::FxBuildHasher;
 
-use crate::packet::Nanos;
+use crate::packet::{Carrier, Encapsulation, Nanos};
 
 /// Datagrams in progress.
 const MAX_DATAGRAMS: usize = 1024;
@@ -35,12 +36,18 @@ pub enum Outcome {
     Complete,
 }
 
-/// What RFC 791 and RFC 8200 say identifies the datagram of a fragment.
+/// What RFC 791 and RFC 8200 say identifies the datagram of a fragment, and how it came here. The protocol is only
+/// RFC 791's; that the fragments of an IPv6 datagram name different ones, nobody was seen to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Key {
     addresses: [u8; 32],
     id: u32,
+    protocol: u8,
+    carried: Carried,
 }
+
+/// How a fragment came here: path and session.
+pub type Carried = (Encapsulation, Carrier);
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -69,8 +76,15 @@ struct Piece<'a> {
 
 impl Fragments {
     /// Takes one fragment. On [`Outcome::Complete`], `whole` holds the datagram as the frame it would have been.
-    pub fn observe(&mut self, time: Nanos, bytes: &[u8], layers: &Layers, whole: &mut Vec<u8>) -> Outcome {
-        let Some(piece) = piece(bytes, layers) else {
+    pub fn observe(
+        &mut self,
+        time: Nanos,
+        carried: Carried,
+        bytes: &[u8],
+        layers: &Layers,
+        whole: &mut Vec<u8>,
+    ) -> Outcome {
+        let Some(piece) = piece(carried, bytes, layers) else {
             self.lost += 1;
             return Outcome::Refused;
         };
@@ -115,7 +129,7 @@ impl Fragments {
                 return Outcome::Refused;
             }
             None => {
-                let buffer = IpDefragBuf::new(IpNumber::UDP, Vec::new(), Vec::new());
+                let buffer = IpDefragBuf::new(IpNumber(layers.protocol), Vec::new(), Vec::new());
                 copies.push(Datagram { began: time, fragments: 0, buffer });
                 self.count += 1;
                 copies.len() - 1
@@ -213,11 +227,12 @@ impl Datagram {
     }
 }
 
-fn piece<'a>(bytes: &'a [u8], layers: &Layers) -> Option<Piece<'a>> {
+fn piece<'a>(carried: Carried, bytes: &'a [u8], layers: &Layers) -> Option<Piece<'a>> {
     let start = layers.transport;
     let data = bytes.get(start..start + usize::from(layers.transport_len)).filter(|data| !data.is_empty())?;
     let ip = bytes.get(layers.ip..)?;
     let mut addresses = [0; 32];
+    let protocol = layers.protocol;
     if layers.v6 {
         addresses.copy_from_slice(ip.get(8..40)?);
         // The fragment header is the last before the fragment's data (RFC 8200, 4.5).
@@ -226,7 +241,7 @@ fn piece<'a>(bytes: &'a [u8], layers: &Layers) -> Option<Piece<'a>> {
         let field = u16::from_be_bytes([o0, o1]);
         let id = u32::from_be_bytes([i0, i1, i2, i3]);
         return Some(Piece {
-            key: Key { addresses, id },
+            key: Key { addresses, id, protocol, carried },
             offset: field & 0xfff8,
             more: field & 1 != 0,
             data,
@@ -236,7 +251,8 @@ fn piece<'a>(bytes: &'a [u8], layers: &Layers) -> Option<Piece<'a>> {
     let id = u32::from(u16::from_be_bytes(*ip.get(4..)?.first_chunk()?));
     let field = u16::from_be_bytes(*ip.get(6..)?.first_chunk()?);
     let offset = (field & 0x1fff).checked_mul(8)?;
-    Some(Piece { key: Key { addresses, id }, offset, more: field & 0x2000 != 0, data })
+    let key = Key { addresses, id, protocol, carried };
+    Some(Piece { key, offset, more: field & 0x2000 != 0, data })
 }
 
 /// Writes the frame that would have carried `data` unfragmented: the link layer and IP header of this
@@ -251,7 +267,7 @@ fn lay_out(bytes: &[u8], layers: &Layers, data: &[u8], whole: &mut Vec<u8>) -> b
     let Some(ip) = whole.get_mut(layers.ip..) else { return false };
     if layers.v6 {
         let [_, _, _, _, l0, l1, next, ..] = ip else { return false };
-        ([*l0, *l1], *next) = (length.to_be_bytes(), probe_ebpf::parse::UDP);
+        ([*l0, *l1], *next) = (length.to_be_bytes(), layers.protocol);
     } else {
         let [_, _, l0, l1, _, _, f0, f1, ..] = ip else { return false };
         ([*l0, *l1], [*f0, *f1]) = (length.to_be_bytes(), [0, 0]);

@@ -71,6 +71,22 @@ fn ppp(bytes: &[u8], mut offset: usize) -> Result<Layers, Refusal> {
     }
 }
 
+/// The first ethertype of a frame and the offset behind it, where its link layer has ethertypes.
+pub(super) fn ethertype(link: LinkType, bytes: &[u8]) -> Option<(u16, usize)> {
+    let (field, behind) = match link {
+        LinkType::Ethernet => (12, 14),
+        LinkType::LinuxCooked => (14, 16),
+        LinkType::LinuxCooked2 => (0, 20),
+        LinkType::RawIp
+        | LinkType::Loopback
+        | LinkType::Ppp
+        | LinkType::Hdlc
+        | LinkType::PppOverEthernet
+        | LinkType::Other(_) => return None,
+    };
+    bytes.be16(field).map(|ethertype| (ethertype, behind))
+}
+
 /// Was the frame on its way out of the host that captured it? Only cooked headers say so, by their packet type.
 pub(super) fn is_outgoing(link: LinkType, bytes: &[u8]) -> bool {
     /// LINUX_SLL_OUTGOING: sent by us.

@@ -19,13 +19,10 @@ impl Decoder {
         endpoints: &E,
     ) -> Decoded<'a> {
         let seen = Seen {
-            time: Nanos(head.time_ns),
-            number,
-            tap: tap(head.point),
-            link: LinkType::Ethernet,
             offloaded_tag: (head.point & point::TAG_OFFLOADED != 0).then_some(head.outer_vlan),
+            ..Seen::plain(Nanos(head.time_ns), number, tap(head.point), LinkType::Ethernet)
         };
-        self.bytes(seen, bytes, endpoints)
+        self.bytes(seen, bytes, head.wire_len, endpoints)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Serialize, Serializer};
 
-use crate::packet::Evidence;
+use crate::packet::{Carrier, Evidence, Layer};
 
 /// Why a packet was seen again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -101,13 +101,24 @@ impl Serialize for Cause {
     }
 }
 
-/// The set of evidence fields in which two copies differ.
+/// The set of evidence fields in which two copies differ. What one of them does not have (the MACs of a tunnel without
+/// inner link layer, the IP header of a message that HEP tells of) is not compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Differs(u16);
 
 impl Differs {
-    const FIELDS: [&'static str; 9] =
-        ["dst_mac", "src_mac", "vlan", "ttl", "tos", "ip_id", "encapsulation", "interface", "direction"];
+    const FIELDS: [&'static str; 10] = [
+        "dst_mac",
+        "src_mac",
+        "vlan",
+        "ttl",
+        "tos",
+        "ip_id",
+        "encapsulation",
+        "interface",
+        "direction",
+        "carrier",
+    ];
     const DST_MAC: u16 = 1 << 0;
     const SRC_MAC: u16 = 1 << 1;
     const VLAN: u16 = 1 << 2;
@@ -117,8 +128,17 @@ impl Differs {
     const ENCAPSULATION: u16 = 1 << 6;
     const INTERFACE: u16 = 1 << 7;
     const DIRECTION: u16 = 1 << 8;
+    const CARRIER: u16 = 1 << 9;
+    /// Set between signatures whose IP IDs mean something to each other; never shown.
+    const IP_COMPARABLE: u16 = 1 << 15;
     /// What shows that two frames were seen at two places.
-    const PLACE: u16 = Self::DST_MAC | Self::SRC_MAC | Self::VLAN | Self::INTERFACE | Self::DIRECTION;
+    const PLACE: u16 = Self::DST_MAC
+        | Self::SRC_MAC
+        | Self::VLAN
+        | Self::INTERFACE
+        | Self::DIRECTION
+        | Self::ENCAPSULATION
+        | Self::CARRIER;
 
     pub(super) fn bits(self) -> u16 {
         self.0
@@ -137,23 +157,61 @@ impl Differs {
             .map(|(_, name)| name)
     }
 
+    /// Were they seen at one place, in one form?
+    pub fn is_same_place(self) -> bool {
+        !self.has(Self::PLACE)
+    }
+
     fn has(self, field: u16) -> bool {
         self.0 & field != 0
     }
 
-    fn between(a: &Evidence, b: &Evidence) -> Self {
+    /// Between two signatures; what IP IDs say is added by [`Self::with_ip_id`].
+    pub(super) fn between(a: &Evidence, b: &Evidence) -> Self {
         let mut set = 0;
         let mut mark = |differs: bool, field: u16| set |= if differs { field } else { 0 };
-        mark(a.dst_mac != b.dst_mac, Self::DST_MAC);
-        mark(a.src_mac != b.src_mac, Self::SRC_MAC);
-        mark(a.vlans != b.vlans, Self::VLAN);
-        mark(a.ttl != b.ttl, Self::TTL);
-        mark(a.tos != b.tos, Self::TOS);
-        mark(a.ip_id != b.ip_id, Self::IP_ID);
-        mark(a.encapsulation != b.encapsulation, Self::ENCAPSULATION);
-        mark(a.tap.interface != b.tap.interface, Self::INTERFACE);
-        mark(a.tap.egress != b.tap.egress, Self::DIRECTION);
+        let none = [0; 6];
+        let macs_differ = |a: [u8; 6], b: [u8; 6]| a != b && a != none && b != none;
+        mark(macs_differ(a.dst_mac, b.dst_mac), Self::DST_MAC);
+        mark(macs_differ(a.src_mac, b.src_mac), Self::SRC_MAC);
+        let has_link = |seen: &Evidence| seen.dst_mac != none || seen.src_mac != none;
+        let tunnels_differ = a.encapsulation.without_vlans() != b.encapsulation.without_vlans();
+        mark(has_link(a) == has_link(b) && a.vlans != b.vlans, Self::VLAN);
+        // A tag outside of the same tunnel: the tunnel itself is seen on both sides of a trunk.
+        mark(!tunnels_differ && a.encapsulation != b.encapsulation, Self::VLAN);
+        // No IP packet travels with a TTL of zero: one that has it was told of, not carried.
+        let has_ip = a.ttl != 0 && b.ttl != 0;
+        mark(has_ip && a.ttl != b.ttl, Self::TTL);
+        mark(has_ip && a.tos != b.tos, Self::TOS);
+        mark(has_ip, Self::IP_COMPARABLE);
+        mark(tunnels_differ, Self::ENCAPSULATION);
+        mark(!tunnels_differ && a.carrier != b.carrier, Self::CARRIER);
+        // Where a tunnel was seen says nothing of where its inside was.
+        mark(!tunnels_differ && a.tap.interface != b.tap.interface, Self::INTERFACE);
+        mark(!tunnels_differ && a.tap.egress != b.tap.egress, Self::DIRECTION);
         Self(set)
+    }
+
+    pub(super) fn with_ip_id(self, differs: bool) -> Self {
+        let shown = self.0 & !Self::IP_COMPARABLE;
+        Self(if differs && self.has(Self::IP_COMPARABLE) { shown | Self::IP_ID } else { shown })
+    }
+
+    /// How unlike two sightings are, for choosing the one that a copy resembles most. A tunnel changes nothing
+    /// inside, so it weighs least; what a device does to a packet weighs more than where it was seen.
+    pub(super) fn distance(self) -> u32 {
+        const WEIGHTS: [(u16, u32); 9] = [
+            (Differs::ENCAPSULATION | Differs::CARRIER, 2),
+            (Differs::INTERFACE, 1),
+            (Differs::DIRECTION, 1),
+            (Differs::TOS, 2),
+            (Differs::DST_MAC, 3),
+            (Differs::SRC_MAC, 3),
+            (Differs::VLAN, 3),
+            (Differs::IP_ID, 4),
+            (Differs::TTL, 4),
+        ];
+        WEIGHTS.into_iter().map(|(fields, weight)| if self.has(fields) { weight } else { 0 }).sum()
     }
 }
 
@@ -164,33 +222,66 @@ impl Serialize for Differs {
 }
 
 /// Why there are two, and in what they differ.
-///
-/// Differences compose: a frame that was routed has other MACs and often another VLAN, one that was
-/// re-emitted has other MACs. The label is that of the strongest: what a lesser device cannot do names the
-/// device. A switch does not touch the TTL or the IP ID, and a router keeps the IP ID. A new IP ID at the very same
-/// place shows no device at all: whoever sends to this place sent twice.
-pub fn explain(original: &Evidence, copy: &Evidence) -> (Cause, Differs) {
-    let differs = Differs::between(original, copy);
-    let cause = if differs.has(Differs::ENCAPSULATION) {
-        Cause::Encapsulated
-    } else if differs.has(Differs::TTL) {
-        Cause::Routed
-    } else if differs.has(Differs::IP_ID) {
-        if differs.has(Differs::PLACE) { Cause::ReEmitted } else { Cause::SentTwice }
-    } else if differs.has(Differs::VLAN) {
-        Cause::Vlan
-    } else if differs.has(Differs::DST_MAC | Differs::SRC_MAC) {
-        Cause::L2Mirror
-    } else {
-        Cause::SamePoint
-    };
-    (cause, differs)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// Why.
+    pub cause: Cause,
+    /// In what.
+    pub differs: Differs,
+    /// The innermost layer of the tunnel that one of them came in and the other did not.
+    pub layer: Option<Layer>,
+    /// The session of that tunnel.
+    pub carrier: Carrier,
+}
+
+impl Explanation {
+    /// Differences compose: a frame that was routed has other MACs and often another VLAN, one that was
+    /// re-emitted has other MACs. The label is that of the strongest: what a lesser device cannot do names the
+    /// device. A switch does not touch the TTL or the IP ID, and a router keeps the IP ID. A new IP ID at the very same
+    /// place shows no device at all: whoever sends to this place sent twice.
+    pub(super) fn new(differs: Differs, original: &Evidence, copy: &Evidence) -> Self {
+        let cause = if differs.has(Differs::ENCAPSULATION) {
+            Cause::Encapsulated
+        } else if differs.has(Differs::TTL) {
+            Cause::Routed
+        } else if differs.has(Differs::IP_ID) {
+            if differs.has(Differs::PLACE) { Cause::ReEmitted } else { Cause::SentTwice }
+        } else if differs.has(Differs::VLAN) {
+            Cause::Vlan
+        } else if differs.has(Differs::DST_MAC | Differs::SRC_MAC) {
+            Cause::L2Mirror
+        } else if differs.has(Differs::CARRIER) {
+            Cause::Encapsulated
+        } else {
+            Cause::SamePoint
+        };
+        let (mut layer, mut carrier) = (None, Carrier::NONE);
+        if cause == Cause::Encapsulated {
+            // Of two, the one with more around it: the capture may well see a tunnel's copy first.
+            let count = |seen: &Evidence| seen.encapsulation.layers().count();
+            let tunnelled = if count(original) > count(copy) { original } else { copy };
+            layer = tunnelled.encapsulation.layers().filter(|layer| *layer != Layer::Vlan).last();
+            carrier = tunnelled.carrier;
+        }
+        Self { cause, differs, layer, carrier }
+    }
+}
+
+/// Why there are two, and in what they differ.
+pub fn explain(original: &Evidence, copy: &Evidence) -> Explanation {
+    let differs = Differs::between(original, copy).with_ip_id(original.ip_id != copy.ip_id);
+    Explanation::new(differs, original, copy)
+}
+
+/// How unlike two sightings are: see [`explain`]. Zero if they are alike in everything.
+pub fn distance(original: &Evidence, copy: &Evidence) -> u32 {
+    Differs::between(original, copy).with_ip_id(original.ip_id != copy.ip_id).distance()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::{Carrier, Encapsulation, Layer, Tap, Vlans};
+    use crate::packet::{Encapsulation, Tap, Vlans};
 
     fn seen() -> Evidence {
         Evidence {
@@ -236,8 +327,8 @@ mod tests {
             ),
         ];
         for (copy, cause, fields) in table {
-            let (got, differs) = explain(&seen(), &copy);
-            assert_eq!((got, differs.names().collect::<Vec<_>>().as_slice()), (cause, fields));
+            let found = explain(&seen(), &copy);
+            assert_eq!((found.cause, found.differs.names().collect::<Vec<_>>().as_slice()), (cause, fields));
         }
     }
 
@@ -245,6 +336,34 @@ mod tests {
     fn priority_bits_of_a_tag_are_no_difference() {
         let low = Evidence { vlans: Vlans::from_tci(Some(0x0007), None), ..seen() };
         let high = Evidence { vlans: Vlans::from_tci(Some(0xa007), None), ..seen() };
-        assert_eq!(explain(&low, &high).0, Cause::SamePoint);
+        assert_eq!(explain(&low, &high).cause, Cause::SamePoint);
+    }
+
+    #[test]
+    fn what_one_side_does_not_have_is_not_compared() {
+        let rpcap = Encapsulation::NONE.with(Layer::Rpcap).unwrap();
+        let bare = Evidence { dst_mac: [0; 6], src_mac: [0; 6], encapsulation: rpcap, ..seen() };
+        let told = Evidence { ttl: 0, tos: 0, ip_id: 0, ..bare };
+        let elsewhere = Evidence { tap: Tap { interface: 3, egress: true }, ..told };
+        for copy in [bare, told, elsewhere] {
+            for (a, b) in [(seen(), copy), (copy, seen())] {
+                let found = explain(&a, &b);
+                assert_eq!(found.differs.names().collect::<Vec<_>>(), ["encapsulation"]);
+                assert_eq!((found.cause, found.layer), (Cause::Encapsulated, Some(Layer::Rpcap)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_tag_around_the_same_tunnel_is_a_trunk_and_another_session_is_another_tunnel() {
+        let path = |layers: &[Layer]| {
+            layers.iter().try_fold(Encapsulation::NONE, |path, layer| path.with(*layer)).unwrap()
+        };
+        let inside = Evidence { encapsulation: path(&[Layer::Rpcap]), carrier: Carrier(1), ..seen() };
+        let tagged = Evidence { encapsulation: path(&[Layer::Vlan, Layer::Rpcap]), ..inside };
+        assert_eq!(explain(&inside, &tagged).cause, Cause::Vlan);
+        let session = Evidence { carrier: Carrier(2), ..inside };
+        let found = explain(&inside, &session);
+        assert_eq!((found.cause, found.carrier), (Cause::Encapsulated, Carrier(2)));
     }
 }

@@ -7,7 +7,8 @@
 //! A frame may hold several datagrams: it is a copy only if all that was recognised in it are copies. Live, nobody
 //! asks, and nothing is kept.
 
-use super::cause::{Cause, Differs};
+use super::cause::{Cause, Differs, Explanation};
+use super::stats::Copy;
 use crate::sip::Timer;
 
 /// What a frame is.
@@ -61,10 +62,11 @@ pub enum FrameClass {
 }
 
 impl FrameClass {
-    /// A copy of frame `of`, `delay_ns` after it.
-    pub fn copy(of: u64, cause: Cause, differs: Differs, delay_ns: i64) -> Self {
-        let bounded = delay_ns.clamp(i64::from(i32::MIN), i64::from(i32::MAX));
-        Self::Copy { of, cause, differs, delay_ns: i32::try_from(bounded).unwrap_or(0) }
+    /// Of a copy and what it resembles most.
+    pub fn copy(copy: &Copy) -> Self {
+        let bounded = copy.delay_ns().clamp(i64::from(i32::MIN), i64::from(i32::MAX));
+        let Explanation { cause, differs, .. } = copy.explanation;
+        Self::Copy { of: copy.original, cause, differs, delay_ns: i32::try_from(bounded).unwrap_or(0) }
     }
 
     /// Was what it holds captured before?

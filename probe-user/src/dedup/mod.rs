@@ -9,9 +9,12 @@
 
 pub mod cause;
 pub mod class;
+pub mod cluster;
+pub mod reference;
 pub mod stats;
+pub mod topology;
 pub mod window;
 
-pub use cause::{Cause, Differs, explain};
+pub use cause::{Cause, Differs, Explanation, explain};
 pub use class::{Classes, FrameClass};
 pub use stats::CopyStats;

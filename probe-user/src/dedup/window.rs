@@ -3,21 +3,28 @@
 //! ```text
 //!        oldest                                   newest = `top`
 //!   seen  1 1 1 0 1 1 … 1 1 1 1 1 1 1 1 1 1 1 1 1 1     one bit a sequence number, 128 of them
-//!                          └──────── 32 slots ──────┘   what is needed to prove a copy and to explain it
+//!   slots ■ ■ ■   ■ ■ … ■ ■ ■ ■ ■ ■ ■ ■ ■ ■ ■ ■ ■ ■     the first sighting: what proves a copy and explains it
+//!   lanes             ▪ ▪ ▪ ▪ ▪ ▪ ▪ ▪ ▪ ▪ ▪ ▪ ▪ ▪ ▪     further sightings, up to seven; only where there are copies
 //! ```
+//!
+//! Each copy is explained by the most similar earlier sighting of the same packet: of two taps that both show again
+//! in a tunnel, the second tap's tunnelled frame is the second tap's, not the first's.
 //!
 //! A bit that leaves on the left is final: the packet came, or it is lost. The caller gets each exactly once
 //! and in sequence order, whatever the order of arrival, which is what loss statistics need.
 
+use super::cause::{Differs, Explanation};
 use crate::packet::{Evidence, Nanos, RtpPacket};
 
-/// Sequence numbers whose arrival is remembered; what comes later than that is no longer told from a copy.
-/// RFC 3550 A.1 stops believing a sequence number at 100 (MAX_MISORDER).
-const DEPTH: u64 = 128;
-/// Packets of which enough is remembered to prove a copy: 640 ms at 20 ms a packet.
-const SLOTS: usize = 32;
+/// Packets that are remembered; what comes later than that is no longer told from a copy. A remote capture hands over
+/// its buffer when its read timeout ends, 1 s by default: 100 packets of 10 ms. 128 are 1.28 s of those, 2.56 s
+/// at the usual 20 ms, and 3 KiB a stream.
+pub const DEPTH: u64 = 128;
+const SLOTS: usize = DEPTH as usize;
 /// Distinct ways in which one stream's packets are seen, e.g. two taps and their tunnels.
-const MAX_TAPS: usize = 8;
+pub const MAX_TAPS: usize = 8;
+/// Sightings of one packet that are remembered besides the first.
+const MAX_LANES: usize = 7;
 
 /// What a packet is to its stream.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -26,7 +33,7 @@ pub enum Seen {
     First,
     /// The same packet again.
     Copy(Original),
-    /// The same sequence number again, too long after for a proof or with all taps' memory used up.
+    /// The same sequence number again, with all taps' memory used up.
     OldCopy,
     /// The same sequence number with another timestamp, payload type or payload: not a copy.
     Conflict,
@@ -34,15 +41,17 @@ pub enum Seen {
     TooOld,
 }
 
-/// What is known about the first copy of a packet.
+/// What is known about the sighting that a copy resembles most.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Original {
     /// When it was seen.
     pub time: Nanos,
     /// Its frame number.
     pub number: u64,
-    /// How it was seen.
-    pub evidence: Evidence,
+    /// In what the copy differs from it, and why.
+    pub explanation: Explanation,
+    /// Had the copy's own tap seen this packet before?
+    pub again: bool,
 }
 
 /// See the module.
@@ -54,28 +63,63 @@ pub struct DupWindow {
     filled: u64,
     slots: [Slot; SLOTS],
     taps: Vec<Evidence>,
+    /// The tap of the packet that was observed last.
+    tap: u8,
+    copies: Option<Box<Copies>>,
 }
 
-/// One remembered packet. 32 bytes, so that two share a cache line.
+/// The first sighting of a packet. 24 bytes.
 #[derive(Clone, Copy, Debug, Default)]
 struct Slot {
     time: Nanos,
-    number: u64,
+    /// The lower half: two frames of one window are less than 2^32 apart.
+    number: u32,
     timestamp: u32,
     fingerprint: u16,
     udp_len: u16,
     ip_id: u16,
     payload_type: u8,
-    /// Index of the tap's signature in `taps`; `MAX_TAPS` if there was no room.
+    /// Index of the tap's signature in `taps`, [`MAX_TAPS`] if there was no room; the upper bit says that the
+    /// fingerprint is a hash.
     tap: u8,
-    hashed: bool,
 }
+
+/// What streams with copies need besides: 2 KiB a lane.
+#[derive(Clone, Debug)]
+struct Copies {
+    lanes: Vec<[Sighting; SLOTS]>,
+    /// How many lanes each slot uses.
+    used: [u8; SLOTS],
+    /// In what two taps' signatures differ.
+    pairs: [[Differs; MAX_TAPS]; MAX_TAPS],
+    /// Taps for which `pairs` is filled.
+    known: usize,
+}
+
+/// A further sighting of a packet.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sighting {
+    time: Nanos,
+    number: u32,
+    ip_id: u16,
+    tap: u8,
+}
+
+const HASHED: u8 = 0x80;
 
 impl DupWindow {
     /// A window whose first packet has the extended sequence number `seq`.
     pub fn new(seq: u64, packet: &RtpPacket) -> Self {
-        let mut window =
-            Self { top: seq, seen: 1, filled: 1, slots: [Slot::default(); SLOTS], taps: Vec::new() };
+        let mut window = Self {
+            top: seq,
+            seen: 1,
+            filled: 1,
+            slots: [Slot::default(); SLOTS],
+            taps: Vec::new(),
+            tap: 0,
+            copies: None,
+        };
+        window.tap = window.find_tap(&packet.evidence);
         window.remember(seq, packet);
         window
     }
@@ -84,11 +128,13 @@ impl DupWindow {
     pub fn restart(&mut self, seq: u64, packet: &RtpPacket, settled: impl FnMut(bool)) {
         self.drain(settled);
         (self.top, self.seen, self.filled) = (seq, 1, 1);
+        self.tap = self.find_tap(&packet.evidence);
         self.remember(seq, packet);
     }
 
     /// Judges one packet. `settled` gets, in sequence order, every number that left the window: did it come?
     pub fn observe(&mut self, seq: u64, packet: &RtpPacket, settled: impl FnMut(bool)) -> Seen {
+        self.tap = self.find_tap(&packet.evidence);
         if seq > self.top {
             self.advance(seq - self.top, settled);
             self.remember(seq, packet);
@@ -102,26 +148,38 @@ impl DupWindow {
         if self.seen & bit == 0 {
             self.seen |= bit;
             self.filled = self.filled.max(age + 1);
-            if age < SLOTS as u64 {
-                self.remember(seq, packet);
-            }
+            self.remember(seq, packet);
             return Seen::First;
         }
-        if age >= SLOTS as u64 {
-            return Seen::OldCopy;
-        }
-        let slot = self.slots.get(slot_index(seq)).copied().unwrap_or_default();
+        let at = slot_index(seq);
+        let slot = self.slots.get(at).copied().unwrap_or_default();
         if !slot.is_same_packet(packet) {
             return Seen::Conflict;
         }
-        match self.taps.get(usize::from(slot.tap)) {
-            Some(tap) => Seen::Copy(Original {
-                time: slot.time,
-                number: slot.number,
-                evidence: Evidence { ip_id: slot.ip_id, ..*tap },
-            }),
-            None => Seen::OldCopy,
-        }
+        self.copy(at, slot, packet).map_or(Seen::OldCopy, Seen::Copy)
+    }
+
+    /// Is this packet, so many numbers behind the newest, one that the window holds? Asked of what comes so late that
+    /// its number alone is not believed any more.
+    pub fn recall(&self, packet: &RtpPacket, behind: u64) -> Option<u64> {
+        let seq = self.top.checked_sub(behind).filter(|_| behind < DEPTH)?;
+        let slot = self.slots.get(slot_index(seq)).filter(|_| self.seen & (1 << behind) != 0)?;
+        slot.is_same_packet(packet).then_some(seq)
+    }
+
+    /// The newest number.
+    pub fn top(&self) -> u64 {
+        self.top
+    }
+
+    /// Index of the tap that saw the last packet, in order of appearance; [`MAX_TAPS`] if there were too many.
+    pub fn tap(&self) -> usize {
+        usize::from(self.tap)
+    }
+
+    /// Signatures of the taps: evidence but for the IP ID, which is the packet's own.
+    pub fn taps(&self) -> &[Evidence] {
+        &self.taps
     }
 
     /// Hands out everything still in the window; it is empty afterwards.
@@ -151,24 +209,59 @@ impl DupWindow {
     }
 
     fn remember(&mut self, seq: u64, packet: &RtpPacket) {
-        let tap = self.tap(&packet.evidence);
-        if let Some(slot) = self.slots.get_mut(slot_index(seq)) {
+        let at = slot_index(seq);
+        if let Some(slot) = self.slots.get_mut(at) {
             *slot = Slot {
                 time: packet.time,
-                number: packet.number,
+                number: low(packet.number),
                 timestamp: packet.rtp.timestamp,
                 fingerprint: packet.fingerprint.value,
                 udp_len: packet.udp_len,
                 ip_id: packet.evidence.ip_id,
                 payload_type: packet.rtp.payload_type,
-                tap,
-                hashed: packet.fingerprint.hashed,
+                tap: self.tap | if packet.fingerprint.hashed { HASHED } else { 0 },
             };
+        }
+        if let Some(used) = self.copies.as_mut().and_then(|copies| copies.used.get_mut(at)) {
+            *used = 0;
         }
     }
 
+    /// Finds the sighting that a copy resembles most, and remembers the copy as one more.
+    fn copy(&mut self, at: usize, slot: Slot, packet: &RtpPacket) -> Option<Original> {
+        let copies = self.copies.get_or_insert_with(Box::default);
+        copies.learn(&self.taps);
+        let first =
+            Sighting { time: slot.time, number: slot.number, ip_id: slot.ip_id, tap: slot.tap & !HASHED };
+        let used = usize::from(copies.used.get(at).copied().unwrap_or(0));
+        let further = copies.lanes.iter().take(used).filter_map(|lane| lane.get(at));
+        let mut again = false;
+        let mut best: Option<(u32, &Sighting, Differs)> = None;
+        for sighting in std::iter::once(&first).chain(further) {
+            again |= sighting.tap == self.tap;
+            let Some(pair) = copies.pairs.get(usize::from(sighting.tap)) else { continue };
+            let Some(differs) = pair.get(usize::from(self.tap)) else { continue };
+            let differs = differs.with_ip_id(sighting.ip_id != packet.evidence.ip_id);
+            let distance = differs.distance();
+            if best.is_none_or(|(least, ..)| distance < least) {
+                best = Some((distance, sighting, differs));
+            }
+        }
+        let original = best.and_then(|(_, sighting, differs)| {
+            let tap = self.taps.get(usize::from(sighting.tap))?;
+            Some(Original {
+                time: sighting.time,
+                number: packet.number - u64::from(low(packet.number).wrapping_sub(sighting.number)),
+                explanation: Explanation::new(differs, tap, &packet.evidence),
+                again,
+            })
+        });
+        copies.add(at, used, packet, self.tap);
+        original
+    }
+
     /// The index of a tap's signature: its evidence but for the IP ID, which is the packet's own.
-    fn tap(&mut self, evidence: &Evidence) -> u8 {
+    fn find_tap(&mut self, evidence: &Evidence) -> u8 {
         let signature = Evidence { ip_id: 0, ..*evidence };
         let at = self.taps.iter().position(|tap| *tap == signature).unwrap_or_else(|| {
             if self.taps.len() < MAX_TAPS {
@@ -177,44 +270,145 @@ impl DupWindow {
             }
             MAX_TAPS
         });
-        u8::try_from(at).unwrap_or(u8::MAX)
+        u8::try_from(at).unwrap_or(MAX_TAPS as u8)
+    }
+}
+
+impl Default for Copies {
+    fn default() -> Self {
+        Self {
+            lanes: Vec::new(),
+            used: [0; SLOTS],
+            pairs: [[Differs::default(); MAX_TAPS]; MAX_TAPS],
+            known: 0,
+        }
+    }
+}
+
+impl Copies {
+    fn learn(&mut self, taps: &[Evidence]) {
+        if self.known == taps.len() {
+            return;
+        }
+        self.known = taps.len();
+        for (row, a) in self.pairs.iter_mut().zip(taps) {
+            for (differs, b) in row.iter_mut().zip(taps) {
+                *differs = Differs::between(a, b);
+            }
+        }
+    }
+
+    fn add(&mut self, at: usize, used: usize, packet: &RtpPacket, tap: u8) {
+        if used == MAX_LANES {
+            return;
+        }
+        if used == self.lanes.len() {
+            self.lanes.push([Sighting::default(); SLOTS]);
+        }
+        if let Some(place) = self.lanes.get_mut(used).and_then(|lane| lane.get_mut(at)) {
+            let number = low(packet.number);
+            *place = Sighting { time: packet.time, number, ip_id: packet.evidence.ip_id, tap };
+        }
+        if let Some(count) = self.used.get_mut(at) {
+            *count += 1;
+        }
     }
 }
 
 impl Slot {
     /// The proof of a copy. A hash and a checksum say nothing about each other; then the rest decides.
     fn is_same_packet(&self, packet: &RtpPacket) -> bool {
+        let hashed = self.tap & HASHED != 0;
         self.timestamp == packet.rtp.timestamp
             && self.payload_type == packet.rtp.payload_type
             && self.udp_len == packet.udp_len
-            && (self.hashed != packet.fingerprint.hashed || self.fingerprint == packet.fingerprint.value)
+            && (hashed != packet.fingerprint.hashed || self.fingerprint == packet.fingerprint.value)
     }
 }
 
 fn slot_index(seq: u64) -> usize {
-    usize::try_from(seq % SLOTS as u64).unwrap_or(0)
+    usize::try_from(seq % DEPTH).unwrap_or(0)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the lower half is what is kept")]
+fn low(number: u64) -> u32 {
+    number as u32
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packet::{Carrier, Encapsulation, Layer};
     use crate::rtp::testing::packet;
     use proptest::prelude::*;
 
     #[test]
-    fn a_slot_is_half_a_cache_line() {
-        assert_eq!(size_of::<Slot>(), 32);
+    fn sizes_are_what_the_documents_say() {
+        assert_eq!((size_of::<Slot>(), size_of::<Sighting>()), (24, 16));
+    }
+
+    fn sighting(seq: u64, number: u64, change: impl FnOnce(&mut Evidence)) -> RtpPacket {
+        let mut copy = RtpPacket { number, ..packet(seq) };
+        copy.time.0 += number * 1_000;
+        change(&mut copy.evidence);
+        copy
+    }
+
+    fn original(seen: Seen) -> (u64, &'static str, bool) {
+        let Seen::Copy(original) = seen else { panic!("{seen:?} is no copy") };
+        (original.number, original.explanation.cause.label(), original.again)
     }
 
     #[test]
     fn a_copy_names_its_original() {
-        let first = packet(7);
-        let mut window = DupWindow::new(7, &first);
-        let mut copy = packet(7);
-        copy.number = 99;
-        copy.evidence.dst_mac = [9; 6];
-        let original = Original { time: first.time, number: first.number, evidence: first.evidence };
-        assert_eq!(window.observe(7, &copy, |_| ()), Seen::Copy(original));
+        let mut window = DupWindow::new(7, &packet(7));
+        let copy = sighting(7, 99, |seen| seen.dst_mac = [9; 6]);
+        assert_eq!(original(window.observe(7, &copy, |_| ())), (8, "l2-mirror", false));
+        let again = sighting(7, 100, |seen| seen.dst_mac = [9; 6]);
+        assert_eq!(original(window.observe(7, &again, |_| ())), (99, "same-point", true));
+    }
+
+    #[test]
+    fn two_taps_in_a_tunnel_are_each_the_tunnels_copy_of_its_own_tap() {
+        let rpcap = Encapsulation::NONE.with(Layer::Rpcap).unwrap();
+        let other_tap = |seen: &mut Evidence| (seen.dst_mac, seen.ip_id) = ([9; 6], 0);
+        let in_tunnel = |seen: &mut Evidence| (seen.encapsulation, seen.carrier) = (rpcap, Carrier(1));
+        let both = |seen: &mut Evidence| {
+            other_tap(seen);
+            in_tunnel(seen);
+        };
+        // As in the story: 3062 and 3066 are two taps, 3069 and 3077 the same inside rpcap.
+        let mut window = DupWindow::new(7, &sighting(7, 3062, |_| ()));
+        let mut seen = |copy: RtpPacket| original(window.observe(7, &copy, |_| ()));
+        assert_eq!(seen(sighting(7, 3066, other_tap)), (3062, "re-emitted", false));
+        assert_eq!(seen(sighting(7, 3069, in_tunnel)), (3062, "encapsulated", false));
+        assert_eq!(seen(sighting(7, 3077, both)), (3066, "encapsulated", false));
+    }
+
+    #[test]
+    fn a_copy_a_hundred_packets_late_is_proven_and_explained() {
+        let mut window = DupWindow::new(0, &packet(0));
+        for seq in 1..=127 {
+            assert_eq!(window.observe(seq, &packet(seq), |_| ()), Seen::First);
+        }
+        assert_eq!(window.recall(&packet(0), 127), Some(0));
+        assert_eq!(window.recall(&packet(1), 127), None);
+        let late = sighting(0, 500, |seen| seen.dst_mac = [9; 6]);
+        assert_eq!(original(window.observe(0, &late, |_| ())), (1, "l2-mirror", false));
+    }
+
+    #[test]
+    fn of_a_flood_of_sightings_seven_are_remembered_and_all_are_copies() {
+        let mut window = DupWindow::new(7, &packet(7));
+        for number in 10..100 {
+            let copy = sighting(7, number, |_| ());
+            assert_eq!(original(window.observe(7, &copy, |_| ())), (8, "same-point", true));
+        }
+        assert_eq!(window.copies.as_ref().unwrap().lanes.len(), MAX_LANES);
+        for tap in 0..=255_u8 {
+            window.observe(7, &sighting(7, 200 + u64::from(tap), |seen| seen.ttl = tap), |_| ());
+        }
+        assert_eq!(window.taps().len(), MAX_TAPS);
     }
 
     #[test]

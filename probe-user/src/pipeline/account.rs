@@ -1,4 +1,7 @@
-//! Every matched frame is analysed or lost under a name.
+//! Every matched unit is analysed or lost under a name.
+//!
+//! A unit is a frame, whatever it carries: a datagram tunnel holds exactly one datagram. A segment of a byte stream that
+//! carries frames (rpcap, HEP over TCP) is one unit for itself, and each datagram found in the stream is one more.
 
 use std::collections::BTreeMap;
 
@@ -72,9 +75,11 @@ impl Loss {
 /// The account of one run, or of one thread's part in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Account {
-    /// Frames that the filter matched.
+    /// Units that the filter matched: frames, and the datagrams that were found in byte streams.
     pub matched: u64,
-    /// Frames that reached the analysis.
+    /// Of those, datagrams found in byte streams (rpcap, HEP over TCP), besides the frames that carried them.
+    pub unpacked: u64,
+    /// Units that reached the analysis.
     pub analysed: u64,
     losses: [u64; Loss::ALL.len()],
 }
@@ -110,6 +115,7 @@ impl Account {
     /// Adds another thread's part.
     pub fn merge(&mut self, other: &Self) {
         self.matched += other.matched;
+        self.unpacked += other.unpacked;
         self.analysed += other.analysed;
         for (mine, theirs) in self.losses.iter_mut().zip(&other.losses) {
             *mine += theirs;

@@ -25,6 +25,7 @@ use crate::capture::clock;
 use crate::capture::live::{KernelCounters, LiveCapture, LiveError, LiveOptions, Occupancies, RingReader};
 use crate::decode::Decoder;
 use crate::packet::Nanos;
+use crate::rtp::quality::Settings;
 use crate::sip::{Signalling, signalling};
 
 /// Records taken in one round, before clocks and flags are looked at again: 2 ms at 2 Mpps.
@@ -48,6 +49,8 @@ pub struct Options {
     pub idle: Duration,
     /// How often streams report.
     pub interval: Duration,
+    /// How quality is judged.
+    pub quality: Arc<Settings>,
 }
 
 /// Why it does not run.
@@ -98,7 +101,11 @@ impl Probe {
         let occupancies = rings.occupancies();
         let endpoints = capture.take_endpoints().ok_or(RunError::Receiver)?;
         let (sender, events) = bounded(EVENTS);
-        let limits = Limits { streams: options.max_streams, idle: Some(options.idle) };
+        let limits = Limits {
+            streams: options.max_streams,
+            idle: Some(options.idle),
+            quality: Arc::clone(&options.quality),
+        };
         let shards = Shards::start(options.shards, limits, Overflow::Lose, &sender)?;
         let decoder = Decoder::new(options.capture.config, false);
         let signalling = Signalling::new(signalling::Limits {
@@ -147,7 +154,7 @@ impl Probe {
         let ended = self.thread.join().map_err(|_| RunError::Receiver)?;
         let counters = self.capture.counters()?;
         let mut remains = ended.remains;
-        remains.account.matched = counters.matched();
+        remains.account.matched = counters.matched() + remains.account.unpacked;
         remains.account.lose(Loss::BadRecord, ended.malformed_records);
         add_kernel_losses(&mut remains.account, &counters);
         Ok(Outcome { remains, counters })

@@ -1,6 +1,7 @@
 //! Capture files from end to end: frames in, report out.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 
 use crossbeam_channel::bounded;
@@ -15,7 +16,8 @@ use crate::capture::file::{FileError, Frame, Frames, Progress};
 use crate::decode::Decoder;
 use crate::dedup::{Classes, FrameClass};
 use crate::packet::Nanos;
-use crate::report::contract::{self, CaptureReport, Report, StreamReport};
+use crate::report::contract::{self, CaptureReport, Report, StreamReport, TunnelReport};
+use crate::rtp::quality::Settings;
 use crate::rtp::raw::Compat;
 use crate::rtp::stream::StreamParts;
 use crate::sip::{Signalling, signalling};
@@ -50,7 +52,7 @@ impl RtpRule {
 }
 
 /// How to analyse files.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Which UDP is media.
     pub rtp: RtpRule,
@@ -62,6 +64,8 @@ pub struct Options {
     pub shards: usize,
     /// Streams held at once, all shards together.
     pub max_streams: usize,
+    /// How quality is judged.
+    pub quality: Arc<Settings>,
 }
 
 impl Default for Options {
@@ -72,6 +76,7 @@ impl Default for Options {
             config: Config::DEFAULT,
             shards: 1,
             max_streams: 1 << 17,
+            quality: Arc::default(),
         }
     }
 }
@@ -135,7 +140,7 @@ pub fn analyze_and_classify(
     options: &Options,
     opened: impl FnMut(&Path, Progress),
 ) -> Result<(Report, Classes), AnalyzeError> {
-    read(paths, &Options { shards: 1, ..*options }, opened, true)
+    read(paths, &Options { shards: 1, ..options.clone() }, opened, true)
 }
 
 fn read(
@@ -145,7 +150,7 @@ fn read(
     classifying: bool,
 ) -> Result<(Report, Classes), AnalyzeError> {
     let (sender, events) = bounded(EVENTS);
-    let limits = Limits { streams: options.max_streams, idle: None };
+    let limits = Limits { streams: options.max_streams, idle: None, quality: Arc::clone(&options.quality) };
     let shards = Shards::start(options.shards, limits, Overflow::Wait, &sender)?;
     let config = Config { media_rule: options.rtp.media_rule() as u8, ..options.config };
     let decoder = Decoder::new(config, true);
@@ -206,6 +211,9 @@ fn read(
         bytes: read.bytes,
         duration_s: read.first.map_or(0.0, |first| read.last.since(first) as f64 / 1e9),
         matched: account.matched,
+        unpacked: account.unpacked,
+        tunnels: TunnelReport::of(&remains),
+        remote_captures: remains.remote_captures.clone(),
         analysed: account.analysed,
         losses: account.losses(),
         verdicts: contract::verdicts_by_name(&read.verdicts),
@@ -260,7 +268,11 @@ impl Collected {
                 self.status.evicted += status.evicted;
                 self.status.events_dropped += status.events_dropped;
             }
-            Event::Interval(_) | Event::IntervalDone(_) | Event::Receiver(_) | Event::Call(_) => {}
+            Event::Interval(_)
+            | Event::IntervalDone(_)
+            | Event::Receiver(_)
+            | Event::Call(_)
+            | Event::Carrier(_) => {}
         }
     }
 

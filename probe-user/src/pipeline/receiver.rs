@@ -13,7 +13,7 @@ use super::account::{Account, Loss};
 use super::shard::{Event, ReceiverStatus, Shards};
 use crate::capture::file::Frame;
 use crate::capture::live::{KernelEndpoints, Record};
-use crate::decode::{self, Datagram, Decoded, Decoder};
+use crate::decode::{self, CarrierReport, Census, Datagram, Decoded, Decoder, RemoteCapture, Tunnels};
 use crate::dedup::{Classes, FrameClass};
 use crate::packet::{Endpoint, MediaId, Nanos, RtpPacket};
 use crate::rtp::codec::{Announcement, Payload};
@@ -101,6 +101,14 @@ pub struct Remains {
     pub events_dropped: u64,
     /// Announced endpoints that the sink could not follow.
     pub endpoints_refused: u64,
+    /// What carried tunnelled datagrams, by number from 1: what [`crate::packet::Evidence::carrier`] refers to.
+    pub carriers: Vec<CarrierReport>,
+    /// Frames of carriers for which there was no room; they have the last one's number.
+    pub carriers_shared: u64,
+    /// Tunnels that were opened, and refused.
+    pub tunnels: Census,
+    /// Remote captures that were themselves captured.
+    pub remote_captures: Vec<RemoteCapture>,
     /// Time of the first frame.
     pub first: Option<Nanos>,
     /// Time of the last.
@@ -144,8 +152,29 @@ impl<S: EndpointSink> Receiver<S> {
         let decoded = self.decoder.frame(frame, self.analysis.signalling.media());
         let verdict = decoded.verdict();
         self.analysis.account.matched += u64::from(verdict.is_matched());
+        let is_carrier = decoded == Decoded::Carrier;
         self.analysis.take(decoded);
+        if verdict == Verdict::Tunnel {
+            self.unpack(is_carrier);
+        }
         verdict
+    }
+
+    /// What else comes of a tunnel's frame: the datagrams of a byte stream, each a unit of its own, and news of carriers.
+    #[cold]
+    fn unpack(&mut self, is_carrier: bool) {
+        let Self { decoder, analysis, .. } = self;
+        while is_carrier && let Some(decoded) = decoder.more(analysis.signalling.media()) {
+            // What the RTP heuristic refuses at last is not ours.
+            if !matches!(decoded, Decoded::Nothing(_)) {
+                analysis.account.matched += 1;
+                analysis.account.unpacked += 1;
+                analysis.take(decoded);
+            }
+        }
+        for carrier in decoder.take_new_carriers() {
+            analysis.emit(Event::Carrier(*carrier));
+        }
     }
 
     /// Takes one record of the kernel's. Each was matched there, so it is analysed or lost.
@@ -157,14 +186,23 @@ impl<S: EndpointSink> Receiver<S> {
             Record::Media4(head) => analysis.media(decode::from_media4(head, self.number)),
             Record::Media6(head) => analysis.media(decode::from_media6(head, self.number)),
             Record::Packet(head, bytes) => {
+                let is_suspect = head.verdict == Verdict::Tunnel as u8;
                 match self.decoder.packet(head, bytes, self.number, analysis.signalling.media()) {
+                    // No tunnel after all, and nothing else for us.
+                    Decoded::Nothing(_) if is_suspect => analysis.account.analysed += 1,
                     // The same parser refuses here what it took there: the bytes are not the same.
                     Decoded::Nothing(
                         Verdict::NotIp | Verdict::Truncated | Verdict::Malformed | Verdict::TooDeep,
                     ) => analysis.account.lose(Loss::Undecodable, 1),
                     // A reassembled datagram that is not ours, or media whose line went since.
                     Decoded::Nothing(_) => analysis.account.analysed += 1,
-                    decoded => analysis.take(decoded),
+                    decoded => {
+                        let (verdict, is_carrier) = (decoded.verdict(), decoded == Decoded::Carrier);
+                        analysis.take(decoded);
+                        if verdict == Verdict::Tunnel {
+                            self.unpack(is_carrier);
+                        }
+                    }
                 }
             }
         }
@@ -220,7 +258,12 @@ impl<S: EndpointSink> Receiver<S> {
         let Analysis { signalling, shards, mut account, sink, events_dropped, classes, .. } = self.analysis;
         let (lost, failed_shards) = shards.finish();
         account.merge(&lost);
+        let Tunnels { census, carriers, carriers_shared, remote_captures } = self.decoder.into_tunnels();
         Remains {
+            carriers,
+            carriers_shared,
+            tunnels: census,
+            remote_captures,
             signalling: signalling.report(),
             account,
             failed_shards,
@@ -254,7 +297,11 @@ impl<S: EndpointSink> Analysis<S> {
                 self.account.analysed += 1;
                 self.note(datagram.number, FrameClass::Unique);
             }
-            Decoded::Held | Decoded::Nothing(_) => {}
+            // Its own bytes were read; what is in it comes after it.
+            Decoded::Carrier => self.account.analysed += 1,
+            // A tunnel without anything for us in it.
+            Decoded::Nothing(verdict) if verdict.is_matched() => self.account.analysed += 1,
+            Decoded::Held(_) | Decoded::Nothing(_) => {}
         }
     }
 
@@ -323,6 +370,11 @@ fn announcement(info: &MediaInfo) -> Announcement {
     Announcement {
         call_id: Some(Arc::clone(&info.call_id)),
         payloads: info.formats.iter().filter_map(payload).collect(),
+        parameters: info
+            .formats
+            .iter()
+            .filter_map(|format| Some((format.payload_type, format.fmtp.clone()?)))
+            .collect(),
         encrypted: info.srtp,
     }
 }

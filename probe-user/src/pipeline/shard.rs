@@ -10,6 +10,7 @@ use rustc_hash::FxBuildHasher;
 
 use super::account::{Account, Loss};
 use super::table::{End, Limits, StreamTable};
+use crate::decode::CarrierReport;
 use crate::dedup::FrameClass;
 use crate::packet::{MediaId, Nanos, RtpPacket};
 use crate::rtp::StreamKey;
@@ -39,6 +40,8 @@ pub enum Event {
     Receiver(ReceiverStatus),
     /// A call changed.
     Call(CallEvent),
+    /// Something carries packets that was not seen before.
+    Carrier(CarrierReport),
 }
 
 /// The receiver's own figures.
@@ -84,6 +87,8 @@ pub struct IntervalLine {
     pub number: u64,
     /// Codec name, if known.
     pub codec: Option<String>,
+    /// Its format parameters in the SDP.
+    pub codec_parameters: Option<String>,
     /// What the signalling said.
     pub announcement: Arc<Announcement>,
     /// The interval.
@@ -94,6 +99,8 @@ pub struct IntervalLine {
     pub raw_lost_percent: f64,
     /// Burst ratio since the stream began.
     pub burst_ratio: f64,
+    /// How quality is judged.
+    pub settings: Arc<crate::rtp::quality::Settings>,
     /// Copies since the stream began, by cause.
     pub causes: Vec<crate::dedup::stats::CauseReport>,
 }
@@ -153,7 +160,7 @@ impl Shards {
         let lanes = if count == 1 {
             Lanes::Inline(Box::new(Shard::new(0, limits, overflow, events.clone())))
         } else {
-            let lane = |index| Lane::start(Shard::new(index, limits, overflow, events.clone()));
+            let lane = |index| Lane::start(Shard::new(index, limits.clone(), overflow, events.clone()));
             Lanes::Threads((0..count).map(lane).collect::<Result<_, _>>()?)
         };
         Ok(Self { lanes, overflow, lost: Account::default() })
@@ -387,11 +394,13 @@ impl IntervalLine {
             key: *stream.key(),
             number: stream.number(),
             codec: stream.codec().map(ToOwned::to_owned),
+            codec_parameters: stream.codec_parameters().map(ToOwned::to_owned),
             announcement: Arc::clone(stream.announcement()),
             summary,
             lifetime: stream.totals(),
             raw_lost_percent: stream.raw_report().lost_percent,
-            burst_ratio: stream.burst_ratio(),
+            burst_ratio: stream.quality().burst_ratio(),
+            settings: Arc::clone(stream.quality().settings()),
             causes: stream.causes(),
         }
     }
@@ -402,12 +411,14 @@ mod tests {
     use super::*;
     use crate::rtp::testing::packet;
 
-    const LIMITS: Limits = Limits { streams: 100, idle: None };
+    fn limits() -> Limits {
+        Limits { streams: 100, idle: None, quality: Arc::default() }
+    }
 
     #[test]
     fn a_shard_that_dies_is_seen_and_named() {
         let (sender, events) = crossbeam_channel::bounded(1_024);
-        let mut shards = Shards::start(2, LIMITS, Overflow::Lose, &sender).unwrap();
+        let mut shards = Shards::start(2, limits(), Overflow::Lose, &sender).unwrap();
         drop(sender);
         assert!(!shards.has_failed());
         let dead = thread::Builder::new().name("vox-shard-1".to_owned());
@@ -437,7 +448,7 @@ mod tests {
     #[test]
     fn a_stream_without_frames_in_an_interval_sends_no_line() {
         let (sender, events) = crossbeam_channel::bounded(16);
-        let mut shards = Shards::start(1, LIMITS, Overflow::Lose, &sender).unwrap();
+        let mut shards = Shards::start(1, limits(), Overflow::Lose, &sender).unwrap();
         for seq in 1..=3 {
             shards.packet(&packet(seq));
         }

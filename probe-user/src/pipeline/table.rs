@@ -9,18 +9,21 @@ use crate::dedup::FrameClass;
 use crate::packet::{MediaId, Nanos, RtpPacket};
 use crate::rtp::StreamKey;
 use crate::rtp::codec::Announcement;
+use crate::rtp::quality::Settings;
 use crate::rtp::stream::{IntervalSummary, Stream, StreamParts};
 
 /// Entries looked at to find one to evict; a fixed price on the data path.
 const EVICTION_PROBES: usize = 32;
 
 /// How much a shard may hold, and for how long.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Limits {
-    /// Streams of this shard. One takes about 3 KiB: 65,536 are 200 MiB.
+    /// Streams of this shard. One takes about 4 KiB, and 6 once it has closed an interval.
     pub streams: usize,
     /// A stream silent for so long has ended; `None` in files, where only the end ends it.
     pub idle: Option<std::time::Duration>,
+    /// How quality is judged.
+    pub quality: Arc<Settings>,
 }
 
 /// Why a stream is no longer in the table.
@@ -101,7 +104,9 @@ impl StreamTable {
     fn begin(&mut self, key: StreamKey, packet: &RtpPacket, epoch: Nanos) -> Option<StreamParts> {
         let evicted = if self.streams.len() >= self.limits.streams { self.evict() } else { None };
         self.index.insert(key, self.streams.len());
-        self.streams.push(Stream::new(packet, packet.number, epoch, self.announcement(packet.media)));
+        let announcement = self.announcement(packet.media);
+        let settings = Arc::clone(&self.limits.quality);
+        self.streams.push(Stream::judged(packet, packet.number, epoch, announcement, settings));
         evicted
     }
 
@@ -182,7 +187,8 @@ mod tests {
     }
 
     fn table(streams: usize, idle_s: u64) -> StreamTable {
-        StreamTable::new(Limits { streams, idle: Some(std::time::Duration::from_secs(idle_s)) })
+        let idle = Some(std::time::Duration::from_secs(idle_s));
+        StreamTable::new(Limits { streams, idle, quality: Arc::default() })
     }
 
     #[test]

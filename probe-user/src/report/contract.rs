@@ -2,18 +2,26 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use probe_ebpf::Verdict;
 use probe_ebpf::classify::VERDICTS;
 use serde::Serialize;
 
+use crate::decode::{CarrierReport, Opened, Refused, RemoteCapture};
 use crate::dedup::stats::CauseReport;
+use crate::dedup::topology::{self, TapReport};
 use crate::histogram::MicrosHistogram;
 use crate::packet::{Endpoint, Nanos};
 use crate::pipeline::Loss;
-use crate::rtp::emodel::{self, Mos};
+use crate::pipeline::receiver::Remains;
+use crate::rtp::codec;
 use crate::rtp::loss::BurstReport;
-use crate::rtp::stream::StreamParts;
+use crate::rtp::opinion::{Heard, Mos};
+use crate::rtp::playout::PlayoutReport;
+use crate::rtp::quality::CodecChange;
+use crate::rtp::rate::{RateEstimate, RateSource};
+use crate::rtp::stream::{StreamParts, TapPart};
 use crate::rtp::unique::{Interruption, LedgerReport};
 use crate::sip::calls::What;
 use crate::sip::signalling::GivenUp;
@@ -26,10 +34,14 @@ pub struct Report {
     pub generator: Generator,
     /// What was captured, and what was lost.
     pub capture: CaptureReport,
+    /// All media together.
+    pub media: MediaReport,
     /// Media streams, in order of appearance.
     pub streams: Vec<StreamReport>,
     /// Calls, in the order in which they began.
     pub calls: Vec<CallWithStreams>,
+    /// Where the capture sees the media, and how often.
+    pub taps: Vec<TapReport>,
     /// All signalling.
     pub sip: SipReport,
     /// What signalling had to give up for want of room.
@@ -51,21 +63,31 @@ impl Report {
                 of_call.entry(Arc::clone(call_id)).or_default().push(at);
             }
         }
+        let media = MediaReport::of(&streams);
         let join = |call: CallReport| {
             let mut its = Vec::new();
+            let mut delays = Delays::default();
             for at in of_call.get(&call.call_id).into_iter().flatten() {
                 let Some(stream) = streams.get_mut(*at) else { continue };
                 for interruption in &mut stream.interruptions {
                     interruption.join(&call);
                 }
+                delays.merge(stream.delays.as_deref());
                 its.push(StreamRef { src: stream.src, dst: stream.dst, ssrc: stream.ssrc.clone() });
             }
-            CallWithStreams { streams: its, call }
+            CallWithStreams { streams: its, distributions: delays.report(), call }
         };
         let calls = signalling.calls.into_iter().map(join).collect();
+        let taps = topology::sum_up(&streams.iter().map(|stream| stream.taps.as_slice()).collect::<Vec<_>>());
+        // They are summed up, and would be most of the report's memory.
+        for stream in &mut streams {
+            stream.delays = None;
+        }
         let mut report = Self {
             generator: Generator::default(),
+            taps,
             capture,
+            media,
             calls,
             streams,
             sip: signalling.sip,
@@ -85,6 +107,85 @@ pub struct CallWithStreams {
     pub call: CallReport,
     /// Its streams.
     pub streams: Vec<StreamRef>,
+    /// Of all of them together.
+    #[serde(flatten)]
+    pub distributions: Distributions,
+}
+
+/// All media of the capture together, copies removed.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct MediaReport {
+    /// Streams.
+    pub streams: u64,
+    /// First copies.
+    pub packets: u64,
+    /// What their numbers say was sent.
+    pub expected: u64,
+    /// Expected, and never came.
+    pub lost: u64,
+    /// Came, but too late for the de-jitter buffer that judges.
+    pub discarded: u64,
+    /// Of all of them together.
+    #[serde(flatten)]
+    pub distributions: Distributions,
+}
+
+impl MediaReport {
+    fn of(streams: &[StreamReport]) -> Self {
+        let sum = |of: fn(&StreamReport) -> u64| streams.iter().map(of).sum();
+        let mut delays = Delays::default();
+        for stream in streams {
+            delays.merge(stream.delays.as_deref());
+        }
+        Self {
+            streams: streams.len() as u64,
+            packets: sum(|stream| stream.unique.packets),
+            expected: sum(|stream| stream.unique.expected),
+            lost: sum(|stream| stream.unique.lost.max(0).unsigned_abs()),
+            discarded: sum(|stream| stream.bursts.discarded),
+            distributions: delays.report(),
+        }
+    }
+}
+
+/// Jitter and delay variation of several streams together. Null where no stream had a clock.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Distributions {
+    /// |D| of RFC 3550, in microseconds: HdrHistogram V2, compressed, base64.
+    pub jitter_histogram: Option<String>,
+    /// The same as percentiles.
+    pub jitter_percentiles_us: Option<Percentiles>,
+    /// Delay over the quickest packet lately, in the same form.
+    pub pdv_histogram: Option<String>,
+    /// The same as percentiles.
+    pub pdv_percentiles_us: Option<Percentiles>,
+}
+
+/// The histograms behind [`Distributions`].
+#[derive(Clone, Debug, Default)]
+pub struct Delays {
+    jitter: MicrosHistogram,
+    variation: MicrosHistogram,
+}
+
+impl Delays {
+    fn merge(&mut self, other: Option<&Self>) {
+        if let Some(other) = other {
+            self.jitter.merge(&other.jitter);
+            self.variation.merge(&other.variation);
+        }
+    }
+
+    /// Serialising into memory fails only on a histogram too large for its format.
+    fn report(&self) -> Distributions {
+        let (jitter, variation) = (Percentiles::of(&self.jitter), Percentiles::of(&self.variation));
+        Distributions {
+            jitter_histogram: jitter.and_then(|_| self.jitter.to_v2_base64().ok()),
+            jitter_percentiles_us: jitter,
+            pdv_histogram: variation.and_then(|_| self.variation.to_v2_base64().ok()),
+            pdv_percentiles_us: variation,
+        }
+    }
 }
 
 /// What identifies a stream in `streams[]`.
@@ -130,16 +231,48 @@ pub struct CaptureReport {
     pub bytes: u64,
     /// First to last frame.
     pub duration_s: f64,
-    /// Frames that the filter matched: SIP, RTP, RTCP, fragments of UDP.
+    /// What the filter matched: frames of SIP, RTP, RTCP, fragments of UDP, tunnels; and `unpacked`.
     pub matched: u64,
+    /// Of those, datagrams found in byte streams that carry captured frames (rpcap, HEP over TCP): each is a unit besides
+    /// the frames that carried it.
+    pub unpacked: u64,
     /// Those that reached the analysis. `matched = analysed + sum(losses)`.
     pub analysed: u64,
     /// Matched frames that were lost, by name.
     pub losses: BTreeMap<&'static str, u64>,
     /// All frames by verdict.
     pub verdicts: BTreeMap<&'static str, u64>,
+    /// Tunnels that were opened, and what was not believed to be one.
+    pub tunnels: TunnelReport,
+    /// Remote captures (rpcap) that were themselves captured, and what they say they dropped: loss that the capture made.
+    pub remote_captures: Vec<RemoteCapture>,
     /// What else should be known of the input: cut short, unreadable link types, evictions.
     pub notes: Vec<String>,
+}
+
+/// Tunnels.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct TunnelReport {
+    /// Opened, by path, most frames first.
+    pub opened: Vec<Opened>,
+    /// Refused, by layer and reason. Such a frame is taken for what it is otherwise.
+    pub refused: Vec<Refused>,
+    /// The sessions that carried something, in order of appearance.
+    pub carriers: Vec<CarrierReport>,
+    /// Frames of sessions beyond the bound; they count as the last one's.
+    pub carriers_shared: u64,
+}
+
+impl TunnelReport {
+    /// What a receiver found.
+    pub fn of(remains: &Remains) -> Self {
+        Self {
+            opened: remains.tunnels.opened(),
+            refused: remains.tunnels.refused(),
+            carriers: remains.carriers.clone(),
+            carriers_shared: remains.carriers_shared,
+        }
+    }
 }
 
 /// One stream.
@@ -157,6 +290,11 @@ pub struct StreamReport {
     pub codec: Option<String>,
     /// Its clock rate in Hz, if known.
     pub clock_rate: Option<u32>,
+    /// Who says so: "sdp", "static" (RFC 3551), or "estimated".
+    pub clock_rate_source: Option<RateSource>,
+    /// From what it was estimated, or why it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clock_rate_because: Option<String>,
     /// The call it belongs to.
     pub call_id: Option<Arc<str>>,
     /// Why there is no call, where there is none.
@@ -176,10 +314,17 @@ pub struct StreamReport {
     pub raw: LedgerReport,
     /// With copies removed.
     pub unique: LedgerReport,
+    /// What became of each packet and each frame.
+    pub delivery: Delivery,
     /// The probe itself lost frames, so `unique.lost` may be its own loss, in part or in whole.
     pub loss_is_upper_bound: bool,
     /// What of `unique` was out of order.
     pub reordered: u64,
+    /// What of `unique` its reference tap missed, so that another tap's copy stands for it.
+    pub filled_in: u64,
+    /// Through which taps it was seen; summed up in [`Report::taps`].
+    #[serde(skip)]
+    pub taps: Vec<TapPart>,
     /// Times the numbering began anew.
     pub restarts: u32,
     /// Same sequence number, other content.
@@ -193,28 +338,92 @@ pub struct StreamReport {
     /// Why there is no jitter, where there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jitter_absent_because: Option<String>,
+    /// Delay over the quickest packet lately (RFC 5481, PDV), in microseconds: HdrHistogram V2, compressed, base64.
+    pub pdv_histogram: Option<String>,
+    /// The same as percentiles.
+    pub pdv_percentiles_us: Option<Percentiles>,
+    /// What de-jitter buffers would have discarded; null without a clock.
+    pub jitter_buffer: Option<PlayoutReport>,
     /// RFC 3611 bursts and gaps.
     pub bursts: BurstReport,
-    /// Listening quality.
+    /// Listening quality (MOS-LQ).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mos: Option<Mos>,
     /// Why there is none, where there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mos_absent_because: Option<String>,
+    /// Conversational quality (MOS-CQ): the same with delay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mos_cq: Option<Mos>,
+    /// Why there is none, where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mos_cq_absent_because: Option<String>,
     /// Copies.
     pub duplicates: DuplicateReport,
     /// Pauses and timestamp jumps; the first few.
     pub interruptions: Vec<InterruptionReport>,
     /// How many there were.
     pub interruption_count: u64,
+    /// The first changes of the payload type that carries the media.
+    pub codec_changes: Vec<CodecChangeReport>,
+    /// How many there were.
+    pub codec_change_count: u64,
+    /// What the scores are computed from.
+    #[serde(skip)]
+    pub heard: Heard,
+    /// The histograms, until they are summed up.
+    #[serde(skip)]
+    pub delays: Option<Box<Delays>>,
+}
+
+/// What became of what was sent: `expected = received + lost`, and every frame that was captured and is RTP is one of
+/// `received`, `duplicate`, `conflict`, or `unplaced`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Delivery {
+    /// Packets that the sender sent, by its numbers.
+    pub expected: u64,
+    /// Of them, those that came.
+    pub received: u64,
+    /// Those that never came.
+    pub lost: u64,
+    /// Of those received, the ones that came after a later one.
+    pub late: u64,
+    /// Of those received, the ones too late for the de-jitter buffer that judges.
+    pub discarded: u64,
+    /// Frames beyond the first of each packet.
+    pub duplicate: u64,
+    /// Frames of the same number with other content.
+    pub conflict: u64,
+    /// Frames whose number is not believed, or that came more than 128 numbers late.
+    pub unplaced: u64,
+}
+
+/// The stream went on with another codec.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CodecChangeReport {
+    /// Seconds from the start of the capture.
+    pub time_s: f64,
+    /// Where.
+    #[serde(flatten)]
+    pub change: CodecChange,
+    /// Name of the codec before, if known.
+    pub from_codec: Option<String>,
+    /// And after.
+    pub to_codec: Option<String>,
 }
 
 /// A pause or a timestamp jump, and what the signalling did at its beginning.
 #[derive(Clone, Debug, Serialize)]
 pub struct InterruptionReport {
+    /// "gap", "timestamp_jump", or "restart".
+    pub kind: &'static str,
+    /// When it ended: seconds from the start of the capture.
+    pub time_s: f64,
     /// The interruption.
     #[serde(flatten)]
     pub gap: Interruption,
+    /// By how much timestamp and time parted company across it, in seconds.
+    pub jump_s: Option<f64>,
     /// What happened in the call when it began; absent if nothing did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub began_at: Option<SignallingMoment>,
@@ -231,13 +440,12 @@ pub struct SignallingMoment {
     pub after_ms: f64,
 }
 
-impl From<Interruption> for InterruptionReport {
-    fn from(gap: Interruption) -> Self {
-        Self { gap, began_at: None }
-    }
-}
-
 impl InterruptionReport {
+    /// Of an interruption that ended so many seconds after the start of the capture.
+    pub fn new(gap: Interruption, time_s: f64) -> Self {
+        Self { kind: gap.kind(), time_s, gap, jump_s: gap.jump_s(), began_at: None }
+    }
+
     /// Signalling that makes a sender pause, and how far from a silence's beginning it may be to have made it:
     /// a proxy takes a while, and a phone may stop before it says so.
     fn join(&mut self, call: &CallReport) {
@@ -355,19 +563,38 @@ impl StreamReport {
 
     /// From a stream taken apart. `start_s` is that of its first frame.
     pub fn new(parts: StreamParts, start_s: f64) -> Self {
-        let percentiles = Percentiles::of(&parts.jitter);
         let packet_ms = if parts.unique.delta_ms.mean > 0.0 { parts.unique.delta_ms.mean } else { 20.0 };
-        let quality = emodel::listening_quality(
-            parts.codec.as_deref(),
-            parts.unique.lost_percent,
-            parts.loss.burst_ratio(),
-        );
-        let (mos, mos_absent_because) = match quality {
-            Ok(mos) => (Some(mos), None),
-            Err(reason) => (None, Some(reason)),
+        let quality = parts.quality;
+        let unplayed = parts.unique.lost.max(0).unsigned_abs() + quality.discarded;
+        let heard = Heard {
+            codec: parts.codec.clone(),
+            parameters: parts.codec_parameters,
+            loss_percent: unplayed as f64 * 100.0 / parts.unique.expected.max(1) as f64,
+            burst_ratio: parts.loss.burst_ratio(),
+            is_buffered: quality.playout.is_some(),
+            settings: quality.settings,
         };
+        let delays = Delays { jitter: parts.jitter, variation: quality.variation };
+        let Distributions { jitter_histogram, jitter_percentiles_us, pdv_histogram, pdv_percentiles_us } =
+            delays.report();
+        let (mos, mos_absent_because) = apart(heard.listening());
+        let (mos_cq, mos_cq_absent_because) = apart(heard.conversational(None));
+        let time_s = |at: Nanos| start_s + at.since(parts.first_seen) as f64 / 1e9;
+        let announcement = &parts.announcement;
+        let codec_name = |number: u8| codec::name(number, announcement).map(str::to_owned);
+        let codec_change = |change: CodecChange| CodecChangeReport {
+            time_s: time_s(change.at),
+            from_codec: codec_name(change.from),
+            to_codec: codec_name(change.to),
+            change,
+        };
+        let estimate = quality.estimate.as_ref().map(RateEstimate::because);
         let copies = parts.copies.total() + parts.old_copies;
         let packets = parts.unique.packets.max(1);
+        let mut causes = parts.copies.causes(packets);
+        #[expect(clippy::cast_possible_truncation, reason = "seconds of a capture")]
+        let start = Nanos(parts.first_seen.0.wrapping_add_signed(-((start_s * 1e9) as i64)));
+        causes.iter_mut().for_each(|cause| cause.time_from(start));
         Self {
             src: parts.key.flow.src,
             dst: parts.key.flow.dst,
@@ -383,28 +610,58 @@ impl StreamReport {
             start_s,
             end_s: start_s + parts.raw_end.since(parts.first_seen) as f64 / 1e9,
             marked_by_tshark: parts.raw_marked,
+            delivery: Delivery {
+                expected: parts.unique.expected,
+                received: parts.unique.packets,
+                lost: parts.unique.lost.max(0).unsigned_abs(),
+                late: parts.reordered,
+                discarded: quality.discarded,
+                duplicate: copies,
+                conflict: parts.conflicts,
+                unplaced: parts.strays + parts.too_old,
+            },
             reordered: parts.reordered,
+            filled_in: parts.filled_in,
+            taps: parts.taps,
             restarts: parts.restarts,
             conflicts: parts.conflicts,
             unplaced: parts.strays + parts.too_old,
-            // Serialising into memory fails only on a histogram too large for its format.
-            jitter_histogram: percentiles.and_then(|_| parts.jitter.to_v2_base64().ok()),
-            jitter_percentiles_us: percentiles,
-            jitter_absent_because: percentiles.is_none().then(|| match parts.clock_rate {
-                None => "clock rate unknown: no SDP, and a dynamic payload type".to_owned(),
-                Some(_) => "no two packets in a row that could be compared".to_owned(),
+            jitter_absent_because: jitter_percentiles_us.is_none().then(|| {
+                match (parts.clock_rate, &estimate) {
+                    (None, Some(reason)) => reason.clone(),
+                    (None, None) => "clock rate unknown: no SDP, and a dynamic payload type".to_owned(),
+                    (Some(_), _) => "no two packets in a row that could be compared".to_owned(),
+                }
             }),
+            jitter_histogram,
+            jitter_percentiles_us,
+            pdv_histogram,
+            pdv_percentiles_us,
+            jitter_buffer: quality.playout,
+            clock_rate_source: parts.clock_rate_source,
+            clock_rate_because: estimate
+                .filter(|_| matches!(parts.clock_rate_source, None | Some(RateSource::Estimated))),
+            codec_changes: quality.changes.into_iter().map(codec_change).collect(),
+            codec_change_count: quality.change_count,
             bursts: parts.loss.bursts(packet_ms),
             mos,
             mos_absent_because,
+            mos_cq,
+            mos_cq_absent_because,
+            heard,
+            delays: Some(Box::new(delays)),
             duplicates: DuplicateReport {
                 copies_per_packet: (packets + copies) as f64 / packets as f64,
                 total: copies,
                 unexplained: parts.old_copies,
                 proof: if parts.hashed_fingerprints { "payload bytes" } else { "UDP checksum" },
-                causes: parts.copies.causes(),
+                causes,
             },
-            interruptions: parts.interruptions.into_iter().map(InterruptionReport::from).collect(),
+            interruptions: parts
+                .interruptions
+                .into_iter()
+                .map(|gap| InterruptionReport::new(gap, time_s(gap.at)))
+                .collect(),
             interruption_count: parts.interruption_count,
             payload_types: parts.payload_types,
             codec: parts.codec,
@@ -415,14 +672,30 @@ impl StreamReport {
         }
     }
 
+    /// The one-way delay is known, or it is known that nobody knows it.
+    pub fn set_one_way_delay(&mut self, one_way: Option<Duration>) {
+        if !self.loss_is_upper_bound {
+            (self.mos_cq, self.mos_cq_absent_because) = apart(self.heard.conversational(one_way));
+        }
+    }
+
     /// The probe itself lost frames: what is missing here may be among them, and is not held against the network.
     pub(super) fn doubt_loss(&mut self) {
         if self.unique.lost > 0 {
             self.loss_is_upper_bound = true;
-            self.mos = None;
-            self.mos_absent_because =
-                Some("the probe itself lost frames, so the network's loss is not known".to_owned());
+            let reason =
+                || Some("the probe itself lost frames, so the network's loss is not known".to_owned());
+            (self.mos, self.mos_absent_because) = (None, reason());
+            (self.mos_cq, self.mos_cq_absent_because) = (None, reason());
         }
+    }
+}
+
+/// A value, or why there is none.
+fn apart<T>(result: Result<T, String>) -> (Option<T>, Option<String>) {
+    match result {
+        Ok(value) => (Some(value), None),
+        Err(reason) => (None, Some(reason)),
     }
 }
 
@@ -448,7 +721,11 @@ pub(super) mod testing {
     pub(crate) fn interrupted(silence_s: f64, missing: u64, restarted: bool) -> StreamReport {
         let timestamp_s = Some(silence_s);
         let gap = Interruption { at: packet(9).time, packet: 9, silence_s, timestamp_s, missing, restarted };
-        StreamReport { interruptions: vec![gap.into()], interruption_count: 1, ..stream() }
+        StreamReport {
+            interruptions: vec![InterruptionReport::new(gap, 0.0)],
+            interruption_count: 1,
+            ..stream()
+        }
     }
 
     /// A report of nothing but these streams.

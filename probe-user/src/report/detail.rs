@@ -218,8 +218,13 @@ fn copies(page: &mut Page, stream: &StreamReport) {
 fn quality(page: &mut Page, stream: &StreamReport) {
     match (&stream.mos, &stream.mos_absent_because) {
         (Some(mos), _) => {
-            let said =
-                format!("MOS {:.2} ({}), R {:.1}: {}", mos.value, mos.scale, mos.r_factor, mos.assumptions);
+            let said = format!(
+                "MOS {:.2} ({}), R {:.1}: {}",
+                mos.value,
+                mos.scale.word(),
+                mos.r_factor,
+                mos.assumptions
+            );
             page.section("QUALITY", &said);
         }
         (None, reason) => {

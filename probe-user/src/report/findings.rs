@@ -3,6 +3,8 @@
 //! Written for somebody who, as the author of the story put it, "does not have a ton of experience with VoIP".
 //! Every finding names the frames that prove it.
 
+mod quality;
+
 use probe_ebpf::Verdict;
 
 use super::contract::{Finding, InterruptionReport, Report, Severity, StreamReport};
@@ -33,6 +35,7 @@ pub fn find(report: &Report) -> Vec<Finding> {
     findings.extend(packets_lost(report));
     findings.extend(retransmissions(report));
     findings.extend(interrupted(report));
+    findings.extend(quality::find(report));
     findings.extend(same_number_other_content(report));
     findings.extend(packets_not_placed(report));
     findings.extend(authentication(report));
@@ -241,7 +244,7 @@ fn interrupted(report: &Report) -> Option<Finding> {
             let ((a_lost, a_long), (b_lost, b_long)) = (a.gap.weight(), b.gap.weight());
             a_lost.cmp(&b_lost).then(a_long.total_cmp(&b_long))
         })?;
-    let (stream, InterruptionReport { gap, began_at }) = worst;
+    let (stream, InterruptionReport { gap, began_at, .. }) = worst;
     let interrupted =
         |stream: &&StreamReport| stream.interruptions.iter().any(|found| found.gap.is_silence());
     let count = report.streams.iter().filter(interrupted).count() as u64;
@@ -481,6 +484,7 @@ mod tests {
     use super::super::contract::testing::{interrupted, report, stream};
     use super::*;
     use crate::dedup::cause::explain;
+    use crate::dedup::stats::Copy;
     use crate::packet::Evidence;
     use crate::rtp::testing::packet;
 
@@ -580,11 +584,21 @@ mod tests {
             (first, "or a loop on layer 2: compare interface counters", true),
         ];
         for (copy, words, said) in table {
-            let (cause, differs) = explain(&first, &copy);
             let mut stream = stream();
-            let delay_us = crate::dedup::stats::DelayReport { min: 1.0, p50: 1.0, p99: 1.0, max: 1.0 };
-            stream.duplicates.causes =
-                vec![CauseReport { cause, count: 10, differs, delay_us, examples: vec![(1, 2)] }];
+            let mut copies = CopyStats::default();
+            for number in 1..=10 {
+                let original_time = crate::packet::Nanos(number * 20_000_000);
+                let time = crate::packet::Nanos(original_time.0 + 1_000);
+                let explanation = explain(&first, &copy);
+                copies.observe(&Copy {
+                    explanation,
+                    original_time,
+                    original: number,
+                    time,
+                    number: number + 1,
+                });
+            }
+            stream.duplicates.causes = copies.causes(10);
             stream.duplicates.total = 10;
             let report = report(vec![stream]);
             let finding = found(&report, "every-frame-copied");

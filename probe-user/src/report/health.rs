@@ -1,7 +1,7 @@
 //! The stream health log: one entry per stream and interval, and whatever else an operator should see go by.
 //!
 //! An [`Entry`] has two forms, a line of text and a JSON object, made from the same values. Text is aligned and
-//! begins with a time and a word: `ok`, `dup`, `gap`, `jit`, `hole`, `loss`, `end`, `call`, `find`, `probe`, `sum`.
+//! begins with a time and a word: `ok`, `dup`, `gap`, `jit`, `hole`, `loss`, `end`, `call`, `tunl`, `find`, `probe`, `sum`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,10 +14,11 @@ use serde::Serialize;
 
 use super::contract::{Finding, Percentiles, Severity, StreamReport};
 use super::words;
+use crate::decode::{CarrierReport, Transport};
 use crate::dedup::stats::CauseReport;
 use crate::packet::Endpoint;
 use crate::pipeline::shard::IntervalLine;
-use crate::rtp::emodel;
+use crate::rtp::opinion::Heard;
 use crate::rtp::unique::Interruption;
 use crate::sip::CallEvent;
 
@@ -48,6 +49,8 @@ pub enum Entry {
     StreamEnd(Box<EndEntry>),
     /// A call began, was answered, or ended.
     Call(CallEntry),
+    /// Packets come inside a tunnel that was not seen before.
+    Tunnel(CarrierReport),
     /// Something to know.
     Finding(Finding),
     /// The probe lost frames since the last entry.
@@ -85,6 +88,12 @@ pub struct StreamEntry {
     pub raw_lost_percent: f64,
     /// Jitter of this interval.
     pub jitter_percentiles_us: Option<Percentiles>,
+    /// Delay over the quickest packet lately, of this interval.
+    pub pdv_percentiles_us: Option<Percentiles>,
+    /// Packets of this interval that came too late for the de-jitter buffer.
+    pub discarded: u64,
+    /// The same in percent of those expected.
+    pub discarded_percent: f64,
     /// Listening quality of this interval.
     pub mos: Option<f64>,
     /// Why there is none.
@@ -221,9 +230,12 @@ impl StreamEntry {
     pub fn new(line: IntervalLine) -> Self {
         let totals = line.summary.totals;
         let lost = totals.expected.saturating_sub(totals.packets);
-        let lost_percent =
-            if totals.expected == 0 { 0.0 } else { lost as f64 * 100.0 / totals.expected as f64 };
-        let jitter = Percentiles::of(&line.summary.jitter);
+        let percent = |count: u64| {
+            if totals.expected == 0 { 0.0 } else { count as f64 * 100.0 / totals.expected as f64 }
+        };
+        let network = line.summary.quality;
+        let (lost_percent, discarded_percent) = (percent(lost), percent(network.discarded));
+        let jitter = Percentiles::of(&network.jitter);
         let copies_per_packet = if totals.packets == 0 {
             1.0
         } else {
@@ -231,9 +243,9 @@ impl StreamEntry {
         };
         let status = if lost_percent >= LOSS_PERCENT {
             Status::Loss
-        } else if jitter.is_some_and(|jitter| jitter.p99 >= JITTER_US) {
+        } else if discarded_percent >= LOSS_PERCENT || jitter.is_some_and(|jitter| jitter.p99 >= JITTER_US) {
             Status::Jit
-        } else if line.summary.interruption.is_some() {
+        } else if network.interruption.is_some() {
             Status::Gap
         } else if copies_per_packet > DUP_COPIES || totals.packets == 0 && totals.copies > 0 {
             Status::Dup
@@ -249,7 +261,15 @@ impl StreamEntry {
             } else {
                 "only copies in this interval".to_owned()
             }),
-            _ => emodel::listening_quality(line.codec.as_deref(), lost_percent, line.burst_ratio),
+            _ => Heard {
+                codec: line.codec.clone(),
+                parameters: line.codec_parameters,
+                loss_percent: percent(lost + network.discarded),
+                burst_ratio: line.burst_ratio,
+                is_buffered: network.variation.count() > 0,
+                settings: line.settings,
+            }
+            .listening(),
         };
         Self {
             status,
@@ -265,11 +285,14 @@ impl StreamEntry {
             loss_is_upper_bound: false,
             raw_lost_percent: line.raw_lost_percent,
             jitter_percentiles_us: jitter,
+            pdv_percentiles_us: Percentiles::of(&network.variation),
+            discarded: network.discarded,
+            discarded_percent,
             mos: quality.as_ref().ok().map(|mos| mos.value),
             mos_absent_because: quality.err(),
             copies_per_packet,
             causes: line.causes,
-            interruption: line.summary.interruption,
+            interruption: network.interruption,
         }
     }
 }
@@ -313,6 +336,7 @@ impl Format {
             Entry::Stream(stream) => (stream.status.word(), stream.status.colour(), self.stream(stream)),
             Entry::StreamEnd(end) => ("end", AnsiColor::BrightBlack, self.stream_end(end)),
             Entry::Call(call) => ("call", AnsiColor::Magenta, call_text(call)),
+            Entry::Tunnel(carrier) => ("tunl", AnsiColor::Blue, tunnel_text(carrier)),
             Entry::Finding(finding) => ("find", severity_colour(finding.severity), finding_text(finding)),
             Entry::Loss(loss) => ("probe", AnsiColor::Red, loss_text(loss)),
             Entry::Summary(summary) => ("sum", AnsiColor::White, summary_text(summary)),
@@ -339,6 +363,7 @@ impl Format {
             );
         }
         push_jitter(&mut text, stream.jitter_percentiles_us.as_ref());
+        push_late(&mut text, stream.discarded_percent);
         match (&stream.mos, &stream.mos_absent_because) {
             (Some(mos), _) => {
                 let _ = write!(text, "  MOS {mos:.1}");
@@ -371,6 +396,7 @@ impl Format {
             let _ = write!(text, ", {}", copies_text(report.duplicates.copies_per_packet));
         }
         push_jitter(&mut text, report.jitter_percentiles_us.as_ref());
+        push_late(&mut text, report.bursts.discarded as f64 * 100.0 / report.unique.expected.max(1) as f64);
         if let Some(mos) = &report.mos {
             let _ = write!(text, "  MOS {:.1}", mos.value);
         }
@@ -394,6 +420,13 @@ fn push_jitter(text: &mut String, jitter: Option<&Percentiles>) {
             let _ = write!(text, "  jitter p50 {} p99 {} ms", words::ms(jitter.p50), words::ms(jitter.p99));
         }
         None => text.push_str("  jitter - (clock rate unknown)"),
+    }
+}
+
+/// What the de-jitter buffer would have thrown away; nothing is what one expects.
+fn push_late(text: &mut String, percent: f64) {
+    if percent > 0.0 {
+        let _ = write!(text, "  too late {percent:.1} %");
     }
 }
 
@@ -437,6 +470,17 @@ fn call_text(call: &CallEntry) -> String {
         call.state,
         words::printable(&call.event)
     )
+}
+
+fn tunnel_text(carrier: &CarrierReport) -> String {
+    let CarrierReport { path, src, dst, transport, port, session, .. } = carrier;
+    let over = match transport {
+        Transport::Ip => format!("IP protocol {port}"),
+        Transport::Udp => format!("UDP port {port}"),
+        Transport::Tcp => format!("TCP port {port}"),
+    };
+    let session = if *session == 0 { String::new() } else { format!(", session {session}") };
+    format!("{src} → {dst}  {path} ({over}{session}): opened, what is inside is analysed")
 }
 
 fn finding_text(finding: &Finding) -> String {
@@ -507,10 +551,12 @@ fn json_line(time: Timestamp, entry: &Entry) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dedup::CopyStats;
+    use crate::dedup::stats::Copy;
+    use crate::dedup::{CopyStats, explain};
     use crate::histogram::MicrosHistogram;
     use crate::rtp::StreamKey;
     use crate::rtp::codec::Announcement;
+    use crate::rtp::quality::QualityInterval;
     use crate::rtp::stream::{IntervalSummary, Totals};
     use crate::rtp::testing::packet;
 
@@ -524,14 +570,19 @@ mod tests {
             key: StreamKey::from(&packet(0)),
             number: 1,
             codec: Some("PCMU".to_owned()),
+            codec_parameters: None,
             announcement: Arc::new(Announcement {
                 call_id: Some("a84b4c76e66710@x".into()),
                 ..Announcement::default()
             }),
-            summary: IntervalSummary { totals, jitter, interruption: None },
+            summary: IntervalSummary {
+                totals,
+                quality: QualityInterval { jitter, ..QualityInterval::default() },
+            },
             lifetime: totals,
             raw_lost_percent: 0.0,
             burst_ratio: 1.0,
+            settings: Arc::default(),
             causes: Vec::new(),
         };
         change(&mut line);
@@ -557,11 +608,13 @@ mod tests {
         let mut copies = CopyStats::default();
         let (original, mut copy) = (packet(1).evidence, packet(1).evidence);
         (copy.dst_mac, copy.ip_id) = ([9; 6], 0xffff);
-        copies.observe(&original, &copy, 38_000, 3062, 3066);
+        let (time, explanation) = (crate::packet::Nanos(38_000), explain(&original, &copy));
+        let original_time = crate::packet::Nanos(0);
+        copies.observe(&Copy { explanation, original_time, original: 3062, time, number: 3066 });
         let entry = line(|line| {
             line.summary.totals.copies = 500;
             line.raw_lost_percent = -99.39;
-            line.causes = copies.causes();
+            line.causes = copies.causes(500);
         });
         assert_eq!(entry.status, Status::Dup);
         let text = text(&Entry::Stream(Box::new(entry)));
@@ -575,7 +628,7 @@ mod tests {
             line.summary.totals.expected = 520;
             line.codec = None;
             line.announcement = Arc::default();
-            line.summary.jitter.clear();
+            line.summary.quality.jitter.clear();
         });
         assert_eq!(lossy.status, Status::Loss);
         let text = text(&Entry::Stream(Box::new(lossy)));
@@ -620,14 +673,14 @@ mod tests {
         let totals = |frames, copies| Totals { frames, packets: 0, expected: 0, copies };
         let unplaced = line(|line| {
             line.summary.totals = totals(500, 0);
-            line.summary.jitter.clear();
+            line.summary.quality.jitter.clear();
         });
         assert_eq!((unplaced.status, unplaced.mos), (Status::Jit, None));
         let reason = unplaced.mos_absent_because.as_deref();
         assert_eq!(reason, Some("no packet could be placed in this interval"));
         let late_copy = line(|line| {
             line.summary.totals = totals(1, 1);
-            line.summary.jitter.clear();
+            line.summary.quality.jitter.clear();
         });
         assert_eq!((late_copy.status, late_copy.mos), (Status::Dup, None));
     }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::contract::{CaptureReport, Report, StreamReport, verdicts_by_name};
+use super::contract::{CaptureReport, Report, StreamReport, TunnelReport, verdicts_by_name};
 use super::findings;
 use super::health::{CallEntry, EndEntry, Entry, LossEntry, StreamEntry, SummaryEntry};
 use crate::capture::live::{KernelCounters, Occupancy};
@@ -21,6 +21,8 @@ use crate::rtp::stream::StreamParts;
 const MAX_ENDED: usize = 10_000;
 /// Ends told in one interval: a scanner can make streams end as fast as it makes them begin.
 const MAX_END_LINES: usize = 1_000;
+/// Carriers of tunnels that the log tells; there can be a thousand in a mobile network.
+const MAX_CARRIER_LINES: u16 = 32;
 
 /// An entry, and when what it tells was so.
 #[derive(Clone, Debug)]
@@ -90,7 +92,7 @@ impl Monitor {
             Event::Interval(line) => line.round,
             Event::IntervalDone(status) => status.round,
             Event::Receiver(status) => status.round,
-            Event::Ended(..) | Event::Finished(_) | Event::Call(_) => self.round,
+            Event::Ended(..) | Event::Finished(_) | Event::Call(_) | Event::Carrier(_) => self.round,
         };
         if round > self.round {
             if self.receiver.is_some() {
@@ -131,6 +133,12 @@ impl Monitor {
                 let at = Some(event.moment.time);
                 self.entries.push(Stamped { at, entry: Entry::Call(CallEntry::new(&event)) });
             }
+            // The list is the report's; the first ones tell what is going on.
+            Event::Carrier(carrier) if carrier.carrier.0 <= MAX_CARRIER_LINES => {
+                let at = Some(carrier.first_seen);
+                self.entries.push(Stamped { at, entry: Entry::Tunnel(carrier) });
+            }
+            Event::Carrier(_) => {}
         }
     }
 
@@ -165,7 +173,7 @@ impl Monitor {
         let Some(receiver) = self.receiver.take() else { return };
         let mut account = receiver.account;
         account.analysed += self.shards.iter().map(|shard| shard.analysed).sum::<u64>();
-        account.matched = counters.matched();
+        account.matched = counters.matched() + account.unpacked;
         add_kernel_losses(&mut account, counters);
 
         let mut lines = std::mem::take(&mut self.lines);
@@ -314,6 +322,9 @@ impl Monitor {
             packets: total.verdicts.iter().sum(),
             bytes: total.matched_bytes,
             duration_s: first.map_or(0.0, |first| last.since(first) as f64 / 1e9),
+            tunnels: TunnelReport::of(&outcome.remains),
+            remote_captures: outcome.remains.remote_captures.clone(),
+            unpacked: account.unpacked,
             matched: account.matched,
             analysed: account.analysed,
             losses: account.losses(),
@@ -359,9 +370,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::histogram::MicrosHistogram;
     use crate::pipeline::shard::IntervalLine;
     use crate::rtp::codec::Announcement;
+    use crate::rtp::quality::QualityInterval;
     use crate::rtp::stream::{IntervalSummary, Stream, Totals};
     use crate::rtp::testing::packet;
     use probe_ebpf::record::Counters;
@@ -380,11 +391,13 @@ mod tests {
             key: crate::rtp::StreamKey::from(&packet(0)),
             number: 1,
             codec: Some("PCMU".to_owned()),
+            codec_parameters: None,
             announcement: Arc::default(),
-            summary: IntervalSummary { totals, jitter: MicrosHistogram::default(), interruption: None },
+            summary: IntervalSummary { totals, quality: QualityInterval::default() },
             lifetime: totals,
             raw_lost_percent: 0.0,
             burst_ratio: 1.0,
+            settings: Arc::default(),
             causes: Vec::new(),
         }))
     }

@@ -287,7 +287,11 @@ mod tests {
             began: crate::packet::Nanos(0),
             last_seen: crate::packet::Nanos(0),
         };
-        report.calls.push(CallWithStreams { call, streams: Vec::new() });
+        report.calls.push(CallWithStreams {
+            call,
+            streams: Vec::new(),
+            distributions: super::super::contract::Distributions::default(),
+        });
         report
     }
 

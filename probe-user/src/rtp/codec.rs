@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::rate::RateSource;
+
 /// What is known about one payload type of one stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Payload {
@@ -20,6 +22,8 @@ pub struct Announcement {
     pub call_id: Option<Arc<str>>,
     /// Payload types of the SDP that announced the stream's destination (or, failing that, its source).
     pub payloads: Vec<Payload>,
+    /// Their format parameters (`a=fmtp`), as written, of those that have any.
+    pub parameters: Vec<(u8, Box<str>)>,
     /// Is the media encrypted (SAVP, a=crypto)?
     pub encrypted: bool,
 }
@@ -28,6 +32,11 @@ impl Announcement {
     /// The announced payload type `number`.
     pub fn payload(&self, number: u8) -> Option<&Payload> {
         self.payloads.iter().find(|payload| payload.number == number)
+    }
+
+    /// Format parameters of the payload type `number`.
+    pub fn parameters(&self, number: u8) -> Option<&str> {
+        self.parameters.iter().find(|(of, _)| *of == number).map(|(_, text)| text.as_ref())
     }
 }
 
@@ -63,6 +72,12 @@ pub fn static_payload(number: u8) -> Option<(&'static str, u32)> {
     STATIC.iter().find(|(n, ..)| *n == number).map(|(_, name, rate)| (*name, *rate))
 }
 
+/// Name of a payload type: as announced, else of the static table.
+pub fn name(number: u8, announcement: &Announcement) -> Option<&str> {
+    let announced = announcement.payload(number).map(|payload| payload.name.as_ref());
+    announced.or_else(|| static_payload(number).map(|(name, _)| name))
+}
+
 /// Comfort noise (RFC 3389, and the 19 of older equipment).
 pub fn is_comfort_noise(number: u8) -> bool {
     matches!(number, 13 | 19)
@@ -75,11 +90,28 @@ pub fn is_event(name: &str) -> bool {
 
 /// Our clock rate: what SDP says, else the static table.
 pub fn clock_rate(number: u8, announcement: &Announcement) -> Option<u32> {
-    announcement
-        .payload(number)
-        .map(|payload| payload.clock_rate)
-        .filter(|&rate| rate > 0)
-        .or_else(|| static_payload(number).map(|(_, rate)| rate))
+    sourced_clock_rate(number, announcement).map(|(rate, _)| rate)
+}
+
+/// The same, and who says so.
+pub fn sourced_clock_rate(number: u8, announcement: &Announcement) -> Option<(u32, RateSource)> {
+    let announced = announcement.payload(number).and_then(|payload| {
+        let rate = prescribed_rate(&payload.name).unwrap_or(payload.clock_rate);
+        (rate > 0).then_some((rate, RateSource::Sdp))
+    });
+    announced.or_else(|| static_payload(number).map(|(_, rate)| (rate, RateSource::Static)))
+}
+
+/// Clock rates that a payload format prescribes whatever a sloppy SDP says: G.722 ticks at half its sampling rate (RFC
+/// 3551, 4.5.2), Opus always at 48 kHz (RFC 7587, 4.1).
+fn prescribed_rate(name: &str) -> Option<u32> {
+    if name.eq_ignore_ascii_case("G722") {
+        Some(8000)
+    } else if name.eq_ignore_ascii_case("opus") {
+        Some(48_000)
+    } else {
+        None
+    }
 }
 
 /// The clock rate that tshark 4.0 uses: the static table for payload types below 96 whatever SDP says, for
@@ -102,4 +134,27 @@ pub fn wireshark_clock_rate(number: u8, announcement: &Announcement) -> Option<u
     }
     // tshark divides by whole ticks a millisecond; below 1,000 Hz it prints what division by zero gives.
     (payload.clock_rate >= 1000).then_some(payload.clock_rate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sdp_comes_before_the_table_and_the_format_before_a_sloppy_sdp() {
+        let payload = |number, name: &str, clock_rate| Payload { number, name: name.into(), clock_rate };
+        let payloads = vec![
+            payload(8, "L16", 16_000),
+            payload(9, "G722", 16_000),
+            payload(111, "opus", 8000),
+            payload(97, "AMR", 0),
+        ];
+        let announcement = Announcement { payloads, ..Announcement::default() };
+        let rates = [8, 0, 9, 111, 97, 98].map(|number| sourced_clock_rate(number, &announcement));
+        let (sdp, table) = (RateSource::Sdp, RateSource::Static);
+        assert_eq!(
+            rates,
+            [Some((16_000, sdp)), Some((8000, table)), Some((8000, sdp)), Some((48_000, sdp)), None, None]
+        );
+    }
 }

@@ -4,18 +4,29 @@
 //!   RtpPacket ─▶ Stream ─┬─▶ raw: every frame as captured, as tshark 4.0 counts          (raw)
 //!                        ├─▶ sequence: RFC 3550 A.1, extended numbers, restarts          (sequence)
 //!                        ├─▶ dedup::window: first copy, copy, late, conflict
-//!                        └─▶ first copies only ─▶ unique: loss, jitter, gaps             (unique)
-//!                                               └▶ loss runs, bursts and gaps, MOS       (loss, emodel)
+//!                        └─▶ first copies only ─▶ quality                                (quality)
+//!                              ├─▶ loss, jitter, interruptions                           (unique, rate)
+//!                              ├─▶ arrivals against timestamps, drift, delay variation   (timeline, drift, delay)
+//!                              ├─▶ what a de-jitter buffer discards, bursts and gaps     (playout, loss)
+//!                              └─▶ mean opinion scores                                   (impairment, emodel, opinion)
 //! ```
 //!
 //! Free of I/O and of clocks: time is what the packets carry.
 
 pub mod codec;
+pub mod delay;
+pub mod drift;
 pub mod emodel;
+pub mod impairment;
 pub mod loss;
+pub mod opinion;
+pub mod playout;
+pub mod quality;
+pub mod rate;
 pub mod raw;
 pub mod sequence;
 pub mod stream;
+pub mod timeline;
 pub mod unique;
 
 pub use stream::{Stream, StreamKey};
@@ -28,6 +39,14 @@ pub(crate) mod testing {
         Carrier, Encapsulation, Endpoint, Evidence, Flow, MediaId, Nanos, RtpHeader, RtpPacket, Tap, Vlans,
     };
     use probe_ebpf::Fingerprint;
+
+    impl RtpPacket {
+        /// Makes it arrive later, by the tap's clock and ours.
+        pub(crate) fn delay(&mut self, ns: u64) {
+            self.time.0 += ns;
+            self.tap_time.0 += ns;
+        }
+    }
 
     /// The packet with (extended) sequence number `seq`, arriving at its nominal time.
     #[expect(clippy::cast_possible_truncation, reason = "what the wire has room for")]

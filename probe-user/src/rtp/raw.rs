@@ -258,6 +258,7 @@ impl RawLedger {
             clock_drift_percent: Some(slope.map_or(0.0, |x| 100.0 * (x - 1.0))),
             clock_hz: Some(slope.map_or(0.0, |x| x * f64::from((f64::from(self.clock_rate) * x) as u32))),
             duration_s: duration_ms / 1000.0,
+            first_copies: None,
         }
     }
 }

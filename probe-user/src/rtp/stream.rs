@@ -4,13 +4,17 @@ use std::sync::Arc;
 
 use super::codec::{self, Announcement, static_payload};
 use super::loss::LossPattern;
+use super::quality::{Quality, QualityInterval, QualityParts, Settings};
+use super::rate::RateSource;
 use super::raw::RawLedger;
 use super::sequence::{Sequence, Step};
-use super::unique::{Interruption, Placed, UniqueLedger};
-use crate::dedup::window::{DupWindow, Seen};
-use crate::dedup::{CopyStats, FrameClass};
+use super::unique::{Interruption, Placed};
+use crate::dedup::reference::{self, Reference};
+use crate::dedup::stats::Copy;
+use crate::dedup::window::{DEPTH, DupWindow, MAX_TAPS, Seen};
+use crate::dedup::{CopyStats, Explanation, FrameClass, explain};
 use crate::histogram::MicrosHistogram;
-use crate::packet::{Flow, MediaId, Nanos, RtpPacket};
+use crate::packet::{Evidence, Flow, MediaId, Nanos, RtpPacket};
 
 /// What makes two packets the same stream. Not the VLAN, the MACs, the tunnel or the tap: those are evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -40,7 +44,11 @@ pub struct Totals {
     pub copies: u64,
 }
 
-/// See the module. About 2.5 KiB, most of it the window and the two histograms.
+/// Numbers so far behind that RFC 3550 A.1 does not believe them (MAX_MISORDER), and not so far that they are ahead.
+const LAGGING: std::ops::Range<u64> = 100..8_192;
+
+/// See the module. About 5.5 KiB, most of it the window and the two histograms; a live one has two more. Where several
+/// taps see it, 5 KiB and 2 KiB for each copy a packet more.
 #[derive(Clone, Debug)]
 pub struct Stream {
     key: StreamKey,
@@ -54,9 +62,10 @@ pub struct Stream {
     encapsulation: crate::packet::Encapsulation,
     sequence: Sequence,
     window: DupWindow,
+    /// Which tap's times count; only where several taps see this stream.
+    reference: Option<Box<Reference>>,
     raw: RawLedger,
-    unique: UniqueLedger,
-    loss: LossPattern,
+    quality: Quality,
     copies: CopyStats,
     old_copies: u64,
     conflicts: u64,
@@ -64,16 +73,7 @@ pub struct Stream {
     strays: u64,
     stray: Option<Box<RtpPacket>>,
     hashed_fingerprints: bool,
-    jitter: MicrosHistogram,
-    interval: Interval,
-}
-
-/// What has happened since the last health line.
-#[derive(Clone, Debug, Default)]
-struct Interval {
-    began_with: Totals,
-    jitter: MicrosHistogram,
-    interruption: Option<Interruption>,
+    interval_began_with: Totals,
 }
 
 /// One interval of a stream, closed.
@@ -81,15 +81,24 @@ struct Interval {
 pub struct IntervalSummary {
     /// Growth of the totals in it.
     pub totals: Totals,
-    /// Jitter samples of it.
-    pub jitter: MicrosHistogram,
-    /// The heaviest interruption that ended in it.
-    pub interruption: Option<Interruption>,
+    /// What the network did in it.
+    pub quality: QualityInterval,
 }
 
 impl Stream {
     /// A stream that begins with `packet`. `number` is its place in the order of appearance.
     pub fn new(packet: &RtpPacket, number: u64, epoch: Nanos, announcement: Arc<Announcement>) -> Self {
+        Self::judged(packet, number, epoch, announcement, Arc::default())
+    }
+
+    /// The same, with quality judged as the operator chose.
+    pub fn judged(
+        packet: &RtpPacket,
+        number: u64,
+        epoch: Nanos,
+        announcement: Arc<Announcement>,
+        settings: Arc<Settings>,
+    ) -> Self {
         let sequence = Sequence::new(packet.rtp.seq);
         let first = sequence.first();
         let placed = Placed { seq: first, clock_rate: timed_clock(packet, &announcement), restarted: false };
@@ -103,9 +112,9 @@ impl Stream {
             encapsulation: packet.evidence.encapsulation,
             sequence,
             window: DupWindow::new(first, packet),
+            reference: None,
             raw: RawLedger::new(packet, epoch),
-            unique: UniqueLedger::new(packet, placed),
-            loss: LossPattern::default(),
+            quality: Quality::new(packet, placed, settings),
             copies: CopyStats::default(),
             old_copies: 0,
             conflicts: 0,
@@ -113,8 +122,7 @@ impl Stream {
             strays: 0,
             stray: None,
             hashed_fingerprints: packet.fingerprint.hashed,
-            jitter: MicrosHistogram::default(),
-            interval: Interval::default(),
+            interval_began_with: Totals::default(),
             announcement,
         }
     }
@@ -129,6 +137,9 @@ impl Stream {
         }
         let wireshark_rate = codec::wireshark_clock_rate(packet.rtp.payload_type, &self.announcement);
         self.raw.observe(packet, epoch, wireshark_rate);
+        if let Some(class) = self.lagging(packet) {
+            return class;
+        }
         match self.sequence.observe(packet.rtp.seq) {
             Step::Number(seq) => self.place(seq, packet),
             Step::Stray { candidate } => self.set_aside(packet, candidate),
@@ -136,23 +147,39 @@ impl Stream {
         }
     }
 
+    /// Judges what comes so late that RFC 3550 would no longer believe its number: behind a slow tunnel, two such in
+    /// a row would look like a restart. What the window proves to be a copy is one. What is older still, and comes by
+    /// another tap than the one that counts, says nothing about the sender.
+    fn lagging(&mut self, packet: &RtpPacket) -> Option<FrameClass> {
+        #[expect(clippy::cast_possible_truncation, reason = "the low half is the number on the wire")]
+        let behind = u64::from((self.window.top() as u16).wrapping_sub(packet.rtp.seq));
+        if !LAGGING.contains(&behind) {
+            return None;
+        }
+        if let Some(seq) = self.window.recall(packet, behind) {
+            return Some(self.place(seq, packet));
+        }
+        let reference = self.reference.as_ref().filter(|_| behind >= DEPTH)?;
+        let current = self.window.taps().get(reference.current())?;
+        let signature = Evidence { ip_id: 0, ..packet.evidence };
+        (signature != *current).then(|| {
+            self.too_old += 1;
+            FrameClass::Unplaced
+        })
+    }
+
     fn place(&mut self, seq: u64, packet: &RtpPacket) -> FrameClass {
-        let loss = &mut self.loss;
-        match self.window.observe(seq, packet, |came| loss.settle(came)) {
+        let quality = &mut self.quality;
+        match self.window.observe(seq, packet, |came| quality.settled(came)) {
             Seen::First => {
-                self.count_first(seq, packet, false);
+                self.first(seq, packet);
                 FrameClass::Unique
             }
             Seen::Copy(original) => {
-                let delay_ns = packet.time.since(original.time);
-                let (cause, differs) = self.copies.observe(
-                    &original.evidence,
-                    &packet.evidence,
-                    delay_ns,
-                    original.number,
-                    packet.number,
-                );
-                FrameClass::copy(original.number, cause, differs, delay_ns)
+                if !original.again {
+                    self.seen_elsewhere(seq, packet);
+                }
+                self.count_copy(original.explanation, original.time, original.number, packet)
             }
             Seen::OldCopy => {
                 self.old_copies += 1;
@@ -169,14 +196,57 @@ impl Stream {
         }
     }
 
+    fn count_copy(
+        &mut self,
+        explanation: Explanation,
+        original_time: Nanos,
+        original: u64,
+        packet: &RtpPacket,
+    ) -> FrameClass {
+        let copy = Copy { explanation, original_time, original, time: packet.time, number: packet.number };
+        self.copies.observe(&copy);
+        FrameClass::copy(&copy)
+    }
+
+    /// The first sighting of a packet: counted now, or as soon as the reference tap has seen it.
+    fn first(&mut self, seq: u64, packet: &RtpPacket) {
+        let tap = self.window.tap();
+        if self.reference.is_none() && self.window.taps().len() > 1 {
+            self.reference = Some(Box::new(Reference::new(self.quality.packets())));
+        }
+        match &mut self.reference {
+            Some(reference) if tap < MAX_TAPS => {
+                for placed in reference.first(seq, packet, tap).into_iter().flatten() {
+                    self.count_first(placed.seq, &placed.packet, false);
+                }
+            }
+            _ => self.count_first(seq, packet, false),
+        }
+    }
+
+    /// Another tap has seen a packet.
+    #[cold]
+    fn seen_elsewhere(&mut self, seq: u64, packet: &RtpPacket) {
+        let (tap, packets) = (self.window.tap(), self.quality.packets());
+        if tap >= MAX_TAPS {
+            return;
+        }
+        let reference = self.reference.get_or_insert_with(|| Box::new(Reference::new(packets)));
+        if let Some(placed) = reference.again(seq, packet, tap) {
+            self.count_first(placed.seq, &placed.packet, false);
+        }
+    }
+
+    /// Counts the packet that still waits for the reference tap.
+    fn release(&mut self) {
+        if let Some(placed) = self.reference.as_mut().and_then(|reference| reference.release()) {
+            self.count_first(placed.seq, &placed.packet, false);
+        }
+    }
+
     fn count_first(&mut self, seq: u64, packet: &RtpPacket, restarted: bool) {
         let placed = Placed { seq, clock_rate: timed_clock(packet, &self.announcement), restarted };
-        let found = self.unique.observe(packet, placed, &mut self.interval.jitter);
-        if let Some(found) = found
-            && self.interval.interruption.is_none_or(|heaviest| heaviest.weight() < found.weight())
-        {
-            self.interval.interruption = Some(found);
-        }
+        self.quality.first_copy(packet, placed);
     }
 
     /// A packet whose number nobody believes yet. Its copies are copies all the same.
@@ -184,11 +254,9 @@ impl Stream {
         if let Some(stray) = self.stray.as_deref()
             && stray.rtp == packet.rtp
         {
-            let delay_ns = packet.time.since(stray.time);
-            let (of, evidence) = (stray.number, stray.evidence);
-            let (cause, differs) =
-                self.copies.observe(&evidence, &packet.evidence, delay_ns, of, packet.number);
-            return FrameClass::copy(of, cause, differs, delay_ns);
+            let (time, number) = (stray.time, stray.number);
+            let explanation = explain(&stray.evidence, &packet.evidence);
+            return self.count_copy(explanation, time, number, packet);
         }
         self.strays += 1;
         if candidate {
@@ -198,13 +266,16 @@ impl Stream {
     }
 
     fn restart(&mut self, stray_seq: u64, seq: u64, packet: &RtpPacket) -> FrameClass {
-        let loss = &mut self.loss;
+        self.release();
+        let quality = &mut self.quality;
         if let Some(stray) = self.stray.take() {
             self.strays -= 1;
-            self.window.restart(stray_seq, &stray, |came| loss.settle(came));
-            self.count_first(stray_seq, &stray, true);
+            self.window.restart(stray_seq, &stray, |came| quality.settled(came));
+            let tap = self.window.tap();
+            let timed = self.reference.as_ref().map_or(*stray, |reference| reference.at_once(&stray, tap));
+            self.count_first(stray_seq, &timed, true);
         } else {
-            self.window.restart(stray_seq, packet, |came| loss.settle(came));
+            self.window.restart(stray_seq, packet, |came| quality.settled(came));
         }
         self.place(seq, packet)
     }
@@ -232,9 +303,7 @@ impl Stream {
     /// Closes the running interval and begins the next.
     pub fn close_interval(&mut self) -> IntervalSummary {
         let totals = self.totals();
-        let before = std::mem::replace(&mut self.interval.began_with, totals);
-        self.jitter.merge(&self.interval.jitter);
-        let jitter = std::mem::take(&mut self.interval.jitter);
+        let before = std::mem::replace(&mut self.interval_began_with, totals);
         IntervalSummary {
             totals: Totals {
                 frames: totals.frames - before.frames,
@@ -242,8 +311,7 @@ impl Stream {
                 expected: totals.expected.saturating_sub(before.expected),
                 copies: totals.copies - before.copies,
             },
-            jitter,
-            interruption: self.interval.interruption.take(),
+            quality: self.quality.close_interval(),
         }
     }
 
@@ -251,10 +319,31 @@ impl Stream {
     pub fn totals(&self) -> Totals {
         Totals {
             frames: self.raw.packets(),
-            packets: self.unique.packets(),
+            packets: self.quality.packets() + u64::from(self.is_holding()),
             expected: self.sequence.expected(),
             copies: self.copies.total() + self.old_copies,
         }
+    }
+
+    fn is_holding(&self) -> bool {
+        self.reference.as_ref().is_some_and(|reference| reference.is_holding())
+    }
+
+    /// Through which taps this stream is seen, in order of appearance.
+    pub fn taps(&self) -> Vec<TapPart> {
+        let part = |(at, evidence): (usize, &Evidence)| {
+            let count = self.reference.as_ref().and_then(|reference| reference.taps().get(at));
+            let current = self.reference.as_ref().map_or(0, |reference| reference.current());
+            TapPart {
+                evidence: *evidence,
+                reference: self.window.taps().get(current).copied().unwrap_or(*evidence),
+                packets: count.map_or(self.totals().packets, |count| count.packets),
+                late_ns: count.map_or(Some((0, 0)), reference::TapCount::late_ns),
+                first: count.and_then(|count| count.first).filter(|_| at > 0).unwrap_or(self.first_seen),
+                last: count.map_or(self.last_seen, |count| count.last),
+            }
+        };
+        self.window.taps().iter().enumerate().map(part).collect()
     }
 
     /// Is this more than a lucky byte pattern: announced, or two consecutive numbers (RFC 3550, A.1)?
@@ -287,14 +376,14 @@ impl Stream {
         self.raw.report()
     }
 
-    /// How bursty the loss has been (G.107, BurstR).
-    pub fn burst_ratio(&self) -> f64 {
-        self.loss.burst_ratio()
+    /// What the network did to it.
+    pub fn quality(&self) -> &Quality {
+        &self.quality
     }
 
     /// Copies so far, by cause.
     pub fn causes(&self) -> Vec<crate::dedup::stats::CauseReport> {
-        self.copies.causes()
+        self.copies.causes(self.quality.packets())
     }
 
     /// Time of the last frame.
@@ -304,34 +393,50 @@ impl Stream {
 
     /// Name of the codec, if anybody said or the payload type is static.
     pub fn codec(&self) -> Option<&str> {
-        let number = self.main_payload_type();
-        self.announcement
-            .payload(number)
-            .map(|payload| payload.name.as_ref())
-            .or_else(|| static_payload(number).map(|(name, _)| name))
+        codec::name(self.main_payload_type(), &self.announcement)
     }
 
-    /// Clock rate of the codec.
-    pub fn clock_rate(&self) -> Option<u32> {
-        codec::clock_rate(self.main_payload_type(), &self.announcement)
+    /// Format parameters of the codec, if SDP has any.
+    pub fn codec_parameters(&self) -> Option<&str> {
+        self.announcement.parameters(self.main_payload_type())
+    }
+
+    /// Clock rate of the codec, and who says so.
+    pub fn clock_rate(&self) -> Option<(u32, RateSource)> {
+        let number = self.main_payload_type();
+        codec::sourced_clock_rate(number, &self.announcement)
+            .or_else(|| self.quality.estimated_rate(number).map(|rate| (rate, RateSource::Estimated)))
     }
 
     /// The parts that a report is made of. Closes what is still open, hence by value of a clone or at the end.
     pub fn into_parts(mut self) -> StreamParts {
-        self.close_interval();
-        let loss = &mut self.loss;
-        self.window.drain(|came| loss.settle(came));
+        self.release();
+        let taps = self.taps();
+        let quality = &mut self.quality;
+        self.window.drain(|came| quality.settled(came));
+        let totals = self.totals();
+        let clock_rate = self.clock_rate();
+        let rate = clock_rate.map(|(rate, _)| rate);
+        let unique = self.quality.ledger(totals.expected, rate);
+        let (valid, codec) = (self.is_valid(), self.codec().map(ToOwned::to_owned));
+        let codec_parameters = self.codec_parameters().map(ToOwned::to_owned);
+        let reordered = self.quality.late();
+        let (interruptions, interruption_count) = self.quality.interruptions();
+        let interruptions = interruptions.to_vec();
+        let (loss, jitter, quality) = self.quality.into_parts();
         StreamParts {
-            valid: self.is_valid(),
-            codec: self.codec().map(ToOwned::to_owned),
-            clock_rate: self.clock_rate(),
+            valid,
+            codec,
+            codec_parameters,
+            clock_rate: rate,
+            clock_rate_source: clock_rate.map(|(_, source)| source),
             raw: self.raw.report(),
             raw_end: self.raw.end(),
             raw_marked: self.raw.is_marked(),
-            unique: self.unique.report(self.sequence.expected(), self.clock_rate()),
-            reordered: self.unique.reordered(),
-            interruptions: self.unique.interruptions().0.to_vec(),
-            interruption_count: self.unique.interruptions().1,
+            unique,
+            reordered,
+            interruptions,
+            interruption_count,
             restarts: self.sequence.restarts(),
             key: self.key,
             number: self.number,
@@ -345,16 +450,36 @@ impl Stream {
                 numbers
             },
             encapsulation: self.encapsulation,
-            loss: self.loss,
+            filled_in: self.reference.as_ref().map_or(0, |reference| reference.filled_in()),
+            taps,
+            loss,
             copies: self.copies,
             old_copies: self.old_copies,
             conflicts: self.conflicts,
             too_old: self.too_old,
             strays: self.strays,
             hashed_fingerprints: self.hashed_fingerprints,
-            jitter: self.jitter,
+            jitter,
+            quality,
         }
     }
+}
+
+/// One tap's part in a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TapPart {
+    /// Its signature: evidence without the IP ID.
+    pub evidence: Evidence,
+    /// That of the tap whose times count.
+    pub reference: Evidence,
+    /// Packets that it saw.
+    pub packets: u64,
+    /// How late it is after the reference, median and spread; unknown before both saw the same packet.
+    pub late_ns: Option<(i64, i64)>,
+    /// When it saw its first packet.
+    pub first: Nanos,
+    /// When it saw its last.
+    pub last: Nanos,
 }
 
 /// A stream taken apart for its report.
@@ -372,8 +497,12 @@ pub struct StreamParts {
     pub valid: bool,
     /// Name of the codec.
     pub codec: Option<String>,
+    /// Its format parameters in the SDP.
+    pub codec_parameters: Option<String>,
     /// Its clock rate in Hz.
     pub clock_rate: Option<u32>,
+    /// Who says so.
+    pub clock_rate_source: Option<RateSource>,
     /// Time of the first frame.
     pub first_seen: Nanos,
     /// Time of the last.
@@ -402,6 +531,10 @@ pub struct StreamParts {
     pub loss: LossPattern,
     /// Proven copies by cause.
     pub copies: CopyStats,
+    /// Packets that the reference tap missed, and another's copy stands for.
+    pub filled_in: u64,
+    /// Through which taps it was seen.
+    pub taps: Vec<TapPart>,
     /// Copies too long after their originals to be explained.
     pub old_copies: u64,
     /// Same number, other content.
@@ -414,6 +547,8 @@ pub struct StreamParts {
     pub hashed_fingerprints: bool,
     /// Jitter samples |D| of the whole life.
     pub jitter: MicrosHistogram,
+    /// What else the network did.
+    pub quality: QualityParts,
 }
 
 /// The clock of a packet whose timestamp advances with time; events (RFC 4733) stand still.
@@ -446,7 +581,7 @@ mod tests {
         for seq in 0..500 {
             let mut copy = packet(seq);
             packets.push(copy);
-            copy.time.0 += 38_000;
+            copy.delay(38_000);
             copy.number += 10_000;
             copy.evidence.dst_mac = [9; 6];
             copy.evidence.ip_id = 0xffff;
@@ -454,7 +589,7 @@ mod tests {
         }
         let parts = run(&packets);
         assert_eq!((parts.unique.lost, parts.unique.packets, parts.raw.lost), (0, 500, -500));
-        let causes = parts.copies.causes();
+        let causes = parts.copies.causes(500);
         assert_eq!(
             (causes[0].cause.label(), causes[0].count, causes[0].delay_us.p50),
             ("re-emitted", 500, 38.0)
@@ -475,8 +610,9 @@ mod tests {
             let mut original = packet(seq);
             original.time =
                 Nanos(packet(0).time.0 + (seq % 30_000 + if seq < 100 { 0 } else { 100 }) * 20_000_000);
+            original.tap_time = original.time;
             let mut copy = original;
-            copy.time.0 += 30_000_000;
+            copy.delay(30_000_000);
             copy.evidence.dst_mac = [9; 6];
             packets.extend([original, copy]);
         }
@@ -517,7 +653,7 @@ mod tests {
         let mut shift = 0;
         for (at, packet) in packets.iter_mut().enumerate() {
             shift += if at % 80 == 79 { 500_000_000 } else { 0 };
-            packet.time.0 += shift;
+            packet.delay(shift);
         }
         packets.drain(1_500..1_800);
         let parts = run(&packets);
@@ -530,7 +666,7 @@ mod tests {
     #[test]
     fn a_pause_is_an_interruption_and_not_jitter() {
         let mut packets: Vec<_> = (0..100).map(packet).collect();
-        packets[50..].iter_mut().for_each(|packet| packet.time.0 += 1_790_000_000);
+        packets[50..].iter_mut().for_each(|packet| packet.delay(1_790_000_000));
         let parts = run(&packets);
         assert_eq!(parts.interruptions.len(), 1);
         assert!((parts.interruptions[0].silence_s - 1.81).abs() < 1e-9);
@@ -546,7 +682,7 @@ mod tests {
                 .filter(|(seq, (_, dropped))| *seq == 0 || !dropped)
                 .map(|(seq, (late_ns, _))| {
                     let mut packet = packet(seq as u64 + 65_400);
-                    packet.time.0 += late_ns;
+                    packet.delay(*late_ns);
                     packet
                 })
                 .collect();
@@ -556,23 +692,58 @@ mod tests {
     }
 
     proptest! {
+        /// Copies by taps of their own, each as late as it likes, up to 1.2 s: other packets come before them.
         #[test]
-        fn k_copies_of_every_frame_change_nothing_in_the_unique_ledger(packets in jittered(), k in 1_u64..4) {
+        fn k_copies_of_every_frame_change_nothing_in_the_unique_ledger(
+            packets in jittered(),
+            delays in prop::collection::vec(prop::collection::vec(0_u64..1_200_000_000, 400), 1..4),
+        ) {
             let alone = run(&packets);
-            let mut copied = Vec::new();
-            for original in &packets {
-                copied.push(*original);
-                for copy in 1..=k {
+            let mut frames = packets.clone();
+            for (tap, delays) in delays.iter().enumerate() {
+                for (original, delay) in packets.iter().zip(delays) {
                     let mut frame = *original;
-                    frame.time.0 += copy * 30_000;
-                    frame.evidence.dst_mac[5] = 100 + u8::try_from(copy).unwrap();
-                    copied.push(frame);
+                    frame.delay(*delay);
+                    frame.evidence.dst_mac[5] = 100 + u8::try_from(tap).unwrap();
+                    frames.push(frame);
                 }
             }
-            let together = run(&copied);
+            frames.sort_by_key(|frame| frame.time);
+            let together = run(&frames);
             prop_assert_eq!(&together.unique, &alone.unique);
-            prop_assert_eq!(together.jitter, alone.jitter);
-            prop_assert_eq!(together.copies.total(), k * packets.len() as u64);
+            prop_assert_eq!((together.jitter, together.filled_in), (alone.jitter, 0));
+            prop_assert_eq!(together.copies.total(), delays.len() as u64 * packets.len() as u64);
+        }
+
+        /// A second tap that is late, evenly, and sees what the first missed.
+        #[test]
+        fn what_one_tap_missed_another_fills_in(
+            packets in jittered(),
+            missed in prop::collection::vec(prop::bool::weighted(0.1), 400),
+        ) {
+            let alone = run(&packets);
+            let mut frames = Vec::new();
+            let mut filled = 0;
+            for (at, (original, missed)) in packets.iter().zip(&missed).enumerate() {
+                // Both taps are known by then; and a tap that missed more is no reference any more.
+                let missed = *missed && at > 20 && filled < 12;
+                filled += u64::from(missed);
+                if !missed {
+                    frames.push(*original);
+                }
+                let mut late = *original;
+                late.time.0 += 9_000_000;
+                late.tap_time = late.time;
+                late.evidence.dst_mac[5] = 100;
+                frames.push(late);
+            }
+            frames.sort_by_key(|frame| frame.time);
+            let together = run(&frames);
+            let counts = |parts: &StreamParts| (parts.unique.packets, parts.unique.lost, parts.reordered);
+            prop_assert_eq!(counts(&together), counts(&alone));
+            prop_assert_eq!(together.filled_in, filled);
+            let close = (together.unique.jitter_ms.max - alone.unique.jitter_ms.max).abs() < 1e-9;
+            prop_assert!(close, "{} for {}", together.unique.jitter_ms.max, alone.unique.jitter_ms.max);
         }
 
         #[test]

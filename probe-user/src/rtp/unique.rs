@@ -3,12 +3,13 @@
 //! Jitter is RFC 3550's (A.8) with the exact clock rate, and starts afresh wherever arrival and timestamp
 //! are not meant to agree: after a marker, comfort noise, an event, another payload type, a restart. Without
 //! that, DTMF and talkspurts make spikes that no network made. What happens there instead is kept as an
-//! [`Interruption`].
+//! [`Interruption`]. All time is the tap's own ([`RtpPacket::tap_time`]): a tunnel's queue is no jitter.
 
 use serde::Serialize;
 
 use super::codec::is_comfort_noise;
-use crate::histogram::MicrosHistogram;
+use super::drift::ClockDrift;
+use super::timeline::Measured;
 use crate::packet::{Nanos, RtpPacket};
 
 /// A pause or a timestamp jump of at least this is told to the operator.
@@ -35,7 +36,7 @@ pub struct LedgerReport {
     pub jitter_ms: Spread,
     /// Timestamps against arrival; positive if the sender's clock is ahead.
     pub skew_ms: Skew,
-    /// Sender's clock against ours over the whole stream; `None` without a clock rate or with one packet.
+    /// Sender's clock against ours over the whole stream; `None` where it is not known.
     pub clock_drift_ms: Option<f64>,
     /// The same in percent.
     pub clock_drift_percent: Option<f64>,
@@ -43,6 +44,23 @@ pub struct LedgerReport {
     pub clock_hz: Option<f64>,
     /// First to last arrival.
     pub duration_s: f64,
+    /// What only the ledger of first copies has.
+    #[serde(flatten)]
+    pub first_copies: Option<FirstCopies>,
+}
+
+/// What the ledger of first copies says beyond tshark's words. Copies change nothing in it, so it does not count them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct FirstCopies {
+    /// Of the packets, those that came after a later one (RFC 3550, A.1). They are received, not lost.
+    pub late: u64,
+    /// Sender's clock against the tap's in parts per million, positive if it is fast.
+    pub clock_drift_ppm: Option<f64>,
+    /// 95 % confidence interval of it.
+    pub clock_drift_ppm_ci: Option<[f64; 2]>,
+    /// Why there is no drift, where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clock_drift_absent_because: Option<&'static str>,
 }
 
 /// Distances between arrivals in milliseconds.
@@ -101,6 +119,22 @@ impl Interruption {
         self.timestamp_s.is_some_and(|moved| (moved - self.silence_s).abs() < 0.5)
     }
 
+    /// What it is: the numbering began anew, packets failed to come, or the timestamp alone jumped.
+    pub fn kind(&self) -> &'static str {
+        if self.restarted {
+            "restart"
+        } else if self.is_silence() {
+            "gap"
+        } else {
+            "timestamp_jump"
+        }
+    }
+
+    /// By how much timestamp and time parted company across it, in seconds; negative if the timestamp fell behind.
+    pub fn jump_s(&self) -> Option<f64> {
+        self.timestamp_s.map(|moved| moved - self.silence_s)
+    }
+
     /// How bad it is, for choosing the one to tell: loss before a pause, then the longest.
     pub fn weight(&self) -> (bool, f64) {
         (self.missing > 0 || self.restarted, self.silence_s)
@@ -117,7 +151,8 @@ impl Interruption {
 pub struct Placed {
     /// Extended sequence number.
     pub seq: u64,
-    /// Clock rate of its payload type in Hz, if known and if its timestamps advance with time.
+    /// Clock rate of its payload type in Hz, if known and if its timestamps advance with time. What is unknown may be
+    /// estimated (see [`super::rate`]).
     pub clock_rate: Option<u32>,
     /// Did the numbering begin anew with it?
     pub restarted: bool,
@@ -142,7 +177,7 @@ pub struct UniqueLedger {
     jitter_min_ns: f64,
     jitter_max_ns: f64,
     jitter_sum_ns: f64,
-    clock: ClockFit,
+    skew_ns: f64,
     interruptions: Vec<Interruption>,
     interruption_count: u64,
 }
@@ -151,9 +186,23 @@ pub struct UniqueLedger {
 #[derive(Clone, Copy, Debug)]
 struct Last {
     time: Nanos,
-    timestamp: u32,
     payload_type: u8,
     timed: bool,
+}
+
+/// What the ledger makes of a packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Observed {
+    /// |D| of RFC 3550, where it may be taken.
+    pub jitter_ns: Option<u64>,
+    /// Nothing that it says of time may be compared with what came before.
+    pub breaks: bool,
+    /// No marker, no comfort noise, none before it.
+    pub is_regular: bool,
+    /// The first after comfort noise.
+    pub after_noise: bool,
+    /// The interruption that it ended.
+    pub interruption: Option<Interruption>,
 }
 
 impl UniqueLedger {
@@ -163,7 +212,7 @@ impl UniqueLedger {
             packets: 1,
             reordered: 0,
             gaps: 0,
-            first: packet.time,
+            first: packet.tap_time,
             last: Last::of(packet, placed),
             top_seq: placed.seq,
             weighed: 0,
@@ -176,23 +225,16 @@ impl UniqueLedger {
             jitter_min_ns: f64::INFINITY,
             jitter_max_ns: 0.0,
             jitter_sum_ns: 0.0,
-            clock: ClockFit::default(),
+            skew_ns: 0.0,
             interruptions: Vec::new(),
             interruption_count: 0,
         }
     }
 
-    /// Counts the first copy of one more packet. Jitter samples go to `jitter`; an interruption that it ended
-    /// is returned.
-    pub fn observe(
-        &mut self,
-        packet: &RtpPacket,
-        placed: Placed,
-        jitter: &mut MicrosHistogram,
-    ) -> Option<Interruption> {
-        let arrival_ns = packet.time.since(self.last.time);
-        let ticks = packet.rtp.timestamp.wrapping_sub(self.last.timestamp).cast_signed();
-        let timestamp_ns = placed.clock_rate.filter(|_| self.last.timed).map(|rate| ticks_to_ns(ticks, rate));
+    /// Counts the first copy of one more packet. `measured` is against the last one on the same clock.
+    pub fn observe(&mut self, packet: &RtpPacket, placed: Placed, measured: Option<Measured>) -> Observed {
+        let arrival_ns = packet.tap_time.since(self.last.time);
+        let direct = measured.filter(|_| self.last.timed);
         let late = placed.seq < self.top_seq;
         let missing = placed.seq.saturating_sub(self.top_seq).saturating_sub(1);
 
@@ -206,33 +248,39 @@ impl UniqueLedger {
             self.top_seq = placed.seq;
         }
         let after_noise = is_comfort_noise(self.last.payload_type);
-        let regular = !packet.rtp.marker && !is_comfort_noise(packet.rtp.payload_type) && !after_noise;
-        if regular {
+        let is_regular = !packet.rtp.marker && !is_comfort_noise(packet.rtp.payload_type) && !after_noise;
+        if is_regular {
             self.weigh_delta(arrival_ns, packet.number);
         }
-        let resync = !regular || placed.restarted || packet.rtp.payload_type != self.last.payload_type;
-        let mut interruption = None;
-        if arrival_ns >= INTERRUPTION_NS && !after_noise
-            || timestamp_ns.is_some_and(|ns| jumped(ns, arrival_ns))
-        {
-            interruption = Some(Interruption {
-                at: packet.time,
-                packet: packet.number,
-                silence_s: arrival_ns as f64 / 1e9,
-                timestamp_s: timestamp_ns.map(|ns| ns / 1e9),
-                missing: if placed.restarted { 0 } else { missing },
-                restarted: placed.restarted,
-            });
-        }
-        if let Some(timestamp_ns) = timestamp_ns.filter(|_| !resync && interruption.is_none()) {
-            self.weigh_jitter(arrival_ns, timestamp_ns, jitter);
-        }
+        let resync = !is_regular || placed.restarted || packet.rtp.payload_type != self.last.payload_type;
+        let interruption = (arrival_ns >= INTERRUPTION_NS && !after_noise
+            || direct.is_some_and(|measured| jumped(&measured)))
+        .then(|| Interruption {
+            at: packet.time,
+            packet: packet.number,
+            silence_s: arrival_ns as f64 / 1e9,
+            timestamp_s: direct.map(|measured| measured.nominal_ns / 1e9),
+            missing: if placed.restarted { 0 } else { missing },
+            restarted: placed.restarted,
+        });
+        let jitter_ns = direct
+            .filter(|_| !resync && interruption.is_none())
+            .map(|measured| self.weigh_jitter(measured.difference_ns()));
         if let Some(found) = interruption {
             self.interruption_count += 1;
             self.keep(found);
         }
         self.last = Last::of(packet, placed);
-        interruption
+        let breaks =
+            interruption.is_some() || placed.restarted || measured.is_some_and(|measured| jumped(&measured));
+        Observed { jitter_ns, breaks, is_regular, after_noise, interruption }
+    }
+
+    /// Counts where a packet stands on its sender's time line.
+    pub fn weigh_skew(&mut self, transit_ns: f64) {
+        if transit_ns.abs() > self.skew_ns.abs() {
+            self.skew_ns = -transit_ns;
+        }
     }
 
     /// Keeps an interruption; when there is no room, in place of the least.
@@ -263,9 +311,10 @@ impl UniqueLedger {
         }
     }
 
-    fn weigh_jitter(&mut self, arrival_ns: i64, timestamp_ns: f64, histogram: &mut MicrosHistogram) {
-        let difference = (arrival_ns as f64 - timestamp_ns).abs();
-        self.jitter_ns += (difference - self.jitter_ns) / 16.0;
+    /// Counts one D; returns its amount.
+    fn weigh_jitter(&mut self, difference_ns: f64) -> u64 {
+        let amount = difference_ns.abs();
+        self.jitter_ns += (amount - self.jitter_ns) / 16.0;
         self.jitter_samples += 1;
         self.jitter_min_ns = self.jitter_min_ns.min(self.jitter_ns);
         self.jitter_max_ns = self.jitter_max_ns.max(self.jitter_ns);
@@ -275,15 +324,22 @@ impl UniqueLedger {
             clippy::cast_sign_loss,
             reason = "an amount of nanoseconds"
         )]
-        histogram.record_ns(difference as u64);
-        self.clock.add(arrival_ns as f64 / 1e6, timestamp_ns / 1e6);
+        let amount_ns = amount as u64;
+        amount_ns
     }
 
-    /// The ledger in the words of the contract. `expected` comes from the stream's sequence.
-    pub fn report(&self, expected: u64, clock_rate: Option<u32>) -> LedgerReport {
+    /// The ledger in the words of the contract. `expected` comes from the stream's sequence, `drift` from its time
+    /// line.
+    pub fn report(
+        &self,
+        expected: u64,
+        clock_rate: Option<u32>,
+        drift: Result<ClockDrift, &'static str>,
+    ) -> LedgerReport {
         let lost = expected.saturating_sub(self.packets);
         let duration_ms = self.last.time.since(self.first) as f64 / 1e6;
-        let slope = self.clock.slope();
+        let known = drift.ok();
+        let fast = known.map(|drift| drift.ppm / 1e6);
         LedgerReport {
             packets: self.packets,
             expected,
@@ -301,11 +357,17 @@ impl UniqueLedger {
                 mean: mean(self.jitter_sum_ns, self.jitter_samples) / 1e6,
                 max: self.jitter_max_ns / 1e6,
             },
-            skew_ms: Skew { max: self.clock.max_skew_ms },
-            clock_drift_ms: slope.map(|x| duration_ms * (x - 1.0)),
-            clock_drift_percent: slope.map(|x| 100.0 * (x - 1.0)),
-            clock_hz: slope.zip(clock_rate).map(|(x, rate)| x * f64::from(rate)),
+            skew_ms: Skew { max: self.skew_ns / 1e6 },
+            clock_drift_ms: fast.map(|fast| duration_ms * fast),
+            clock_drift_percent: fast.map(|fast| 100.0 * fast),
+            clock_hz: fast.zip(clock_rate).map(|(fast, rate)| (1.0 + fast) * f64::from(rate)),
             duration_s: duration_ms / 1e3,
+            first_copies: Some(FirstCopies {
+                late: self.reordered,
+                clock_drift_ppm: known.map(|drift| drift.ppm),
+                clock_drift_ppm_ci: known.map(|drift| drift.ppm_ci),
+                clock_drift_absent_because: drift.err(),
+            }),
         }
     }
 
@@ -328,56 +390,16 @@ impl UniqueLedger {
 impl Last {
     fn of(packet: &RtpPacket, placed: Placed) -> Self {
         Self {
-            time: packet.time,
-            timestamp: packet.rtp.timestamp,
+            time: packet.tap_time,
             payload_type: packet.rtp.payload_type,
             timed: placed.clock_rate.is_some(),
         }
     }
 }
 
-/// Least squares of timestamps over arrivals, both as sums of regular steps only: a pause or a jump is not
-/// drift, and is left out of both.
-#[derive(Clone, Debug, Default)]
-struct ClockFit {
-    arrival_ms: f64,
-    nominal_ms: f64,
-    n: f64,
-    sum_x: f64,
-    sum_y: f64,
-    sum_xx: f64,
-    sum_xy: f64,
-    max_skew_ms: f64,
-}
-
-impl ClockFit {
-    fn add(&mut self, arrival_ms: f64, nominal_ms: f64) {
-        self.arrival_ms += arrival_ms;
-        self.nominal_ms += nominal_ms;
-        let (x, y) = (self.arrival_ms, self.nominal_ms);
-        self.n += 1.0;
-        self.sum_x += x;
-        self.sum_y += y;
-        self.sum_xx += x * x;
-        self.sum_xy += x * y;
-        if (y - x).abs() > self.max_skew_ms.abs() {
-            self.max_skew_ms = y - x;
-        }
-    }
-
-    fn slope(&self) -> Option<f64> {
-        let divisor = self.n * self.sum_xx - self.sum_x * self.sum_x;
-        (self.n >= 2.0 && divisor > 0.0).then(|| (self.n * self.sum_xy - self.sum_x * self.sum_y) / divisor)
-    }
-}
-
 /// Did the timestamp move by something else than time, beyond any jitter?
-fn jumped(timestamp_ns: f64, arrival_ns: i64) -> bool {
-    (timestamp_ns - arrival_ns as f64).abs() >= 2.5 * INTERRUPTION_NS as f64
-}
-
-fn ticks_to_ns(ticks: i32, rate: u32) -> f64 {
-    f64::from(ticks) * 1e9 / f64::from(rate)
+fn jumped(measured: &Measured) -> bool {
+    measured.difference_ns().abs() >= 2.5 * INTERRUPTION_NS as f64
 }
 
 fn mean(sum: f64, count: u64) -> f64 {

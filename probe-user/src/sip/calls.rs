@@ -321,6 +321,14 @@ impl Calls {
         }
     }
 
+    /// What had been counted as a message was a copy.
+    pub(super) fn note_was_copy(&mut self, serial: u64) {
+        if let Some(call) = self.by_serial.get_mut(&serial) {
+            call.report.messages = call.report.messages.saturating_sub(1);
+            call.report.message_copies += 1;
+        }
+    }
+
     pub(super) fn note_retransmissions(&mut self, serial: u64, more: u64) {
         if let Some(call) = self.by_serial.get_mut(&serial) {
             call.report.retransmissions += more;

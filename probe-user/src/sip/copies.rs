@@ -14,24 +14,18 @@
 //! Whether an answer had already been seen is not asked: it was seen here, behind which it may have been lost,
 //! and then the timer ran on.
 
-use std::collections::VecDeque;
-use std::collections::hash_map::Entry;
-use std::hash::Hasher;
-
-use rustc_hash::{FxHashMap, FxHasher};
+use std::time::Duration;
 
 use super::message::Message;
-use crate::packet::{Evidence, Flow, Nanos};
-
-/// Copies arrive within this.
-pub const WINDOW_NS: i64 = 20 * MILLISECOND;
-/// A quarter of T1: a copy from another tap or out of a tunnel may be this late, never later.
-pub const LATE_WINDOW_NS: i64 = 125 * MILLISECOND;
+use crate::dedup::cluster::{Clusters, LATE_WINDOW_NS, Revised};
+pub(super) use crate::dedup::cluster::{Key, Seen};
+use crate::dedup::stats::Copy;
+use crate::packet::{Evidence, Nanos};
 
 /// Transmissions remembered: 32 s of 4,000 messages a second, 30 MB at most.
 const MAX_SENDS: usize = 131_072;
 /// Timers A to H end after 64 T1.
-const MEMORY_NS: i64 = 32_000 * MILLISECOND;
+const MEMORY: Duration = Duration::from_secs(32);
 const MILLISECOND: i64 = 1_000_000;
 const T1: i64 = 500 * MILLISECOND;
 const T2: i64 = 4_000 * MILLISECOND;
@@ -125,17 +119,6 @@ pub enum Repeat {
     Unscheduled,
 }
 
-/// What a frame is among those seen before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Seen {
-    /// New bytes.
-    First,
-    /// The same transmission, captured again. The original's evidence, frame number, and delay.
-    Copy { original: Evidence, number: u64, delay_ns: i64 },
-    /// The same bytes, transmitted again after this long.
-    Again { of: u64, gap_ns: i64 },
-}
-
 /// A message that a frame completed: where it was counted, so that copies are counted there too.
 #[derive(Clone, Debug)]
 pub(super) struct Noted {
@@ -144,59 +127,28 @@ pub(super) struct Noted {
 }
 
 /// Transmissions of the last 32 s.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Transmissions {
-    sends: FxHashMap<Key, Send>,
-    oldest: VecDeque<(Nanos, Key)>,
-    forgotten: u64,
+    clusters: Clusters<Key, Send>,
 }
 
-/// Identity on the wire. A 64-bit hash stands for the payload: among the messages of 32 s, on one flow,
-/// of one length, a chance match is out of reach.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Key {
-    flow: Flow,
-    carrier: Carrier,
-    length: usize,
-    hash: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Carrier {
-    Frame(Transport),
-    MessageInStream,
-}
-
-impl Key {
-    /// A frame's: copies share it.
-    pub(super) fn of_frame(flow: Flow, transport: Transport, payload: &[u8]) -> Self {
-        Self::new(flow, Carrier::Frame(transport), payload)
-    }
-
-    /// A message's in a stream: an endpoint that sends it again does so under other sequence numbers.
-    pub(super) fn in_stream(flow: Flow, message: &[u8]) -> Self {
-        Self::new(flow, Carrier::MessageInStream, message)
-    }
-
-    fn new(flow: Flow, carrier: Carrier, payload: &[u8]) -> Self {
-        let mut hasher = FxHasher::default();
-        hasher.write(payload);
-        Self { flow, carrier, length: payload.len(), hash: hasher.finish() }
-    }
-}
-
-/// One payload's latest transmission, and how it was repeated so far.
+/// How one payload was repeated so far.
 #[derive(Debug)]
 struct Send {
-    time: Nanos,
-    number: u64,
-    evidence: Evidence,
     /// Where in the timer's schedule the latest transmission stands.
     index: u32,
     t1: i64,
     /// The gap before the latest transmission, if no timer explained it.
     unexplained: Option<Unexplained>,
+    /// The latest repeat: its frame, and what it was taken for.
+    repeated: Option<(u64, Repeat)>,
     noted: Vec<Noted>,
+}
+
+impl Default for Send {
+    fn default() -> Self {
+        Self { index: 0, t1: T1, unexplained: None, repeated: None, noted: Vec::new() }
+    }
 }
 
 /// A repeat that no timer explains yet.
@@ -208,35 +160,31 @@ struct Unexplained {
     of: u64,
 }
 
+impl Default for Transmissions {
+    fn default() -> Self {
+        Self { clusters: Clusters::new(MAX_SENDS, MEMORY) }
+    }
+}
+
 impl Transmissions {
     /// Sorts a frame in. A first one or a repeat becomes the latest transmission.
     pub(super) fn observe(&mut self, key: Key, time: Nanos, number: u64, evidence: &Evidence) -> Seen {
-        self.forget(time);
-        match self.sends.entry(key) {
-            Entry::Vacant(free) => {
-                free.insert(Send {
-                    time,
-                    number,
-                    evidence: *evidence,
-                    index: 0,
-                    t1: T1,
-                    unexplained: None,
-                    noted: Vec::new(),
-                });
-                self.oldest.push_back((time, key));
-                Seen::First
-            }
-            Entry::Occupied(mut held) => {
-                let send = held.get_mut();
-                let gap_ns = time.since(send.time);
-                if is_copy(gap_ns, &send.evidence, evidence) {
-                    return Seen::Copy { original: send.evidence, number: send.number, delay_ns: gap_ns };
-                }
-                let of = std::mem::replace(&mut send.number, number);
-                (send.time, send.evidence) = (time, *evidence);
-                Seen::Again { of, gap_ns }
-            }
-        }
+        self.clusters.observe(key, time, number, evidence)
+    }
+
+    /// Earlier repeats that were copies after all: what each had been taken for, and where it had been counted.
+    pub(super) fn drain_revised(&mut self) -> Vec<(Copy, Repeat, Vec<Noted>)> {
+        let revised: Vec<_> = self.clusters.drain_revised().collect();
+        let counted = |found: Revised<Key>| {
+            let send = self.clusters.state_mut(&found.key)?;
+            // One that a timer explained since stays explained.
+            let (_, repeat) = send.repeated.take_if(|(number, repeat)| {
+                *number == found.copy.number && !matches!(repeat, Repeat::Timer(_))
+            })?;
+            send.unexplained = None;
+            Some((found.copy, repeat, send.noted.clone()))
+        };
+        revised.into_iter().filter_map(counted).collect()
     }
 
     /// Holds a repeat of frame `of` against the timer of its message. Also names the earlier repeat, unexplained
@@ -247,10 +195,27 @@ impl Transmissions {
         message: &Message<'_>,
         transport: Transport,
         gap_ns: i64,
+        number: u64,
+        of: u64,
+    ) -> (Repeat, Option<(u64, u64)>) {
+        let found = self.explain(key, message, transport, gap_ns, number, of);
+        if let Some(send) = self.clusters.state_mut(key) {
+            send.repeated = Some((number, found.0));
+        }
+        found
+    }
+
+    fn explain(
+        &mut self,
+        key: &Key,
+        message: &Message<'_>,
+        transport: Transport,
+        gap_ns: i64,
+        number: u64,
         of: u64,
     ) -> (Repeat, Option<(u64, u64)>) {
         let Some(timer) = Timer::of(message, transport) else { return (Repeat::Echo, None) };
-        let Some(send) = self.sends.get_mut(key) else { return (Repeat::Unscheduled, None) };
+        let Some(send) = self.clusters.state_mut(key) else { return (Repeat::Unscheduled, None) };
         let near = |expected: i64| (gap_ns - expected).abs() <= expected / 10 + 60 * MILLISECOND;
         // Asked first: a T1 of 200 ms doubles to 400 ms, which is not far from 500 ms either.
         let doubled = |before: &Unexplained| before.gap_ns > LATE_WINDOW_NS && near(2 * before.gap_ns);
@@ -265,55 +230,31 @@ impl Transmissions {
             send.unexplained = None;
             return (Repeat::Timer(timer), None);
         }
-        send.unexplained = Some(Unexplained { gap_ns, number: send.number, of });
+        send.unexplained = Some(Unexplained { gap_ns, number, of });
         (Repeat::Unscheduled, None)
     }
 
     /// Remembers what the latest transmission of `key` was counted as.
     pub(super) fn note(&mut self, key: &Key, noted: Noted) {
-        if let Some(send) = self.sends.get_mut(key) {
+        if let Some(send) = self.clusters.state_mut(key) {
             send.noted.push(noted);
         }
     }
 
     /// What a transmission of `key` was counted as.
     pub(super) fn noted(&self, key: &Key) -> &[Noted] {
-        self.sends.get(key).map_or(&[], |send| &send.noted)
+        self.clusters.state(key).map_or(&[], |send| &send.noted)
     }
 
     /// Forgets what it noted, before a repeat is counted.
     pub(super) fn clear_noted(&mut self, key: &Key) {
-        if let Some(send) = self.sends.get_mut(key) {
+        if let Some(send) = self.clusters.state_mut(key) {
             send.noted.clear();
         }
     }
 
     /// Transmissions forgotten before their timers could have ended, for want of room.
     pub(super) fn forgotten(&self) -> u64 {
-        self.forgotten
+        self.clusters.forgotten()
     }
-
-    fn forget(&mut self, now: Nanos) {
-        while let Some(&(queued, key)) = self.oldest.front() {
-            let is_full = self.oldest.len() >= MAX_SENDS;
-            if now.since(queued) <= MEMORY_NS && !is_full {
-                break;
-            }
-            self.oldest.pop_front();
-            let Some(latest) = self.sends.get(&key).map(|send| send.time) else { continue };
-            let is_recent = now.since(latest) <= MEMORY_NS;
-            if is_recent && !is_full {
-                self.oldest.push_back((latest, key));
-                continue;
-            }
-            self.sends.remove(&key);
-            self.forgotten += u64::from(is_recent);
-        }
-    }
-}
-
-/// Beyond the short window only another tap or tunnel makes a copy: no endpoint can choose those.
-fn is_copy(gap_ns: i64, original: &Evidence, copy: &Evidence) -> bool {
-    let elsewhere = original.tap != copy.tap || original.encapsulation != copy.encapsulation;
-    gap_ns.abs() <= if elsewhere { LATE_WINDOW_NS } else { WINDOW_NS }
 }

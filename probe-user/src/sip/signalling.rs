@@ -20,7 +20,7 @@ use super::media::{self, MediaTable};
 use super::message::{self, Front, Malformed, Message};
 use super::stream::{Segment, Streams};
 use super::totals::SipReport;
-use crate::dedup::{Cause, CopyStats, FrameClass, explain};
+use crate::dedup::{Cause, CopyStats, FrameClass};
 use crate::packet::{Evidence, Flow, Nanos};
 
 /// Bounds, and what the caller wants to follow.
@@ -167,17 +167,19 @@ impl Signalling {
             self.totals.keep_alives += 1;
             return Observed::KeepAlive;
         }
-        let key = Key::of_frame(flow, transport, payload);
+        let key = match transport {
+            Transport::Udp => Key::datagram(flow, payload),
+            Transport::Tcp { seq } => Key::segment(flow, seq, payload),
+        };
         let seen = self.transmissions.observe(key, time, number, evidence);
-        if let Seen::Copy { original, number: of, delay_ns } = seen {
-            let (cause, differs) = if self.transmissions.noted(&key).is_empty() {
-                // Of half a message, of junk: no copy of a message.
-                explain(&original, evidence)
-            } else {
-                self.copies.observe(&original, evidence, delay_ns, of, number)
-            };
-            self.class = FrameClass::copy(of, cause, differs, delay_ns);
-            return self.count_copies(&key, of, cause);
+        self.revise();
+        if let Seen::Copy(copy) = seen {
+            self.class = FrameClass::copy(&copy);
+            // Of half a message, of junk: no copy of a message.
+            if !self.transmissions.noted(&key).is_empty() {
+                self.copies.observe(&copy);
+            }
+            return self.count_copies(&key, copy.original, copy.explanation.cause);
         }
         let at = Sighting { time, number, flow };
         self.class = FrameClass::Unique;
@@ -245,7 +247,7 @@ impl Signalling {
     pub fn report(&self) -> SignallingReport {
         let (ended_calls, live_calls) = self.calls.evicted();
         SignallingReport {
-            sip: SipReport { causes: self.copies.causes(), ..self.totals.clone() },
+            sip: SipReport { causes: self.copies.causes(self.totals.messages), ..self.totals.clone() },
             calls: self.calls.reports().into_iter().cloned().collect(),
             given_up: GivenUp {
                 ended_calls,
@@ -290,7 +292,7 @@ impl Signalling {
                 Front::Message(message, length) => {
                     let key = Key::in_stream(at.flow, rest.get(..length).unwrap_or_default());
                     let seen = match self.transmissions.observe(key, at.time, at.number, evidence) {
-                        Seen::Copy { delay_ns, number: of, .. } => Seen::Again { of, gap_ns: delay_ns },
+                        Seen::Copy(copy) => Seen::Again { of: copy.original, gap_ns: copy.delay_ns() },
                         seen => seen,
                     };
                     let transport = Transport::Tcp { seq };
@@ -335,9 +337,13 @@ impl Signalling {
     ) -> Option<Repeat> {
         let repeat = match seen {
             Seen::Again { of, gap_ns } => {
-                let (repeat, explained) = self.transmissions.classify(key, message, transport, gap_ns, of);
+                let (repeat, explained) =
+                    self.transmissions.classify(key, message, transport, gap_ns, at.number, of);
                 self.class = match repeat {
-                    Repeat::Timer(timer) => FrameClass::Retransmission { of, timer },
+                    Repeat::Timer(timer) => {
+                        self.totals.keep_example(at, message, timer, of, gap_ns);
+                        FrameClass::Retransmission { of, timer }
+                    }
                     Repeat::Echo => FrameClass::Echo { of },
                     Repeat::Unscheduled => FrameClass::Unscheduled { of },
                 };
@@ -346,7 +352,7 @@ impl Signalling {
                 }
                 Some((repeat, u64::from(explained.is_some())))
             }
-            Seen::First | Seen::Copy { .. } => None,
+            Seen::First | Seen::Copy(_) => None,
         };
         if repeat.is_none() && self.challenges.observe(message) {
             self.class = FrameClass::AuthRetry;
@@ -368,6 +374,20 @@ impl Signalling {
         self.transmissions.clear_noted(key);
         self.transmissions.note(key, Noted { tally, call });
         repeat.map(|(repeat, _)| repeat)
+    }
+
+    /// Sets right what earlier frames were taken for before their place was known to be always so late.
+    fn revise(&mut self) {
+        for (copy, repeat, noted) in self.transmissions.drain_revised() {
+            self.told.push(Told::Was(copy.number, FrameClass::copy(&copy)));
+            self.copies.observe(&copy);
+            for noted in noted {
+                self.totals.was_copy(noted.tally, repeat);
+                if let Some(call) = noted.call {
+                    self.calls.note_was_copy(call);
+                }
+            }
+        }
     }
 
     fn count_copies(&mut self, key: &Key, of: u64, cause: Cause) -> Observed {

@@ -6,8 +6,11 @@
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
+use super::call::{Sighting, shortened};
 use super::copies::{Repeat, Timer};
+use super::message::Message;
 use crate::dedup::stats::CauseReport;
+use crate::packet::Endpoint;
 
 /// Method names kept apart; a flood of invented ones adds up under `other`.
 const MAX_METHODS: usize = 64;
@@ -51,6 +54,14 @@ impl Kinds {
 
     pub(super) fn count_copy(&mut self, place: usize) {
         if let Some(tally) = self.tally(place) {
+            tally.copies += 1;
+        }
+    }
+
+    /// What was counted as a message was a copy.
+    fn was_copy(&mut self, place: usize) {
+        if let Some(tally) = self.tally(place) {
+            tally.messages = tally.messages.saturating_sub(1);
             tally.copies += 1;
         }
     }
@@ -148,6 +159,68 @@ impl Repeats {
     }
 }
 
+/// One message that a timer sent again.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Retransmitted {
+    /// Whose timer: "A", "E", "G", "2xx", "1xx".
+    pub timer: &'static str,
+    /// What was sent: a method, or a status code with its method.
+    pub message: String,
+    /// Frame of the transmission before.
+    pub of: u64,
+    /// Frame of this one.
+    pub frame: u64,
+    /// This long after it, in milliseconds.
+    pub gap_ms: f64,
+    /// Who sent it.
+    pub from: Endpoint,
+    /// Who should have answered, and did not in time.
+    pub to: Endpoint,
+    /// Its call.
+    pub call_id: String,
+}
+
+/// Examples of retransmissions that are kept.
+const MAX_EXAMPLES: usize = 16;
+/// Characters of a method that are shown.
+const MAX_METHOD: usize = 32;
+
+impl SipReport {
+    /// Keeps a retransmission as an example, if there is room.
+    pub(super) fn keep_example(
+        &mut self,
+        at: Sighting,
+        message: &Message<'_>,
+        timer: Timer,
+        of: u64,
+        gap_ns: i64,
+    ) {
+        if self.retransmitted.len() >= MAX_EXAMPLES {
+            return;
+        }
+        let method: String = message.method().chars().take(MAX_METHOD).collect();
+        self.retransmitted.push(Retransmitted {
+            timer: timer.name(),
+            message: message.status().map_or(method.clone(), |code| format!("{code} to {method}")),
+            of,
+            frame: at.number,
+            gap_ms: gap_ns as f64 / 1e6,
+            from: at.flow.src,
+            to: at.flow.dst,
+            call_id: String::from_utf8_lossy(shortened(message.call_id)).into_owned(),
+        });
+    }
+
+    /// What was counted as a repeated message was a copy.
+    pub(super) fn was_copy(&mut self, place: usize, repeat: Repeat) {
+        self.messages = self.messages.saturating_sub(1);
+        self.copies += 1;
+        self.kinds.was_copy(place);
+        let count = self.repeats.of(repeat);
+        *count = count.saturating_sub(1);
+    }
+}
+
 /// The `sip` object of the report, and the counters while they count.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct SipReport {
@@ -173,6 +246,8 @@ pub struct SipReport {
     pub repeats: Repeats,
     /// By method and status code.
     pub kinds: Kinds,
+    /// Examples of retransmissions, the first few.
+    pub retransmitted: Vec<Retransmitted>,
     /// Copies by cause. Filled when a report is made.
     pub causes: Vec<CauseReport>,
 }

@@ -1,0 +1,204 @@
+//! The last step of decoding: what is ours, cut out of the frame around it, with the evidence of how it was seen.
+
+use probe_ebpf::classify::{self, RTP_HEADER};
+use probe_ebpf::{Endpoints, Layers, Verdict, fingerprint};
+
+use super::tunnel::hep;
+use super::{Datagram, Decoded, Seen, link, taken};
+use crate::packet::{Endpoint, Evidence, Flow, MediaId, RtpHeader, RtpPacket, Vlans};
+
+/// What unannounced UDP has to look like to be RTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Likeness {
+    /// What the classifier took for it.
+    AsClassified,
+    /// What Wireshark's rtp_udp heuristic accepts.
+    Wireshark,
+    /// The same, where Wireshark asks it at all: not on ports that it gives to others.
+    WiresharkByPort,
+}
+
+/// Cuts the datagram out of the frame around it.
+pub(super) fn cut_out<'a, E: Endpoints>(
+    seen: Seen,
+    bytes: &'a [u8],
+    layers: &Layers,
+    verdict: Verdict,
+    likeness: Likeness,
+    endpoints: &E,
+) -> Decoded<'a> {
+    let Some(evidence) = evidence(seen, bytes, layers) else {
+        return Decoded::Nothing(Verdict::Truncated);
+    };
+    let Some(flow) = flow(bytes, layers) else { return Decoded::Nothing(Verdict::Truncated) };
+    let datagram = |header_len: usize, tcp_seq| {
+        let start = layers.transport + header_len;
+        let claimed = usize::from(layers.transport_len).saturating_sub(header_len);
+        let there = bytes.get(start..).unwrap_or_default();
+        let payload = there.get(..claimed).unwrap_or(there);
+        let cut = payload.len() < claimed;
+        Datagram { time: seen.time, number: seen.number, flow, tcp_seq, payload, cut, evidence }
+    };
+    match verdict {
+        Verdict::SipUdp => Decoded::Sip(datagram(8, None)),
+        Verdict::SipTcp => {
+            let Some(offset) = bytes.get(layers.transport + 12) else {
+                return Decoded::Nothing(Verdict::Truncated);
+            };
+            let seq = bytes.get(layers.transport + 4..).and_then(<[u8]>::first_chunk);
+            Decoded::Sip(datagram(usize::from(offset >> 4) * 4, seq.map(|b| u32::from_be_bytes(*b))))
+        }
+        Verdict::Rtcp => Decoded::Rtcp(datagram(8, None)),
+        Verdict::Rtp => {
+            let announced = || {
+                [classify::destination(bytes, layers), classify::source(bytes, layers)]
+                    .iter()
+                    .flatten()
+                    .any(|key| endpoints.is_announced(key))
+            };
+            let payload = datagram(8, None).payload;
+            let claimed = usize::from(layers.transport_len) - 8;
+            let is_taken = |first: &u8| taken::is_taken(layers.src_port, layers.dst_port, *first);
+            let looks_like_rtp = match likeness {
+                Likeness::AsClassified => true,
+                Likeness::Wireshark => wireshark_accepts(payload, claimed),
+                Likeness::WiresharkByPort => {
+                    wireshark_accepts(payload, claimed) && !payload.first().is_some_and(is_taken)
+                }
+            };
+            if !looks_like_rtp && !announced() {
+                return Decoded::Nothing(Verdict::OtherUdp);
+            }
+            rtp(seen, flow, evidence, bytes, layers, payload, claimed)
+        }
+        other => Decoded::Nothing(other),
+    }
+}
+
+/// What a HEP message carries. All that is known of how it was seen is how it came here.
+pub(super) fn of_hep<'a>(seen: Seen, payload: &'a [u8], message: &hep::Message) -> Decoded<'a> {
+    let evidence = Evidence {
+        tap: seen.tap,
+        dst_mac: [0; 6],
+        src_mac: [0; 6],
+        vlans: Vlans { outer: message.vlan, inner: None },
+        ttl: 0,
+        tos: 0,
+        ip_id: 0,
+        encapsulation: seen.path,
+        carrier: seen.carrier,
+    };
+    let datagram = Datagram {
+        time: seen.time,
+        number: seen.number,
+        flow: message.flow,
+        // Also of what came over TCP: an agent sends whole messages.
+        tcp_seq: None,
+        payload,
+        cut: false,
+        evidence,
+    };
+    match message.carries {
+        hep::Carries::Sip => Decoded::Sip(datagram),
+        hep::Carries::Rtcp => Decoded::Rtcp(datagram),
+    }
+}
+
+fn rtp<'a>(
+    seen: Seen,
+    flow: Flow,
+    evidence: Evidence,
+    bytes: &[u8],
+    layers: &Layers,
+    payload: &[u8],
+    claimed: usize,
+) -> Decoded<'a> {
+    let Some(header) = payload.first_chunk::<{ RTP_HEADER as usize }>() else {
+        return Decoded::Nothing(Verdict::Truncated);
+    };
+    // tshark gives up on padding that the capture cut off; so must the ledger that equals it.
+    if header[0] & 0x20 != 0 && payload.len() < claimed {
+        return Decoded::Nothing(Verdict::Truncated);
+    }
+    let Some(fingerprint) = fingerprint::of_rtp(bytes, layers) else {
+        return Decoded::Nothing(Verdict::Truncated);
+    };
+    Decoded::Rtp(RtpPacket {
+        time: seen.time,
+        tap_time: seen.tap_time,
+        number: seen.number,
+        flow,
+        rtp: RtpHeader::from_wire(header),
+        udp_len: layers.transport_len,
+        fingerprint,
+        evidence,
+        media: MediaId::UNANNOUNCED,
+    })
+}
+
+/// Wireshark's rtp_udp heuristic (`../shared/reference/wireshark_rtp.md`, 1). `claimed` is the length by the UDP header.
+fn wireshark_accepts(payload: &[u8], claimed: usize) -> bool {
+    let &[first, second, ..] = payload else { return false };
+    if first >> 6 != 2 || matches!(second & 0x7f, 72..=76) {
+        return false;
+    }
+    let mut needed = usize::from(RTP_HEADER) + 4 * usize::from(first & 0x0f);
+    if first & 0x10 != 0 {
+        let Some(words) = payload.get(needed + 2..).and_then(<[u8]>::first_chunk) else { return false };
+        needed += 4 + 4 * usize::from(u16::from_be_bytes(*words));
+    }
+    if claimed < needed {
+        return false;
+    }
+    if first & 0x20 != 0 && payload.len() == claimed {
+        let padding = usize::from(payload.last().copied().unwrap_or(0));
+        return (1..=claimed - needed).contains(&padding);
+    }
+    true
+}
+
+fn evidence(seen: Seen, bytes: &[u8], layers: &Layers) -> Option<Evidence> {
+    let (dst_mac, src_mac) = seen.macs.unwrap_or_else(|| link::macs(seen.link, bytes));
+    let (mut outer, mut inner) = (
+        (layers.vlan_tags > 0).then_some(layers.outer_vlan),
+        (layers.vlan_tags > 1).then_some(layers.inner_vlan),
+    );
+    if seen.offloaded_tag.is_some() {
+        (outer, inner) = (seen.offloaded_tag, outer);
+    }
+    let ip = bytes.get(layers.ip..)?;
+    let (tos, ttl, ip_id) = if layers.v6 {
+        let &[a, b, c, d, _, _, _, hops, ..] = ip else { return None };
+        ((a << 4) | (b >> 4), hops, u16::from_be_bytes([c, d]))
+    } else {
+        let &[_, tos, _, _, i, d, _, _, ttl, ..] = ip else { return None };
+        (tos, ttl, u16::from_be_bytes([i, d]))
+    };
+    Some(Evidence {
+        tap: seen.tap,
+        dst_mac,
+        src_mac,
+        vlans: Vlans::from_tci(outer, inner),
+        ttl,
+        tos,
+        ip_id,
+        encapsulation: seen.path,
+        carrier: seen.carrier,
+    })
+}
+
+/// From whom to whom.
+pub(super) fn flow(bytes: &[u8], layers: &Layers) -> Option<Flow> {
+    let ip = bytes.get(layers.ip..)?;
+    if layers.v6 {
+        let src = ip.get(8..)?.first_chunk()?;
+        let dst = ip.get(24..)?.first_chunk()?;
+        return Some(Flow {
+            src: Endpoint::v6(*src, layers.src_port),
+            dst: Endpoint::v6(*dst, layers.dst_port),
+        });
+    }
+    let src = ip.get(12..)?.first_chunk()?;
+    let dst = ip.get(16..)?.first_chunk()?;
+    Some(Flow { src: Endpoint::v4(*src, layers.src_port), dst: Endpoint::v4(*dst, layers.dst_port) })
+}

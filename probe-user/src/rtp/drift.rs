@@ -1,0 +1,283 @@
+//! The sender's clock against the tap's, in parts per million.
+//!
+//! Queues only ever add delay, so the least transit of a block of packets is nearly free of them. The slope through
+//! those minima is Theil's and Sen's: the median of the slopes between all pairs, which a third of outliers does not
+//! move. Pairs never span an interruption or a timestamp jump: those are events, and no drift.
+//!
+//! ```text
+//!   transit │      ·  ·        ·            pairs 1-2, 1-3, 2-3 │ 4-5   : median slope
+//!           │ · ·●·  ·●· ·· ●··   · ●·  ·●
+//!           └───block──┴────────┴──┴──── time       ● least of its block
+//! ```
+//!
+//! Memory is bounded: when the blocks are used up, neighbours become one and blocks twice as long.
+
+use serde::Serialize;
+
+use crate::packet::Nanos;
+
+/// Blocks remembered; 24 bytes each.
+const MAX_POINTS: usize = 32;
+/// First length of a block.
+const BLOCK_NS: u64 = 1_000_000_000;
+/// Regular packets over so much time, segments added up, make a figure. At 8 s, a jitter of 1 ms in the minima is
+/// 125 ppm; below, the figure would say more about queues than about clocks.
+const LEAST_SPAN_NS: i64 = 8_000_000_000;
+/// Pairs of blocks that make a figure: six blocks in a row.
+const LEAST_PAIRS: usize = 15;
+/// Of the normal distribution, for 95 % confidence.
+const Z95: f64 = 1.959_964;
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub struct Drift {
+    points: Vec<Point>,
+    segment: u32,
+    block: Option<Block>,
+    /// Blocks are `BLOCK_NS << doublings` long.
+    doublings: u32,
+    slope: f64,
+}
+
+/// The least transit of a block.
+#[derive(Clone, Copy, Debug)]
+struct Point {
+    segment: u32,
+    at: Nanos,
+    transit_ns: f64,
+}
+
+/// The block that is being filled.
+#[derive(Clone, Copy, Debug)]
+struct Block {
+    began: Nanos,
+    least: Point,
+}
+
+/// The estimate.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct ClockDrift {
+    /// Parts per million; positive if the sender's clock is fast.
+    pub ppm: f64,
+    /// 95 % confidence interval of it.
+    pub ppm_ci: [f64; 2],
+}
+
+impl Drift {
+    /// Takes one packet's transit. `begins`: not to be compared with what came before.
+    pub fn observe(&mut self, at: Nanos, transit_ns: f64, begins: bool) {
+        if begins {
+            self.close();
+            self.segment = self.segment.wrapping_add(1);
+        }
+        let point = Point { segment: self.segment, at, transit_ns };
+        match &mut self.block {
+            Some(block) if at.since(block.began) < (BLOCK_NS << self.doublings).cast_signed() => {
+                if transit_ns < block.least.transit_ns {
+                    block.least = point;
+                }
+            }
+            _ => {
+                self.close();
+                self.block = Some(Block { began: at, least: point });
+            }
+        }
+    }
+
+    /// Nanoseconds of transit a nanosecond, as far as is known yet: a quick estimate, for following a reference.
+    pub fn slope(&self) -> f64 {
+        self.slope
+    }
+
+    #[cold]
+    fn close(&mut self) {
+        let Some(block) = self.block.take() else { return };
+        if self.points.len() == MAX_POINTS {
+            self.thin();
+        }
+        self.points.push(block.least);
+        self.slope = self.quick_slope().unwrap_or(self.slope);
+    }
+
+    /// Makes room: neighbours of one segment become one, and those without a neighbour go, as they say nothing. Then
+    /// the oldest go, until half is free.
+    fn thin(&mut self) {
+        let mut kept: Vec<Point> = Vec::with_capacity(MAX_POINTS);
+        let mut at = 0;
+        while let Some(&point) = self.points.get(at) {
+            let next = self.points.get(at + 1).filter(|next| next.segment == point.segment);
+            let alone = next.is_none() && kept.last().is_none_or(|last| last.segment != point.segment);
+            let merged = match next {
+                Some(next) if next.transit_ns < point.transit_ns => *next,
+                _ => point,
+            };
+            if !alone {
+                kept.push(merged);
+            }
+            at += 1 + usize::from(next.is_some());
+        }
+        let surplus = kept.len().saturating_sub(MAX_POINTS / 2);
+        kept.drain(..surplus);
+        self.points = kept;
+        self.doublings = (self.doublings + 1).min(24);
+    }
+
+    /// Theil's abbreviated method on the current segment: each point of its first half against the one half a
+    /// segment later. Sixteen slopes at most, so a stream can afford it with every block.
+    fn quick_slope(&self) -> Option<f64> {
+        let from = self.points.iter().position(|point| point.segment == self.segment)?;
+        let points = self.points.get(from..).filter(|points| points.len() >= 6)?;
+        let half = points.len() / 2;
+        let mut slopes = [0.0; MAX_POINTS / 2];
+        let mut count = 0;
+        for (slot, (a, b)) in slopes.iter_mut().zip(points.iter().zip(points.iter().skip(half))) {
+            *slot = slope(a, b)?;
+            count += 1;
+        }
+        let slopes = slopes.get_mut(..count)?;
+        slopes.sort_unstable_by(f64::total_cmp);
+        slopes.get(count / 2).copied()
+    }
+
+    /// The slope over all segments.
+    ///
+    /// # Errors
+    /// Why there is none, in words for the report.
+    pub fn estimate(&self) -> Result<ClockDrift, &'static str> {
+        let mut points = self.points.clone();
+        points.extend(self.block.map(|block| block.least));
+        let mut slopes = Vec::with_capacity(MAX_POINTS * MAX_POINTS / 2);
+        let (mut span_ns, mut variance) = (0_i64, 0.0);
+        for segment in points.chunk_by(|a, b| a.segment == b.segment) {
+            for (at, a) in segment.iter().enumerate() {
+                slopes.extend(segment.iter().skip(at + 1).filter_map(|b| slope(a, b)));
+            }
+            if let [first, .., last] = segment {
+                let n = segment.len() as f64;
+                span_ns = span_ns.saturating_add(last.at.since(first.at));
+                variance += n * (n - 1.0) * (2.0 * n + 5.0) / 18.0;
+            }
+        }
+        if span_ns < LEAST_SPAN_NS || slopes.len() < LEAST_PAIRS {
+            return Err("too short: less than 8 s of regular packets between interruptions");
+        }
+        slopes.sort_unstable_by(f64::total_cmp);
+        let count = slopes.len() as f64;
+        // Sen 1968: the ranks between which the true slope lies, by the variance of Kendall's S over segments.
+        let spread = Z95 * variance.sqrt();
+        let at = |rank: f64| {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rank in the list")]
+            let rank = rank.clamp(0.0, count - 1.0) as usize;
+            // Transit grows when the sender is slow.
+            slopes.get(rank).map_or(0.0, |slope| -slope * 1e6)
+        };
+        let median = f64::midpoint(at(((count - 1.0) / 2.0).floor()), at(((count - 1.0) / 2.0).ceil()));
+        let (low, high) = (((count - spread) / 2.0).floor() - 1.0, f64::midpoint(count, spread).ceil());
+        Ok(ClockDrift { ppm: median, ppm_ci: [at(high), at(low)] })
+    }
+}
+
+fn slope(a: &Point, b: &Point) -> Option<f64> {
+    let elapsed = b.at.since(a.at);
+    (elapsed > 0).then(|| (b.transit_ns - a.transit_ns) / elapsed as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// `seconds` of packets every 20 ms from a clock that is off by `ppm`, queueing as `queue` says.
+    fn run(drift: &mut Drift, from_s: u64, seconds: u64, ppm: f64, begins: bool, queue: impl Fn(u64) -> f64) {
+        for n in 0..seconds * 50 {
+            let at = Nanos(from_s * 1_000_000_000 + n * 20_000_000);
+            let elapsed = n as f64 * 2e7;
+            drift.observe(at, -elapsed * ppm / 1e6 + queue(n), begins && n == 0);
+        }
+    }
+
+    /// Up to `most_ns`, without order (splitmix64).
+    fn noise(n: u64, most_ns: f64) -> f64 {
+        let mut z = n.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64 * most_ns
+    }
+
+    #[test]
+    fn a_clock_is_measured_through_jitter() {
+        for ppm in [-300.0, -20.0, 0.0, 55.0, 1000.0] {
+            let mut drift = Drift::default();
+            run(&mut drift, 1, 120, ppm, true, |n| noise(n, 10e6));
+            let got = drift.estimate().unwrap();
+            assert!((got.ppm - ppm).abs() < 10.0, "{ppm}: {got:?}");
+            assert!(got.ppm_ci[1] - got.ppm_ci[0] < 40.0, "{got:?}");
+        }
+    }
+
+    #[test]
+    fn the_confidence_interval_holds_the_truth_as_often_as_it_says() {
+        let held = (0..200_u64).filter(|seed| {
+            let mut drift = Drift::default();
+            run(&mut drift, 1, 30, 50.0, true, |n| noise(n + seed * 100_000, 20e6));
+            let [low, high] = drift.estimate().unwrap().ppm_ci;
+            (low..=high).contains(&50.0)
+        });
+        // 95 % of 200 are 190; three standard deviations are 9.
+        let held = held.count();
+        assert!(held >= 181, "{held} of 200");
+    }
+
+    #[test]
+    fn a_queue_that_stands_for_a_quarter_of_the_call_is_no_drift() {
+        let mut drift = Drift::default();
+        run(&mut drift, 1, 60, 0.0, true, |n| if (1_000..1_750).contains(&n) { 80e6 } else { noise(n, 1e6) });
+        assert!(drift.estimate().unwrap().ppm.abs() < 20.0, "{:?}", drift.estimate());
+    }
+
+    #[test]
+    fn jumps_between_segments_are_no_drift_however_large() {
+        let mut drift = Drift::default();
+        for part in 0..4 {
+            run(&mut drift, 1 + part * 12, 10, 40.0, true, |n| part as f64 * 2.56e9 + noise(n, 0.2e6));
+        }
+        let got = drift.estimate().unwrap();
+        assert!((got.ppm - 40.0).abs() < 10.0, "{got:?}");
+    }
+
+    #[test]
+    fn a_short_stream_has_no_drift_but_a_reason() {
+        let mut drift = Drift::default();
+        run(&mut drift, 1, 7, 50.0, true, |_| 0.0);
+        assert!(drift.estimate().unwrap_err().starts_with("too short"));
+    }
+
+    #[test]
+    fn a_day_takes_no_more_memory_than_half_a_minute() {
+        let mut drift = Drift::default();
+        for n in 0..86_400_u64 {
+            drift.observe(Nanos(n * 1_000_000_000), -(n as f64) * 25e3 + noise(n, 5e6), n == 0);
+        }
+        assert!(drift.points.len() <= MAX_POINTS);
+        let got = drift.estimate().unwrap();
+        assert!((got.ppm - 25.0).abs() < 0.5, "{got:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_memory_is_bounded_and_numbers_are_finite(
+            steps in prop::collection::vec((0_u64..5_000_000_000, -1e12..1e12_f64, prop::bool::weighted(0.2)), 1..600)
+        ) {
+            let mut drift = Drift::default();
+            let mut at = 0;
+            for (step, transit, begins) in steps {
+                at += step;
+                drift.observe(Nanos(at), transit, begins);
+                prop_assert!(drift.points.len() <= MAX_POINTS);
+            }
+            if let Ok(got) = drift.estimate() {
+                prop_assert!(got.ppm.is_finite() && got.ppm_ci[0] <= got.ppm && got.ppm <= got.ppm_ci[1]);
+            }
+        }
+    }
+}
