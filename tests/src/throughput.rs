@@ -76,6 +76,7 @@ pub fn measure(spec: &Spec, duration: Duration, shards: usize, ring_bytes: u32) 
         max_streams: 1 << 17,
         idle: Duration::from_secs(30),
         interval: Duration::from_secs(1),
+        quality: std::sync::Arc::default(),
     };
     let started = Nanos(monotonic_ns());
     let probe = far.within(|| Probe::start(&options))??;

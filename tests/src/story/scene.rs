@@ -26,8 +26,8 @@ const SAMPLES: u32 = 160;
 const TRANSFER_PAUSE_NS: u64 = 1_790 * MS;
 /// The silence of a hold.
 const HOLD_PAUSE_NS: u64 = 1_200 * MS;
-/// Sends of timers A, G and of 2xx, after the first.
-const DOUBLING: [u64; 3] = [500 * MS, 1_500 * MS, 3_500 * MS];
+/// Sends of timers A, G and of 2xx, after the first, in units of T1.
+const DOUBLING: [u64; 3] = [1, 3, 7];
 /// How much too late a timer fires at most.
 const TIMER_SLACK_NS: u64 = 8 * MS;
 
@@ -59,6 +59,12 @@ pub struct Plan {
     pub dtmf: bool,
     /// Over IPv6.
     pub ipv6: bool,
+    /// The timer T1 of both ends in milliseconds; RFC 3261's is 500.
+    pub t1_ms: u64,
+    /// Offers that are too long for one Ethernet frame, and so are fragmented.
+    pub large: bool,
+    /// Tries of somebody who guesses passwords: one Call-ID and CSeq, each time another branch, each time a 401.
+    pub guesses: u32,
     /// Signalling over TCP; with `retransmissions`, TCP repeats segments as well.
     pub tcp: bool,
 }
@@ -78,6 +84,9 @@ impl Plan {
         hold: false,
         dtmf: false,
         ipv6: false,
+        t1_ms: 500,
+        large: false,
+        guesses: 0,
         tcp: false,
     };
 }
@@ -236,6 +245,7 @@ impl<'a> Performance<'a> {
         if self.plan.auth {
             self.register();
         }
+        self.guess();
         let media_ns = self.invite();
         let (pauses, end_ns) = self.pauses(media_ns);
         for phone_speaks in [true, false] {
@@ -269,8 +279,22 @@ impl<'a> Performance<'a> {
         self.wait(150);
     }
 
+    /// As sipvicious does it: only the branch tells one try from another.
+    fn guess(&mut self) {
+        let mut dialog = self.dialog.clone();
+        dialog.call_id.insert(0, 'g');
+        for _ in 0..self.plan.guesses {
+            let register = dialog.first_request("REGISTER");
+            self.say(true, &register);
+            self.wait(3);
+            self.say(false, &dialog.challenge(401, &register));
+            self.wait(4);
+        }
+    }
+
     /// Until the call is answered; when its audio begins.
     fn invite(&mut self) -> u64 {
+        self.dialog.large = self.plan.large;
         let mut invite = self.dialog.invite("sendrecv");
         if self.plan.auth {
             let first = self.say(true, &invite);
@@ -340,10 +364,10 @@ impl<'a> Performance<'a> {
     /// taps, and is given again.
     fn transact(&mut self, from_phone: bool, request: &Message, answer: &Message) {
         let sent = self.say(from_phone, request);
-        if self.repeats() && self.random.chance(0.4) {
+        if self.repeats() && self.plan.t1_ms == 500 && self.random.chance(0.4) {
             self.wait(10);
             let answered = self.say(!from_phone, answer);
-            self.now_ns = self.scene.sent[sent].time_ns + DOUBLING[0] + self.slack();
+            self.now_ns = self.scene.sent[sent].time_ns + self.plan.t1_ms * MS + self.slack();
             self.again(sent, Again::Timer("E"));
             self.wait(10);
             self.again(answered, Again::Echo);
@@ -360,9 +384,11 @@ impl<'a> Performance<'a> {
             return;
         }
         let first_ns = self.scene.sent[sent].time_ns;
-        let times = 1 + spread(&mut self.random, 2);
-        for after_ns in DOUBLING.iter().take(usize::try_from(times).unwrap_or(1)) {
-            self.now_ns = first_ns + after_ns + self.slack();
+        // Of another T1 than RFC 3261's, the second interval is the sign.
+        let least = if self.plan.t1_ms == 500 { 1 } else { 2 };
+        let times = least + spread(&mut self.random, 2);
+        for intervals in DOUBLING.iter().take(usize::try_from(times).unwrap_or(1)) {
+            self.now_ns = first_ns + intervals * self.plan.t1_ms * MS + self.slack();
             self.again(sent, Again::Timer(timer));
         }
     }
