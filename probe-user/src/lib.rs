@@ -5,6 +5,7 @@
 //!   decode/    frame -> one inner datagram with its evidence
 //!   sip/       signalling: messages, SDP, calls, announced media  ┐
 //!   rtp/       streams: sequence, jitter, both ledgers            │ the domain: no I/O, no clocks
+//!   rtcp/      what the ends of a stream say of it                │
 //!   dedup/     which frame is a copy of which, and why            ┘
 //!   pipeline/  threads, batches, shards, and the account of every loss
 //!   report/    health log, JSON, findings, text                   (says it)
@@ -17,5 +18,6 @@ pub mod histogram;
 pub mod packet;
 pub mod pipeline;
 pub mod report;
+pub mod rtcp;
 pub mod rtp;
 pub mod sip;

@@ -225,12 +225,12 @@ impl Encapsulation {
     pub const NONE: Self = Self(0);
     /// Layers that fit.
     pub const MAX_LAYERS: usize = 12;
-    const BITS: u32 = 5;
+    const BITS: usize = 5;
 
     /// This path with one more layer inside; `None` if it is full.
     #[must_use]
     pub const fn with(self, layer: Layer) -> Option<Self> {
-        const FULL: u32 = Encapsulation::BITS * (Encapsulation::MAX_LAYERS as u32 - 1);
+        const FULL: usize = Encapsulation::BITS * (Encapsulation::MAX_LAYERS - 1);
         if self.0 >> FULL != 0 { None } else { Some(Self(self.0 << Self::BITS | layer as u64)) }
     }
 
@@ -241,7 +241,7 @@ impl Encapsulation {
 
     /// The layers, outermost first.
     pub fn layers(self) -> impl Iterator<Item = Layer> {
-        (0..Self::MAX_LAYERS as u32)
+        (0..Self::MAX_LAYERS)
             .rev()
             .map(move |at| (self.0 >> (at * Self::BITS)) & ((1 << Self::BITS) - 1))
             .filter_map(|number| Layer::ALL.into_iter().find(|layer| *layer as u64 == number))
@@ -379,6 +379,9 @@ pub struct RtpPacket {
     pub udp_len: u16,
     /// What stands for the payload. See [`probe_ebpf::fingerprint`].
     pub fingerprint: probe_ebpf::Fingerprint,
+    /// The first octets of its payload, where it has so many and they were captured: what an event is (RFC 4733). From
+    /// files, and live of those packets that came whole.
+    pub payload_head: Option<[u8; 4]>,
     /// How it was seen.
     pub evidence: Evidence,
     /// What SDP said of it.
@@ -401,7 +404,7 @@ mod tests {
         let full = (0..Encapsulation::MAX_LAYERS)
             .try_fold(Encapsulation::NONE, |path, _| path.with(Layer::Rpcap))
             .unwrap();
-        assert_eq!((full.layers().count(), full.with(Layer::Gre)), (Encapsulation::MAX_LAYERS, None));
+        assert_eq!((full.layers().count(), full.with(Layer::Gre)), (12, None));
         assert!(!full.is_opened_by_tshark());
     }
 

@@ -7,6 +7,7 @@
 //! Used by tests, which ask whether the account is exact, and by `voxlab throughput`, which asks how fast.
 
 use std::fs;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -76,7 +77,7 @@ pub fn measure(spec: &Spec, duration: Duration, shards: usize, ring_bytes: u32) 
         max_streams: 1 << 17,
         idle: Duration::from_secs(30),
         interval: Duration::from_secs(1),
-        quality: std::sync::Arc::default(),
+        quality: Arc::default(),
     };
     let started = Nanos(monotonic_ns());
     let probe = far.within(|| Probe::start(&options))??;

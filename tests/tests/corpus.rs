@@ -142,6 +142,10 @@ impl Trial {
         let found_all = found;
         for (number, (frame, found)) in (1..).zip(truth.iter().zip(found)) {
             let (expected, right) = match (&frame.class, found) {
+                // Of several copies, which one is named is not said.
+                (Class::Copy { .. }, found) if frame.holds > 1 => {
+                    ("copies, several".to_owned(), found.is_copy())
+                }
                 (Class::Copy { cause, others, of }, FrameClass::Copy { cause: told, of: named, .. }) => {
                     let is_right = *cause == told.label() || others.contains(&told.label());
                     let expected = if is_right { told.label() } else { cause };

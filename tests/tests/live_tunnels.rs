@@ -136,6 +136,7 @@ fn the_account_of_tunnels_and_of_a_remote_capture_is_exact() {
         max_streams: 1_024,
         idle: Duration::from_secs(30),
         interval: Duration::from_millis(200),
+        quality: std::sync::Arc::default(),
     };
     let mut probe = wire.far.within(|| Probe::start(&options)).unwrap().unwrap();
     let plain = [sip(&invite(700)).ethernet(), rtp().varied(160).over(udp()).ethernet()];

@@ -41,6 +41,9 @@ pub(crate) struct Analyze {
     /// Whose figures the ledger of frames as captured equals
     #[arg(long, value_enum, default_value_t = Compat::Wireshark40)]
     compat: Compat,
+    /// Show the digits that were dialled within calls; hidden otherwise, as they can be a PIN
+    #[arg(long)]
+    show_digits: bool,
     #[command(flatten)]
     filter: Filter,
     #[command(flatten)]
@@ -78,6 +81,9 @@ impl Analyze {
         let mut report =
             offline::analyze(&self.files, &options, |path, progress| bars.follow(path, progress))?;
         drop(bars);
+        if self.show_digits {
+            report.show_digits();
+        }
         if let Some(selection) = &self.stream {
             let streams = report.streams.len();
             selection.apply(&mut report);

@@ -6,16 +6,17 @@ use probe_ebpf::{Endpoints, Layers, Verdict, fingerprint};
 use super::tunnel::hep;
 use super::{Datagram, Decoded, Seen, link, taken};
 use crate::packet::{Endpoint, Evidence, Flow, MediaId, RtpHeader, RtpPacket, Vlans};
+use crate::rtp::demux;
 
-/// What unannounced UDP has to look like to be RTP.
+/// What unannounced UDP has to pass to be RTP, besides the classifier's rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Likeness {
-    /// What the classifier took for it.
-    AsClassified,
-    /// What Wireshark's rtp_udp heuristic accepts.
-    Wireshark,
-    /// The same, where Wireshark asks it at all: not on ports that it gives to others.
-    WiresharkByPort,
+pub(super) enum Heuristic {
+    /// Nothing: live, the classifier decides.
+    None,
+    /// What Wireshark's rtp_udp asks of the payload.
+    Payload,
+    /// All that Wireshark asks, down to the ports that other dissectors keep: for a ledger that has to equal its own.
+    PayloadAndPorts,
 }
 
 /// Cuts the datagram out of the frame around it.
@@ -24,7 +25,7 @@ pub(super) fn cut_out<'a, E: Endpoints>(
     bytes: &'a [u8],
     layers: &Layers,
     verdict: Verdict,
-    likeness: Likeness,
+    heuristic: Heuristic,
     endpoints: &E,
 ) -> Decoded<'a> {
     let Some(evidence) = evidence(seen, bytes, layers) else {
@@ -58,18 +59,26 @@ pub(super) fn cut_out<'a, E: Endpoints>(
             };
             let payload = datagram(8, None).payload;
             let claimed = usize::from(layers.transport_len) - 8;
-            let is_taken = |first: &u8| taken::is_taken(layers.src_port, layers.dst_port, *first);
-            let looks_like_rtp = match likeness {
-                Likeness::AsClassified => true,
-                Likeness::Wireshark => wireshark_accepts(payload, claimed),
-                Likeness::WiresharkByPort => {
-                    wireshark_accepts(payload, claimed) && !payload.first().is_some_and(is_taken)
+            let is_kept = |first: &u8| taken::is_taken(layers.src_port, layers.dst_port, *first);
+            let is_passed = match heuristic {
+                Heuristic::None => true,
+                Heuristic::Payload => wireshark_accepts(payload, claimed),
+                Heuristic::PayloadAndPorts => {
+                    wireshark_accepts(payload, claimed) && !payload.first().is_some_and(is_kept)
                 }
             };
-            if !looks_like_rtp && !announced() {
+            if !is_passed && !announced() {
                 return Decoded::Nothing(Verdict::OtherUdp);
             }
             rtp(seen, flow, evidence, bytes, layers, payload, claimed)
+        }
+        Verdict::MediaOther => Decoded::Beside(datagram(8, None), verdict),
+        Verdict::OtherUdp => {
+            let datagram = datagram(8, None);
+            match demux::Other::of(datagram.payload) {
+                demux::Other::Dtls | demux::Other::Zrtp => Decoded::Beside(datagram, verdict),
+                _ => Decoded::Nothing(verdict),
+            }
         }
         other => Decoded::Nothing(other),
     }
@@ -130,10 +139,22 @@ fn rtp<'a>(
         flow,
         rtp: RtpHeader::from_wire(header),
         udp_len: layers.transport_len,
+        payload_head: payload_head(payload),
         fingerprint,
         evidence,
         media: MediaId::UNANNOUNCED,
     })
+}
+
+/// The first octets after the header, its contributors and its extension.
+fn payload_head(payload: &[u8]) -> Option<[u8; 4]> {
+    let first = *payload.first()?;
+    let mut at = usize::from(RTP_HEADER) + 4 * usize::from(first & 0x0f);
+    if first & 0x10 != 0 {
+        let words = payload.get(at + 2..)?.first_chunk()?;
+        at += 4 + 4 * usize::from(u16::from_be_bytes(*words));
+    }
+    payload.get(at..)?.first_chunk().copied()
 }
 
 /// Wireshark's rtp_udp heuristic (`../shared/reference/wireshark_rtp.md`, 1). `claimed` is the length by the UDP header.

@@ -60,6 +60,7 @@ fn packet(common: &MediaCommon, number: u64, flow: Flow, inner: Option<u16>, ip_
         flow,
         rtp: RtpHeader::from_wire(&common.rtp),
         udp_len: common.udp_len,
+        payload_head: None,
         fingerprint: Fingerprint { value: common.fingerprint, hashed: common.kind & kind::HASHED != 0 },
         evidence: Evidence {
             tap: tap(common.point),

@@ -54,6 +54,9 @@ pub enum Decoded<'a> {
     /// A fragment that waits for others; it is accounted for when its datagram is, see [`fragment`]. With the verdict on
     /// its frame: a fragment may come in a tunnel.
     Held(Verdict),
+    /// Beside media: on a media port and no RTP ([`Verdict::MediaOther`]), or the handshake of an SRTP session whose port
+    /// nobody announced. Not matched, only counted.
+    Beside(Datagram<'a>, Verdict),
     /// Nothing for us, and why. A tunnel that was opened and holds nothing for us is [`Verdict::Tunnel`].
     Nothing(Verdict),
 }
@@ -71,7 +74,7 @@ impl Decoded<'_> {
             Self::Sip(datagram) if datagram.tcp_seq.is_some() => Verdict::SipTcp,
             Self::Sip(_) => Verdict::SipUdp,
             Self::Carrier => Verdict::Tunnel,
-            Self::Held(verdict) | Self::Nothing(verdict) => *verdict,
+            Self::Held(verdict) | Self::Beside(_, verdict) | Self::Nothing(verdict) => *verdict,
         }
     }
 }
@@ -252,8 +255,7 @@ impl Decoder {
             Ok(layers) => {
                 let verdict = walker.verdict(bytes, &layers, endpoints);
                 if walker.is_final(verdict, bytes, &layers) {
-                    let likeness = walker.likeness();
-                    return datagram::cut_out(seen, bytes, &layers, verdict, likeness, endpoints);
+                    return datagram::cut_out(seen, bytes, &layers, verdict, walker.heuristic(), endpoints);
                 }
             }
             Err(refusal) if walker.is_final_refusal(refusal) => return Decoded::Nothing(refusal.into()),

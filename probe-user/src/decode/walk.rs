@@ -19,7 +19,7 @@ use probe_ebpf::{Config, Endpoints, Layers, MediaRule, Verdict};
 
 use super::carrier::{Carriers, Ends, Transport};
 use super::census::{Census, Reason};
-use super::datagram::Likeness;
+use super::datagram::Heuristic;
 use super::fragment::{Fragments, Outcome};
 use super::remote::Remotes;
 use super::stream::{self, Framing, Messages, Streams};
@@ -114,15 +114,11 @@ impl Walker {
         }
     }
 
-    /// In files Wireshark's heuristic is followed; down to its ports only where everything that looks like RTP is asked
-    /// for, because the list is no knowledge about media.
-    pub(super) fn likeness(&self) -> Likeness {
-        if !self.as_wireshark {
-            Likeness::AsClassified
-        } else if self.config.media_rule == MediaRule::Anything as u8 {
-            Likeness::WiresharkByPort
-        } else {
-            Likeness::Wireshark
+    pub(super) fn heuristic(&self) -> Heuristic {
+        match self.as_wireshark {
+            false => Heuristic::None,
+            true if self.config.media_rule == MediaRule::Anything as u8 => Heuristic::PayloadAndPorts,
+            true => Heuristic::Payload,
         }
     }
 
@@ -303,7 +299,7 @@ impl Walker {
         match found {
             Found::Datagram { place, seen, layers, verdict } => {
                 let bytes = select(given, &self.wholes, &place);
-                datagram::cut_out(seen, bytes, &layers, verdict, self.likeness(), endpoints)
+                datagram::cut_out(seen, bytes, &layers, verdict, self.heuristic(), endpoints)
             }
             Found::Message { place, seen, message } => {
                 let bytes = select(given, &self.wholes, &place);

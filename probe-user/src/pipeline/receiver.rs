@@ -16,9 +16,11 @@ use crate::capture::live::{KernelEndpoints, Record};
 use crate::decode::{self, CarrierReport, Census, Datagram, Decoded, Decoder, RemoteCapture, Tunnels};
 use crate::dedup::{Classes, FrameClass};
 use crate::packet::{Endpoint, MediaId, Nanos, RtpPacket};
+use crate::rtcp;
 use crate::rtp::codec::{Announcement, Payload};
+use crate::rtp::demux::Demux;
 use crate::sip::signalling::Told;
-use crate::sip::{EndpointChange, MediaInfo, Signalling, SignallingReport, Transport};
+use crate::sip::{EndpointChange, MediaInfo, Signalling, SignallingReport, Transcript, Transport};
 use probe_ebpf::Verdict;
 
 /// Who follows the announced endpoints and the learned carriers: the kernel's map, or nobody.
@@ -78,6 +80,7 @@ pub struct Receiver<S> {
 /// Everything behind the decoder; apart from it, because what it decoded is lent from its buffers.
 struct Analysis<S> {
     signalling: Signalling,
+    beside: Beside,
     shards: Shards,
     sink: S,
     events: Sender<Event>,
@@ -89,10 +92,21 @@ struct Analysis<S> {
     classes: Option<Classes>,
 }
 
+/// What belongs to the media and is not RTP: joined to the streams when they are reported.
+#[derive(Debug, Default)]
+pub struct Beside {
+    /// RTCP.
+    pub rtcp: rtcp::Tracker,
+    /// STUN, DTLS and the like.
+    pub demux: Demux,
+}
+
 /// What is left when the receiver has finished.
 pub struct Remains {
     /// Calls and message counts.
     pub signalling: SignallingReport,
+    /// RTCP, and what else came beside the media.
+    pub beside: Beside,
     /// The receiver's account. What shards analysed is in their last [`Event::Finished`].
     pub account: Account,
     /// Names of shard threads that ended by themselves.
@@ -115,6 +129,8 @@ pub struct Remains {
     pub last: Nanos,
     /// What each frame is, if that was asked for.
     pub classes: Option<Classes>,
+    /// What was said in calls, if that was asked for.
+    pub transcript: Option<Transcript>,
 }
 
 impl<S: EndpointSink> Receiver<S> {
@@ -128,6 +144,7 @@ impl<S: EndpointSink> Receiver<S> {
     ) -> Self {
         let analysis = Analysis {
             signalling,
+            beside: Beside::default(),
             shards,
             sink,
             events,
@@ -143,6 +160,13 @@ impl<S: EndpointSink> Receiver<S> {
     #[must_use]
     pub fn classifying(mut self) -> Self {
         self.analysis.classes = Some(Classes::default());
+        self
+    }
+
+    /// Keeps what is said in the calls of `transcript`, for [`Remains::transcript`].
+    #[must_use]
+    pub fn transcribing(mut self, transcript: Transcript) -> Self {
+        self.analysis.signalling = self.analysis.signalling.transcribing(transcript);
         self
     }
 
@@ -195,7 +219,7 @@ impl<S: EndpointSink> Receiver<S> {
                         Verdict::NotIp | Verdict::Truncated | Verdict::Malformed | Verdict::TooDeep,
                     ) => analysis.account.lose(Loss::Undecodable, 1),
                     // A reassembled datagram that is not ours, or media whose line went since.
-                    Decoded::Nothing(_) => analysis.account.analysed += 1,
+                    Decoded::Nothing(_) | Decoded::Beside(..) => analysis.account.analysed += 1,
                     decoded => {
                         let (verdict, is_carrier) = (decoded.verdict(), decoded == Decoded::Carrier);
                         analysis.take(decoded);
@@ -228,6 +252,10 @@ impl<S: EndpointSink> Receiver<S> {
         self.analysis.follow_endpoints();
         self.round += 1;
         self.analysis.shards.close_intervals(now, self.round);
+        let news = self.analysis.beside.rtcp.take_news();
+        if !news.is_empty() {
+            self.analysis.emit(Event::Reports(news));
+        }
         let Analysis { signalling, shards, account, events_dropped, .. } = &self.analysis;
         let mut status = ReceiverStatus {
             round: self.round,
@@ -255,7 +283,8 @@ impl<S: EndpointSink> Receiver<S> {
     pub fn finish(mut self) -> Remains {
         self.decoder.finish();
         self.settle_fragments();
-        let Analysis { signalling, shards, mut account, sink, events_dropped, classes, .. } = self.analysis;
+        let Analysis { mut signalling, beside, shards, mut account, sink, events_dropped, classes, .. } =
+            self.analysis;
         let (lost, failed_shards) = shards.finish();
         account.merge(&lost);
         let Tunnels { census, carriers, carriers_shared, remote_captures } = self.decoder.into_tunnels();
@@ -265,6 +294,7 @@ impl<S: EndpointSink> Receiver<S> {
             tunnels: census,
             remote_captures,
             signalling: signalling.report(),
+            beside,
             account,
             failed_shards,
             events_dropped,
@@ -272,6 +302,7 @@ impl<S: EndpointSink> Receiver<S> {
             first: self.first,
             last: self.last,
             classes,
+            transcript: signalling.take_transcript(),
         }
     }
 }
@@ -292,10 +323,14 @@ impl<S: EndpointSink> Analysis<S> {
                     *events_dropped += u64::from(events.try_send(Event::Call(event)).is_err());
                 }
             }
-            // Read by the RTCP analysis, which is to come; that the call has RTCP is counted.
             Decoded::Rtcp(datagram) => {
                 self.account.analysed += 1;
+                self.beside.rtcp.observe(&datagram);
                 self.note(datagram.number, FrameClass::Unique);
+            }
+            Decoded::Beside(datagram, verdict) => {
+                let is_announced = verdict == Verdict::MediaOther;
+                self.beside.demux.observe(&datagram.flow, datagram.payload, is_announced);
             }
             // Its own bytes were read; what is in it comes after it.
             Decoded::Carrier => self.account.analysed += 1,
@@ -376,5 +411,6 @@ fn announcement(info: &MediaInfo) -> Announcement {
             .filter_map(|format| Some((format.payload_type, format.fmtp.clone()?)))
             .collect(),
         encrypted: info.srtp,
+        redundancy: info.redundancy.clone(),
     }
 }

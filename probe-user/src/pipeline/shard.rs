@@ -42,6 +42,8 @@ pub enum Event {
     Call(CallEvent),
     /// Something carries packets that was not seen before.
     Carrier(CarrierReport),
+    /// What receivers reported in the interval that closes next.
+    Reports(Vec<crate::rtcp::News>),
 }
 
 /// The receiver's own figures.

@@ -8,6 +8,7 @@ use probe_ebpf::Verdict;
 use probe_ebpf::classify::VERDICTS;
 use serde::Serialize;
 
+use super::joins::{self, BesideReport, Identity, RedundancyReport};
 use crate::decode::{CarrierReport, Opened, Refused, RemoteCapture};
 use crate::dedup::stats::CauseReport;
 use crate::dedup::topology::{self, TapReport};
@@ -15,7 +16,10 @@ use crate::histogram::MicrosHistogram;
 use crate::packet::{Endpoint, Nanos};
 use crate::pipeline::Loss;
 use crate::pipeline::receiver::Remains;
+use crate::rtcp::StreamRtcp;
 use crate::rtp::codec;
+use crate::rtp::events::EventReport;
+use crate::rtp::legs::LegReport;
 use crate::rtp::loss::BurstReport;
 use crate::rtp::opinion::{Heard, Mos};
 use crate::rtp::playout::PlayoutReport;
@@ -96,6 +100,11 @@ impl Report {
         };
         report.findings = super::findings::find(&report);
         report
+    }
+
+    /// Shows the digits of telephone events, which are hidden otherwise: they can be somebody's PIN.
+    pub fn show_digits(&mut self) {
+        self.streams.iter_mut().flat_map(|stream| &mut stream.events).for_each(EventReport::show);
     }
 }
 
@@ -246,6 +255,9 @@ pub struct CaptureReport {
     pub tunnels: TunnelReport,
     /// Remote captures (rpcap) that were themselves captured, and what they say they dropped: loss that the capture made.
     pub remote_captures: Vec<RemoteCapture>,
+    /// `media_other` and `rtcp`: what came to media ports and is not RTP.
+    #[serde(flatten)]
+    pub beside: BesideReport,
     /// What else should be known of the input: cut short, unreadable link types, evictions.
     pub notes: Vec<String>,
 }
@@ -302,8 +314,11 @@ pub struct StreamReport {
     pub call_absent_because: Option<&'static str>,
     /// "none", or the path of encapsulations.
     pub encapsulation: String,
-    /// Is the payload encrypted, as far as SDP says?
+    /// Is the payload encrypted, as far as SDP and what else was seen say?
     pub encrypted: bool,
+    /// Where that is from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encrypted_because: Option<&'static str>,
     /// Seconds from the start of the capture to the first frame.
     pub start_s: f64,
     /// To the last frame as captured.
@@ -368,6 +383,23 @@ pub struct StreamReport {
     pub codec_changes: Vec<CodecChangeReport>,
     /// How many there were.
     pub codec_change_count: u64,
+    /// What its ends say of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rtcp: Option<StreamRtcp>,
+    /// Why they say nothing, where they do not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rtcp_absent_because: Option<&'static str>,
+    /// Telephone events (RFC 4733); the first few.
+    pub events: Vec<EventReport>,
+    /// How many there were.
+    pub event_count: u64,
+    /// How it is sent twice on purpose, if it is.
+    pub redundancy: Vec<RedundancyReport>,
+    /// The same stream under other addresses.
+    pub legs: Vec<LegReport>,
+    /// What it is joined by.
+    #[serde(skip)]
+    pub(crate) identity: Identity,
     /// What the scores are computed from.
     #[serde(skip)]
     pub heard: Heard,
@@ -563,6 +595,7 @@ impl StreamReport {
 
     /// From a stream taken apart. `start_s` is that of its first frame.
     pub fn new(parts: StreamParts, start_s: f64) -> Self {
+        let identity = Identity::of(&parts);
         let packet_ms = if parts.unique.delta_ms.mean > 0.0 { parts.unique.delta_ms.mean } else { 20.0 };
         let quality = parts.quality;
         let unplayed = parts.unique.lost.max(0).unsigned_abs() + quality.discarded;
@@ -589,6 +622,15 @@ impl StreamReport {
             change,
         };
         let estimate = quality.estimate.as_ref().map(RateEstimate::because);
+        let redundancy = joins::redundancy(&parts.announcement, &parts.payload_types);
+        let (events, event_count) = parts.events.list();
+        let events = events
+            .iter()
+            .map(|event| {
+                let since_start_s = event.at.since(parts.first_seen) as f64 / 1e9;
+                EventReport::new(event, start_s + since_start_s, parts.clock_rate)
+            })
+            .collect();
         let copies = parts.copies.total() + parts.old_copies;
         let packets = parts.unique.packets.max(1);
         let mut causes = parts.copies.causes(packets);
@@ -607,9 +649,8 @@ impl StreamReport {
                 .then_some("no SDP that was seen announces its addresses"),
             encapsulation: parts.encapsulation.to_string(),
             encrypted: parts.announcement.encrypted,
+            encrypted_because: parts.announcement.encrypted.then_some("SDP says so (SAVP or a=crypto)"),
             start_s,
-            end_s: start_s + parts.raw_end.since(parts.first_seen) as f64 / 1e9,
-            marked_by_tshark: parts.raw_marked,
             delivery: Delivery {
                 expected: parts.unique.expected,
                 received: parts.unique.packets,
@@ -620,6 +661,8 @@ impl StreamReport {
                 conflict: parts.conflicts,
                 unplaced: parts.strays + parts.too_old,
             },
+            end_s: start_s + parts.raw_end.since(parts.first_seen) as f64 / 1e9,
+            marked_by_tshark: parts.raw_marked,
             reordered: parts.reordered,
             filled_in: parts.filled_in,
             taps: parts.taps,
@@ -669,6 +712,13 @@ impl StreamReport {
             raw: parts.raw,
             unique: parts.unique,
             loss_is_upper_bound: false,
+            rtcp: None,
+            rtcp_absent_because: Some("not looked for before the end of the capture"),
+            events,
+            event_count,
+            redundancy,
+            legs: Vec::new(),
+            identity,
         }
     }
 

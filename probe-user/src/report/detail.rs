@@ -9,6 +9,7 @@ use super::chart;
 use super::contract::{Percentiles, Report, StreamReport};
 use super::page::{self, Page, clip};
 use super::words;
+use crate::rtp::opinion::Mos;
 use crate::rtp::unique::LedgerReport;
 
 /// All streams of the report, one after the other, as plain text.
@@ -218,13 +219,8 @@ fn copies(page: &mut Page, stream: &StreamReport) {
 fn quality(page: &mut Page, stream: &StreamReport) {
     match (&stream.mos, &stream.mos_absent_because) {
         (Some(mos), _) => {
-            let said = format!(
-                "MOS {:.2} ({}), R {:.1}: {}",
-                mos.value,
-                mos.scale.word(),
-                mos.r_factor,
-                mos.assumptions
-            );
+            let Mos { value, scale, r_factor, assumptions, .. } = mos;
+            let said = format!("MOS {value:.2} ({}), R {r_factor:.1}: {assumptions}", scale.word());
             page.section("QUALITY", &said);
         }
         (None, reason) => {

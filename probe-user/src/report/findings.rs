@@ -9,7 +9,7 @@ use probe_ebpf::Verdict;
 
 use super::contract::{Finding, InterruptionReport, Report, Severity, StreamReport};
 use super::health::StreamEntry;
-use super::words;
+use super::{media_findings, words};
 use crate::dedup::cause::Cause;
 use crate::dedup::stats::{CauseReport, CopyStats};
 use crate::pipeline::Loss;
@@ -39,6 +39,7 @@ pub fn find(report: &Report) -> Vec<Finding> {
     findings.extend(same_number_other_content(report));
     findings.extend(packets_not_placed(report));
     findings.extend(authentication(report));
+    findings.extend(media_findings::find(report));
     findings.extend(fragments_incomplete(report));
     findings.extend(nothing_there(report));
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));

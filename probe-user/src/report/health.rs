@@ -1,7 +1,8 @@
 //! The stream health log: one entry per stream and interval, and whatever else an operator should see go by.
 //!
 //! An [`Entry`] has two forms, a line of text and a JSON object, made from the same values. Text is aligned and
-//! begins with a time and a word: `ok`, `dup`, `gap`, `jit`, `hole`, `loss`, `end`, `call`, `tunl`, `find`, `probe`, `sum`.
+//! begins with a time and a word: `ok`, `dup`, `gap`, `jit`, `far`, `hole`, `loss`, `end`, `call`, `tunl`, `find`,
+//! `probe`, `sum`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -18,6 +19,8 @@ use crate::decode::{CarrierReport, Transport};
 use crate::dedup::stats::CauseReport;
 use crate::packet::Endpoint;
 use crate::pipeline::shard::IntervalLine;
+use crate::rtcp::News;
+use crate::rtp::StreamKey;
 use crate::rtp::opinion::Heard;
 use crate::rtp::unique::Interruption;
 use crate::sip::CallEvent;
@@ -27,6 +30,8 @@ const LOSS_PERCENT: f64 = 1.0;
 /// Jitter (p99) from which a line is no longer `ok`: what a usual 40 ms de-jitter buffer holds.
 const JITTER_US: f64 = 40_000.0;
 
+/// Round trip from which a line tells it: 150 ms each way is what a conversation bears (ITU-T G.114).
+const LONG_ROUND_TRIP_MS: f64 = 300.0;
 /// Copies a packet from which a stream is `dup`.
 const DUP_COPIES: f64 = 1.05;
 /// Copies a packet from which one speaks of every frame; below, some are copied.
@@ -62,7 +67,7 @@ pub enum Entry {
 /// A stream in one interval.
 #[derive(Clone, Debug, Serialize)]
 pub struct StreamEntry {
-    /// `ok`, `dup`, `gap`, `jit`, `hole`, `loss`.
+    /// `ok`, `dup`, `gap`, `jit`, `far`, `hole`, `loss`.
     pub status: Status,
     /// Sender.
     pub src: Endpoint,
@@ -106,6 +111,22 @@ pub struct StreamEntry {
     /// The longest interruption that ended in this interval.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interruption: Option<Interruption>,
+    /// What its receiver reported in this interval.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub far_end: Option<FarEndEntry>,
+    /// What it is joined by.
+    #[serde(skip)]
+    pub(super) key: StreamKey,
+}
+
+/// What a stream's receiver reported in an interval.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct FarEndEntry {
+    /// Lost since the report before, in percent: the worst report of the interval.
+    pub lost_percent: f64,
+    /// From the probe to the receiver and back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub round_trip_ms: Option<f64>,
 }
 
 /// The word a stream's line begins with; the worst that applies.
@@ -120,6 +141,8 @@ pub enum Status {
     Gap,
     /// Jitter beyond a usual de-jitter buffer.
     Jit,
+    /// Whole here, but its receiver lost packets.
+    Far,
     /// Packets are missing, but the probe itself lost frames in this interval.
     Hole,
     /// Packets are lost.
@@ -134,6 +157,7 @@ impl Status {
             Self::Dup => "dup",
             Self::Gap => "gap",
             Self::Jit => "jit",
+            Self::Far => "far",
             Self::Hole => "hole",
             Self::Loss => "loss",
         }
@@ -143,7 +167,7 @@ impl Status {
         match self {
             Self::Ok => AnsiColor::Green,
             Self::Dup => AnsiColor::Cyan,
-            Self::Gap | Self::Jit | Self::Hole => AnsiColor::Yellow,
+            Self::Gap | Self::Jit | Self::Far | Self::Hole => AnsiColor::Yellow,
             Self::Loss => AnsiColor::Red,
         }
     }
@@ -293,11 +317,26 @@ impl StreamEntry {
             copies_per_packet,
             causes: line.causes,
             interruption: network.interruption,
+            far_end: None,
+            key: line.key,
         }
     }
 }
 
 impl StreamEntry {
+    /// Its receiver's word on this interval. A stream that is lost beyond this point is not well.
+    pub(super) fn hear(&mut self, news: &News) {
+        self.far_end =
+            Some(FarEndEntry { lost_percent: news.lost_percent, round_trip_ms: news.round_trip_ms });
+        if self.is_lost_beyond() {
+            self.status = self.status.max(Status::Far);
+        }
+    }
+
+    fn is_lost_beyond(&self) -> bool {
+        self.far_end.is_some_and(|far| far.lost_percent >= self.lost_percent + LOSS_PERCENT)
+    }
+
     /// The probe itself lost frames in this interval: what is missing is not held against the network.
     pub fn doubt_loss(&mut self) {
         if self.lost == 0 {
@@ -375,6 +414,14 @@ impl Format {
         }
         if let Some(gap) = &stream.interruption {
             let _ = write!(text, "  {}", interruption_text(gap));
+        }
+        if let Some(far) = &stream.far_end {
+            if stream.is_lost_beyond() {
+                let _ = write!(text, "  far end lost {:.1} %", far.lost_percent);
+            }
+            if let Some(ms) = far.round_trip_ms.filter(|ms| *ms >= LONG_ROUND_TRIP_MS) {
+                let _ = write!(text, "  {ms:.0} ms to the far end and back");
+            }
         }
         push_call(&mut text, stream.call_id.as_deref());
         text
@@ -601,6 +648,28 @@ mod tests {
             "ok            10.0.0.1:4000 → 10.0.0.2:5000          PCMU   500 pkt  lost  0.0 %  jitter p50 0.4 p99 0.4 ms  \
              MOS 4.4  call a84b4c76"
         );
+    }
+
+    #[test]
+    fn what_only_the_far_end_lost_is_said_and_the_line_is_not_ok() {
+        let flow = crate::packet::Flow { src: packet(0).flow.dst, dst: packet(0).flow.src };
+        let mut line = line(|_| ());
+        line.hear(&News { flow, ssrc: line.key.ssrc, lost_percent: 6.25, round_trip_ms: Some(412.0) });
+        let text = text(&Entry::Stream(Box::new(line)));
+        assert!(text.starts_with("far "), "{text}");
+        assert!(
+            text.ends_with("far end lost 6.2 %  412 ms to the far end and back  call a84b4c76"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_far_end_that_agrees_says_nothing_new() {
+        let mut line = line(|_| ());
+        let before = text(&Entry::Stream(Box::new(line.clone())));
+        let flow = packet(0).flow;
+        line.hear(&News { flow, ssrc: line.key.ssrc, lost_percent: 0.4, round_trip_ms: Some(40.0) });
+        assert_eq!(text(&Entry::Stream(Box::new(line))), before);
     }
 
     #[test]

@@ -4,17 +4,18 @@
 //! when all shards and the receiver have told it, or when something of a later one comes. So a round that lacks
 //! an event costs lines of its own, and never those of the rounds after it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::contract::{CaptureReport, Report, StreamReport, TunnelReport, verdicts_by_name};
-use super::findings;
 use super::health::{CallEntry, EndEntry, Entry, LossEntry, StreamEntry, SummaryEntry};
+use super::{findings, joins};
 use crate::capture::live::{KernelCounters, Occupancy};
 use crate::packet::Nanos;
 use crate::pipeline::live::{Outcome, add_kernel_losses};
 use crate::pipeline::shard::{ReceiverStatus, ShardStatus};
 use crate::pipeline::table::End;
 use crate::pipeline::{Account, Event, Loss};
+use crate::rtcp::News;
 use crate::rtp::stream::StreamParts;
 
 /// Streams that ended before the end and are kept for the final report; later ones are in the log, and counted.
@@ -42,6 +43,8 @@ pub struct Monitor {
     /// The round that is gathered.
     round: u64,
     lines: Vec<StreamEntry>,
+    /// What receivers said of them.
+    reports: Vec<News>,
     ends: Vec<EndEntry>,
     ends_left_out: u64,
     receiver: Option<ReceiverStatus>,
@@ -70,6 +73,7 @@ impl Monitor {
             entries: Vec::new(),
             round: 0,
             lines: Vec::new(),
+            reports: Vec::new(),
             ends: Vec::new(),
             ends_left_out: 0,
             receiver: None,
@@ -92,7 +96,11 @@ impl Monitor {
             Event::Interval(line) => line.round,
             Event::IntervalDone(status) => status.round,
             Event::Receiver(status) => status.round,
-            Event::Ended(..) | Event::Finished(_) | Event::Call(_) | Event::Carrier(_) => self.round,
+            Event::Ended(..)
+            | Event::Finished(_)
+            | Event::Call(_)
+            | Event::Carrier(_)
+            | Event::Reports(_) => self.round,
         };
         if round > self.round {
             if self.receiver.is_some() {
@@ -123,6 +131,7 @@ impl Monitor {
                     *shard = status;
                 }
             }
+            Event::Reports(news) => self.reports = news,
             Event::Ended(parts, end) => self.end(*parts, end),
             Event::Finished(status) => {
                 self.finished.analysed += status.analysed;
@@ -177,6 +186,7 @@ impl Monitor {
         add_kernel_losses(&mut account, counters);
 
         let mut lines = std::mem::take(&mut self.lines);
+        join_reports(&mut lines, &std::mem::take(&mut self.reports));
         // The interval after it, too: a hole is found by the packet that follows it.
         let grew = account.lost_by_the_probe() > self.reported.lost_by_the_probe();
         if grew {
@@ -330,8 +340,10 @@ impl Monitor {
             losses: account.losses(),
             verdicts: verdicts_by_name(&total.verdicts),
             notes,
+            ..CaptureReport::default()
         };
-        let streams = StreamReport::list(std::mem::take(&mut self.ended), Some(self.started));
+        let mut streams = StreamReport::list(std::mem::take(&mut self.ended), Some(self.started));
+        let capture = CaptureReport { beside: joins::join(&mut streams, &outcome.remains.beside), ..capture };
         let calls =
             outcome.remains.signalling.calls.iter().filter(|call| !call.state.is_over()).count() as u64;
         let mut report = Report::new(capture, streams, outcome.remains.signalling);
@@ -363,6 +375,26 @@ impl Monitor {
 
 fn peak_percent(rings: &[Occupancy]) -> u64 {
     rings.iter().map(|ring| ring.highest_bytes * 100 / ring.size_bytes.max(1)).max().unwrap_or(0)
+}
+
+/// Gives each line what its receiver said of it in this interval; the worst of several reports.
+fn join_reports(lines: &mut [StreamEntry], reports: &[News]) {
+    let mut by_stream: HashMap<_, &News> = HashMap::new();
+    for news in reports {
+        let worst =
+            by_stream.entry((news.ssrc, news.flow.dst.address, news.flow.src.address)).or_insert(news);
+        if news.lost_percent > worst.lost_percent {
+            *worst = news;
+        }
+    }
+    if by_stream.is_empty() {
+        return;
+    }
+    for line in lines {
+        if let Some(news) = by_stream.get(&(line.key.ssrc, line.src.address, line.dst.address)) {
+            line.hear(news);
+        }
+    }
 }
 
 #[cfg(test)]

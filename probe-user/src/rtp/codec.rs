@@ -26,9 +26,16 @@ pub struct Announcement {
     pub parameters: Vec<(u8, Box<str>)>,
     /// Is the media encrypted (SAVP, a=crypto)?
     pub encrypted: bool,
+    /// Is it declared to be sent twice?
+    pub redundancy: Option<Redundancy>,
 }
 
 impl Announcement {
+    /// Does the payload type carry events?
+    pub fn is_event(&self, number: u8) -> bool {
+        self.payload(number).is_some_and(|payload| is_event(&payload.name))
+    }
+
     /// The announced payload type `number`.
     pub fn payload(&self, number: u8) -> Option<&Payload> {
         self.payloads.iter().find(|payload| payload.number == number)
@@ -38,6 +45,17 @@ impl Announcement {
     pub fn parameters(&self, number: u8) -> Option<&str> {
         self.parameters.iter().find(|(of, _)| *of == number).map(|(_, text)| text.as_ref())
     }
+}
+
+/// Media that is declared to be sent twice.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Redundancy {
+    /// The second copy comes so much later on the same flow (RFC 7197, `a=duplication-delay`).
+    pub delay_ms: Option<u32>,
+    /// It comes under the second of these SSRCs (RFC 7104, `a=ssrc-group:DUP`).
+    pub ssrcs: Vec<u32>,
+    /// It comes under another media line (RFC 7104, `a=group:DUP`), as in SMPTE ST 2022-7.
+    pub is_grouped: bool,
 }
 
 /// The static table of RFC 3551, tables 4 and 5.

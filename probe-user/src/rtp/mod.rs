@@ -15,9 +15,12 @@
 
 pub mod codec;
 pub mod delay;
+pub mod demux;
 pub mod drift;
 pub mod emodel;
+pub mod events;
 pub mod impairment;
+pub mod legs;
 pub mod loss;
 pub mod opinion;
 pub mod playout;
@@ -64,6 +67,7 @@ pub(crate) mod testing {
                 ssrc: 0x1234_5678,
             },
             udp_len: 180,
+            payload_head: None,
             fingerprint: Fingerprint { value: (seq as u16).wrapping_mul(31), hashed: false },
             evidence: Evidence {
                 tap: Tap { interface: 0, egress: false },

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use super::codec::{self, Announcement, static_payload};
+use super::events::Events;
+use super::legs::Sketch;
 use super::loss::LossPattern;
 use super::quality::{Quality, QualityInterval, QualityParts, Settings};
 use super::rate::RateSource;
@@ -74,6 +76,9 @@ pub struct Stream {
     stray: Option<Box<RtpPacket>>,
     hashed_fingerprints: bool,
     interval_began_with: Totals,
+    /// What tells its other legs. See [`super::legs`].
+    sketch: Sketch,
+    events: Events,
 }
 
 /// One interval of a stream, closed.
@@ -102,7 +107,7 @@ impl Stream {
         let sequence = Sequence::new(packet.rtp.seq);
         let first = sequence.first();
         let placed = Placed { seq: first, clock_rate: timed_clock(packet, &announcement), restarted: false };
-        Self {
+        let mut stream = Self {
             key: packet.into(),
             number,
             media: packet.media,
@@ -123,8 +128,12 @@ impl Stream {
             stray: None,
             hashed_fingerprints: packet.fingerprint.hashed,
             interval_began_with: Totals::default(),
+            sketch: Sketch::default(),
+            events: Events::default(),
             announcement,
-        }
+        };
+        stream.look_beside(packet);
+        stream
     }
 
     /// Counts one more frame of this stream, and says what it is.
@@ -244,7 +253,17 @@ impl Stream {
         }
     }
 
+    /// What is not about time or loss: events, and what tells other legs.
+    #[inline]
+    fn look_beside(&mut self, packet: &RtpPacket) {
+        self.sketch.observe(packet);
+        if packet.payload_head.is_some() && self.announcement.is_event(packet.rtp.payload_type) {
+            self.events.observe(packet);
+        }
+    }
+
     fn count_first(&mut self, seq: u64, packet: &RtpPacket, restarted: bool) {
+        self.look_beside(packet);
         let placed = Placed { seq, clock_rate: timed_clock(packet, &self.announcement), restarted };
         self.quality.first_copy(packet, placed);
     }
@@ -450,9 +469,9 @@ impl Stream {
                 numbers
             },
             encapsulation: self.encapsulation,
+            loss,
             filled_in: self.reference.as_ref().map_or(0, |reference| reference.filled_in()),
             taps,
-            loss,
             copies: self.copies,
             old_copies: self.old_copies,
             conflicts: self.conflicts,
@@ -461,6 +480,8 @@ impl Stream {
             hashed_fingerprints: self.hashed_fingerprints,
             jitter,
             quality,
+            sketch: self.sketch,
+            events: self.events,
         }
     }
 }
@@ -549,12 +570,16 @@ pub struct StreamParts {
     pub jitter: MicrosHistogram,
     /// What else the network did.
     pub quality: QualityParts,
+    /// What tells its other legs.
+    pub sketch: Sketch,
+    /// Telephone events.
+    pub events: Events,
 }
 
 /// The clock of a packet whose timestamp advances with time; events (RFC 4733) stand still.
 fn timed_clock(packet: &RtpPacket, announcement: &Announcement) -> Option<u32> {
     let number = packet.rtp.payload_type;
-    if announcement.payload(number).is_some_and(|payload| codec::is_event(&payload.name)) {
+    if announcement.is_event(number) {
         return None;
     }
     codec::clock_rate(number, announcement)

@@ -23,6 +23,7 @@ use rustc_hash::FxHashMap;
 
 use super::sdp::{Codec, Direction, Format, MediaKind, MediaLine};
 use crate::packet::{Endpoint, Flow, MediaId, Nanos};
+use crate::rtp::codec::Redundancy;
 
 /// Lines that are announced at one time: the kernel's map has room for two endpoints each.
 pub const MAX_LINES: usize = probe_ebpf::config::MAX_ENDPOINTS / 2;
@@ -57,6 +58,8 @@ pub struct MediaInfo {
     pub ptime_ms: Option<u16>,
     /// Encrypted.
     pub srtp: bool,
+    /// Declared to be sent twice.
+    pub redundancy: Option<Redundancy>,
     /// Who sends, in the first announcement.
     pub direction: Direction,
     /// Number of the frame that announced it.
@@ -76,6 +79,7 @@ impl MediaInfo {
             && self.rtcp == line.rtcp
             && *self.formats == *line.formats
             && self.srtp == line.srtp
+            && self.redundancy == line.redundancy
             && self.kind == line.kind
             && self.ptime_ms == line.ptime_ms
     }
@@ -191,6 +195,7 @@ impl MediaTable {
             formats: line.formats.clone().into(),
             ptime_ms: line.ptime_ms,
             srtp: line.srtp,
+            redundancy: line.redundancy.clone(),
             direction: line.direction,
             announced_at: number,
             announced_time: time,

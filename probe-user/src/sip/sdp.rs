@@ -14,6 +14,7 @@ use sdp_types::{Media, RtpMap, Session};
 
 use super::text::{parameter, trim};
 use crate::packet::Endpoint;
+use crate::rtp::codec::Redundancy;
 
 /// Media lines read of one description; real ones have at most a dozen, and each costs microseconds.
 const MAX_LINES: usize = 16;
@@ -50,6 +51,8 @@ pub struct MediaLine {
     pub direction: Direction,
     /// Encrypted: SAVP profiles, `a=crypto`, or DTLS. Headers stay readable, payload does not.
     pub srtp: bool,
+    /// Declared to be sent twice.
+    pub redundancy: Option<Redundancy>,
 }
 
 /// What kind of media.
@@ -177,6 +180,7 @@ impl MediaLine {
             ptime_ms: first_value(media, "ptime").and_then(|value| value.trim().parse().ok()),
             direction: Direction::of(session, media),
             srtp: profile.contains("SAVP") || media.has_attribute("crypto"),
+            redundancy: redundancy(session, media),
         }
     }
 }
@@ -238,6 +242,30 @@ fn formats(media: &Media) -> Vec<Format> {
         }
     }
     formats
+}
+
+/// RFC 7104 and 7197. A group may be of more than two; a delay may be a list, of which the first is the second copy's.
+fn redundancy(session: &Session, media: &Media) -> Option<Redundancy> {
+    /// SSRCs read of a group: two are duplicates, more is somebody's list.
+    const MAX_SSRCS: usize = 8;
+    let delay = first_value(media, "duplication-delay");
+    let delay_ms = delay.and_then(|value| value.split_ascii_whitespace().next()?.parse().ok());
+    let ssrcs: Vec<u32> = media
+        .get_attribute_values("ssrc-group")
+        .flatten()
+        .find_map(|value| value.strip_prefix("DUP "))
+        .map(|list| {
+            list.split_ascii_whitespace().filter_map(|word| word.parse().ok()).take(MAX_SSRCS).collect()
+        })
+        .unwrap_or_default();
+    let is_grouped = first_value(media, "mid").is_some_and(|mid| {
+        let groups = session.attributes.iter().filter(|a| a.attribute == "group");
+        groups
+            .filter_map(|a| a.value.as_deref()?.strip_prefix("DUP "))
+            .any(|list| list.split_ascii_whitespace().any(|member| member == mid.trim()))
+    });
+    let found = Redundancy { delay_ms, ssrcs, is_grouped };
+    (found != Redundancy::default()).then_some(found)
 }
 
 fn first_value<'a>(media: &'a Media, name: &'a str) -> Option<&'a str> {
@@ -378,6 +406,23 @@ mod tests {
         let address: std::net::SocketAddr = "[2001:db8::1]:7000".parse().unwrap();
         assert_eq!((v6.endpoint, v6.rtcp), (Some(address.into()), None));
         assert_eq!((v6.srtp, v6.direction), (true, Direction::RecvOnly));
+    }
+
+    #[test]
+    fn media_that_is_sent_twice_is_declared_in_three_ways() {
+        let offer = Description::parse(
+            b"v=0\r\nc=IN IP4 10.0.0.1\r\na=group:BUNDLE x\r\na=group:DUP one two\r\n\
+              m=audio 4000 RTP/AVP 8\r\na=mid:one\r\na=duplication-delay:50 100\r\n\
+              m=audio 4002 RTP/AVP 8\r\na=mid:two\r\na=ssrc-group:FID 1 2\r\na=ssrc-group:DUP 1000 1010\r\n\
+              m=audio 4004 RTP/AVP 8\r\na=mid:x\r\n",
+        );
+        let declared: Vec<_> = offer.lines.into_iter().map(|line| line.redundancy).collect();
+        let expected = [
+            Some(Redundancy { delay_ms: Some(50), ssrcs: vec![], is_grouped: true }),
+            Some(Redundancy { delay_ms: None, ssrcs: vec![1_000, 1_010], is_grouped: true }),
+            None,
+        ];
+        assert_eq!(declared, expected);
     }
 
     #[test]

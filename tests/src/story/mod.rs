@@ -249,7 +249,9 @@ impl<'a> Judge<'a> {
                 let whole = draft.whole.and_then(|whole| ends.get(&whole));
                 whole.map_or(Class::Other, |whole| Class::Part { whole: *whole })
             } else {
-                classes.swap_remove(0)
+                // What is no copy decides.
+                let news = classes.iter().position(|class| !matches!(class, Class::Copy { .. }));
+                classes.swap_remove(news.unwrap_or(0))
             };
             frames.push(FrameTruth { class, holds });
         }

@@ -18,7 +18,8 @@
 //! `retransmission` sent again by a timer of RFC 3261 (`timer`), `of` a frame of an earlier transmission · `echo` sent
 //! again because what it answers was · `auth-retry` a request that comes again with credentials · `tcp-retransmission` by TCP · `leg` the first sighting behind a translator, `of` the
 //! one before it · `part` of what a later frame (`whole`) completes: a fragment, or a segment · `other` none of these (TCP handshakes, rpcap's own
-//! messages). A frame that holds several packets (`holds`) has the class of the first.
+//! messages). A frame that holds several packets (`holds`) has the class of the first that is no copy, else of
+//! the first.
 //!
 //! Counts: `sip_messages` were sent (copies removed, retransmissions, echoes and legs included); `copies` are
 //! sightings beyond the first, of SIP and RTP together; `lost` was never seen by any tap; `late` came after a later one.
