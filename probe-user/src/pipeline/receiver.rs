@@ -189,8 +189,8 @@ impl<S: EndpointSink> Receiver<S> {
     fn unpack(&mut self, is_carrier: bool) {
         let Self { decoder, analysis, .. } = self;
         while is_carrier && let Some(decoded) = decoder.more(analysis.signalling.media()) {
-            // What the RTP heuristic refuses at last is not ours.
-            if !matches!(decoded, Decoded::Nothing(_)) {
+            // What is refused at last is not ours.
+            if decoded.verdict().is_matched() {
                 analysis.account.matched += 1;
                 analysis.account.unpacked += 1;
                 analysis.take(decoded);
@@ -198,6 +198,12 @@ impl<S: EndpointSink> Receiver<S> {
         }
         for carrier in decoder.take_new_carriers() {
             analysis.emit(Event::Carrier(*carrier));
+        }
+        for change in decoder.drain_carrier_changes() {
+            match change {
+                EndpointChange::Added(endpoint) => analysis.sink.insert_carrier(endpoint),
+                EndpointChange::Removed(endpoint) => analysis.sink.remove_carrier(endpoint),
+            }
         }
     }
 
@@ -219,9 +225,11 @@ impl<S: EndpointSink> Receiver<S> {
                         Verdict::NotIp | Verdict::Truncated | Verdict::Malformed | Verdict::TooDeep,
                     ) => analysis.account.lose(Loss::Undecodable, 1),
                     // A reassembled datagram that is not ours, or media whose line went since.
-                    Decoded::Nothing(_) | Decoded::Beside(..) => analysis.account.analysed += 1,
+                    Decoded::Nothing(_) => analysis.account.analysed += 1,
                     decoded => {
                         let (verdict, is_carrier) = (decoded.verdict(), decoded == Decoded::Carrier);
+                        // The kernel matched it, whatever it is now.
+                        analysis.account.analysed += u64::from(!verdict.is_matched());
                         analysis.take(decoded);
                         if verdict == Verdict::Tunnel {
                             self.unpack(is_carrier);
@@ -329,14 +337,15 @@ impl<S: EndpointSink> Analysis<S> {
                 self.note(datagram.number, FrameClass::Unique);
             }
             Decoded::Beside(datagram, verdict) => {
+                self.account.analysed += u64::from(decoded.verdict().is_matched());
                 let is_announced = verdict == Verdict::MediaOther;
                 self.beside.demux.observe(&datagram.flow, datagram.payload, is_announced);
             }
-            // Its own bytes were read; what is in it comes after it.
-            Decoded::Carrier => self.account.analysed += 1,
-            // A tunnel without anything for us in it.
-            Decoded::Nothing(verdict) if verdict.is_matched() => self.account.analysed += 1,
-            Decoded::Held(_) | Decoded::Nothing(_) => {}
+            // A segment whose content comes after it, or a tunnel without anything for us in it: it was read.
+            Decoded::Carrier | Decoded::Nothing(_) => {
+                self.account.analysed += u64::from(decoded.verdict().is_matched());
+            }
+            Decoded::Held(_) => {}
         }
     }
 

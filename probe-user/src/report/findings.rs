@@ -30,6 +30,7 @@ pub fn find(report: &Report) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(account_does_not_balance(report));
     findings.extend(lost_by_the_probe(report));
+    findings.extend(super::remote::dropped(report));
     findings.extend(frames_copied(report));
     findings.extend(copies_not_retransmissions(report));
     findings.extend(packets_lost(report));

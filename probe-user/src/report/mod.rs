@@ -13,6 +13,7 @@ pub mod log;
 mod media_findings;
 pub mod monitor;
 pub mod page;
+mod remote;
 pub mod select;
 pub mod text;
 pub mod words;
