@@ -219,9 +219,12 @@ impl<S: EndpointSink> Receiver<S> {
                         Verdict::NotIp | Verdict::Truncated | Verdict::Malformed | Verdict::TooDeep,
                     ) => analysis.account.lose(Loss::Undecodable, 1),
                     // A reassembled datagram that is not ours, or media whose line went since.
-                    Decoded::Nothing(_) | Decoded::Beside(..) => analysis.account.analysed += 1,
+                    Decoded::Nothing(_) => analysis.account.analysed += 1,
                     decoded => {
                         let (verdict, is_carrier) = (decoded.verdict(), decoded == Decoded::Carrier);
+                        // A reassembled datagram that is beside the media: its fragments were matched.
+                        let is_beside = matches!(decoded, Decoded::Beside { .. }) && !verdict.is_matched();
+                        analysis.account.analysed += u64::from(is_beside);
                         analysis.take(decoded);
                         if verdict == Verdict::Tunnel {
                             self.unpack(is_carrier);
@@ -328,8 +331,8 @@ impl<S: EndpointSink> Analysis<S> {
                 self.beside.rtcp.observe(&datagram);
                 self.note(datagram.number, FrameClass::Unique);
             }
-            Decoded::Beside(datagram, verdict) => {
-                let is_announced = verdict == Verdict::MediaOther;
+            Decoded::Beside { datagram, is_announced } => {
+                self.account.analysed += u64::from(decoded.verdict().is_matched());
                 self.beside.demux.observe(&datagram.flow, datagram.payload, is_announced);
             }
             // Its own bytes were read; what is in it comes after it.
