@@ -25,6 +25,7 @@ mod live;
 mod remote;
 mod stream;
 mod suspect;
+mod taken;
 mod tunnel;
 mod walk;
 
@@ -34,6 +35,7 @@ use self::stream::Messages;
 use self::walk::{Found, Segment, Walker};
 use crate::capture::file::{Frame, LinkType};
 use crate::packet::{Carrier, Encapsulation, Evidence, Flow, Nanos, RtpPacket, Tap};
+use crate::sip::EndpointChange;
 
 pub use self::carrier::{CarrierReport, Transport};
 pub use self::census::{Census, Opened, Refused};
@@ -192,6 +194,12 @@ impl Decoder {
         self.walker.carriers.take_new()
     }
 
+    /// Ends of remote captures' data connections that came and went since the last call: their ports are negotiated, so
+    /// nobody else can know that their segments are to be handed over.
+    pub fn drain_carrier_changes(&mut self) -> impl Iterator<Item = EndpointChange> {
+        self.walker.remotes.drain_changes()
+    }
+
     /// Gives up all fragments that still wait.
     pub fn finish(&mut self) {
         self.walker.fragments.clear();
@@ -261,8 +269,7 @@ impl Decoder {
             Ok(layers) => {
                 let verdict = walker.verdict(bytes, &layers, endpoints);
                 if walker.is_final(verdict, bytes, &layers) {
-                    let as_wireshark = walker.is_as_wireshark();
-                    return datagram::cut_out(seen, bytes, &layers, verdict, as_wireshark, endpoints);
+                    return datagram::cut_out(seen, bytes, &layers, verdict, walker.heuristic(), endpoints);
                 }
             }
             Err(refusal) if walker.is_final_refusal(refusal) => return Decoded::Nothing(refusal.into()),

@@ -15,6 +15,7 @@ use serde::Serialize;
 use super::tunnel::rpcap::{Head, Packet, kind};
 use crate::capture::file::LinkType;
 use crate::packet::{Endpoint, Flow};
+use crate::sip::EndpointChange;
 
 /// Sessions kept; further ones are read, but their links are guessed and their statistics are not.
 const MAX_SESSIONS: usize = 64;
@@ -75,6 +76,8 @@ impl RemoteStatistics {
 #[derive(Debug, Default)]
 pub(super) struct Remotes {
     sessions: Vec<RemoteCapture>,
+    /// Ends of data connections that came and went since they were last taken.
+    changes: Vec<EndpointChange>,
 }
 
 impl Remotes {
@@ -101,7 +104,15 @@ impl Remotes {
             kind::START_REPLY => {
                 // Buffer size, port, two octets of nothing.
                 if let Some(&[h, l]) = payload.get(4..).and_then(<[u8]>::first_chunk) {
-                    session.data_port = Some(u16::from_be_bytes([h, l])).filter(|port| *port != 0);
+                    let port = Some(u16::from_be_bytes([h, l])).filter(|port| *port != 0);
+                    let before = std::mem::replace(&mut session.data_port, port);
+                    if before != port {
+                        // The server's, or in active mode the client's.
+                        let at = |port| [server, client].map(|host| Endpoint { port, ..host });
+                        let gone = before.into_iter().flat_map(at).map(EndpointChange::Removed);
+                        let come = port.into_iter().flat_map(at).map(EndpointChange::Added);
+                        self.changes.extend(gone.chain(come));
+                    }
                 }
             }
             _ => {
@@ -137,6 +148,11 @@ impl Remotes {
     pub(super) fn link(&self, flow: &Flow) -> Option<LinkType> {
         let session = self.sessions.iter().find(|session| session.is_data(flow))?;
         i32::try_from(session.link_type?).ok().map(LinkType::from_number)
+    }
+
+    /// Ends of data connections that came and went since the last call, for who forwards their segments.
+    pub(super) fn drain_changes(&mut self) -> impl Iterator<Item = EndpointChange> {
+        self.changes.drain(..)
     }
 
     /// Is it a data connection that a control connection announced?

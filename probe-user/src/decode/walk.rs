@@ -15,10 +15,11 @@ use std::ops::Range;
 
 use probe_ebpf::classify;
 use probe_ebpf::parse::{GRE, IPV4_IN_IP, IPV6_IN_IP, Refusal, TCP, UDP};
-use probe_ebpf::{Config, Endpoints, Layers, Verdict};
+use probe_ebpf::{Config, Endpoints, Layers, MediaRule, Verdict};
 
 use super::carrier::{Carriers, Ends, Transport};
 use super::census::{Census, Reason};
+use super::datagram::Heuristic;
 use super::fragment::{Fragments, Outcome};
 use super::remote::Remotes;
 use super::stream::{self, Framing, Messages, Streams};
@@ -116,8 +117,12 @@ impl Walker {
         }
     }
 
-    pub(super) fn is_as_wireshark(&self) -> bool {
-        self.as_wireshark
+    pub(super) fn heuristic(&self) -> Heuristic {
+        match self.as_wireshark {
+            false => Heuristic::None,
+            true if self.config.media_rule == MediaRule::Anything as u8 => Heuristic::PayloadAndPorts,
+            true => Heuristic::Payload,
+        }
     }
 
     /// The verdict, with the questions that only files are asked.
@@ -143,6 +148,10 @@ impl Walker {
                 self.streams.is_empty()
                     && self.remotes.is_empty()
                     && !begins_like_carrier(bytes, layers.transport + offset)
+            }
+            // Live, what the kernel forwards of a connection that it was told of.
+            Verdict::OtherTcp if !self.remotes.is_empty() => {
+                !datagram::flow(bytes, layers).is_some_and(|flow| self.remotes.is_announced(&flow))
             }
             _ => true,
         }
@@ -301,7 +310,7 @@ impl Walker {
         match found {
             Found::Datagram { place, seen, layers, verdict } => {
                 let bytes = select(given, &self.wholes, &place);
-                datagram::cut_out(seen, bytes, &layers, verdict, self.as_wireshark, endpoints)
+                datagram::cut_out(seen, bytes, &layers, verdict, self.heuristic(), endpoints)
             }
             Found::Message { place, seen, message } => {
                 let bytes = select(given, &self.wholes, &place);

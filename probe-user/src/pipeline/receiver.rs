@@ -20,7 +20,7 @@ use crate::rtcp;
 use crate::rtp::codec::{Announcement, Payload};
 use crate::rtp::demux::Demux;
 use crate::sip::signalling::Told;
-use crate::sip::{EndpointChange, MediaInfo, Signalling, SignallingReport, Transport};
+use crate::sip::{EndpointChange, MediaInfo, Signalling, SignallingReport, Transcript, Transport};
 use probe_ebpf::Verdict;
 
 /// Who follows the announced endpoints and the learned carriers: the kernel's map, or nobody.
@@ -129,6 +129,8 @@ pub struct Remains {
     pub last: Nanos,
     /// What each frame is, if that was asked for.
     pub classes: Option<Classes>,
+    /// What was said in calls, if that was asked for.
+    pub transcript: Option<Transcript>,
 }
 
 impl<S: EndpointSink> Receiver<S> {
@@ -161,6 +163,13 @@ impl<S: EndpointSink> Receiver<S> {
         self
     }
 
+    /// Keeps what is said in the calls of `transcript`, for [`Remains::transcript`].
+    #[must_use]
+    pub fn transcribing(mut self, transcript: Transcript) -> Self {
+        self.analysis.signalling = self.analysis.signalling.transcribing(transcript);
+        self
+    }
+
     /// Takes one frame of a file. What the filter does not match is only counted, as its verdict.
     pub fn frame(&mut self, frame: &Frame<'_>) -> Verdict {
         self.begin(frame.time);
@@ -189,6 +198,12 @@ impl<S: EndpointSink> Receiver<S> {
         }
         for carrier in decoder.take_new_carriers() {
             analysis.emit(Event::Carrier(*carrier));
+        }
+        for change in decoder.drain_carrier_changes() {
+            match change {
+                EndpointChange::Added(endpoint) => analysis.sink.insert_carrier(endpoint),
+                EndpointChange::Removed(endpoint) => analysis.sink.remove_carrier(endpoint),
+            }
         }
     }
 
@@ -276,7 +291,7 @@ impl<S: EndpointSink> Receiver<S> {
     pub fn finish(mut self) -> Remains {
         self.decoder.finish();
         self.settle_fragments();
-        let Analysis { signalling, beside, shards, mut account, sink, events_dropped, classes, .. } =
+        let Analysis { mut signalling, beside, shards, mut account, sink, events_dropped, classes, .. } =
             self.analysis;
         let (lost, failed_shards) = shards.finish();
         account.merge(&lost);
@@ -295,6 +310,7 @@ impl<S: EndpointSink> Receiver<S> {
             first: self.first,
             last: self.last,
             classes,
+            transcript: signalling.take_transcript(),
         }
     }
 }
