@@ -9,8 +9,8 @@
 //! ```
 //!
 //! The parser and the classifier are the kernel's own (`probe_ebpf`), so a file gets the verdicts that the
-//! same frames would get live. What is slow and rare is here: cooked link layers, reassembly, tunnels ([`walk`],
-//! [`tunnel`]), and byte streams that carry captured frames ([`stream`]). A plain frame sees none of it.
+//! same frames would get live. What is slow and rare is here: cooked link layers, reassembly, tunnels (`walk`,
+//! `tunnel`), and byte streams that carry captured frames (`stream`). A plain frame sees none of it.
 //!
 //! A frame yields one datagram, except where it is a segment of such a stream: then [`Decoder::frame`] says
 //! [`Decoded::Carrier`], and [`Decoder::more`] gives what the segment completed, one datagram a call, so that an SDP in
@@ -24,6 +24,7 @@ mod link;
 mod live;
 mod remote;
 mod stream;
+mod suspect;
 mod taken;
 mod tunnel;
 mod walk;
