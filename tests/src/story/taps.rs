@@ -93,6 +93,14 @@ impl Tap {
         self.steps.iter().any(|step| matches!(step, Step::Tunnel(_) | Step::Mpls | Step::Pppoe))
     }
 
+    /// Does it come by a tunnel that only captures take?
+    pub fn is_remote(&self) -> bool {
+        use Tunnel::{Erspan1, Erspan2, Erspan3, Hep, RpcapUdp, Tzsp};
+        let is_one =
+            |step: &Step| matches!(step, Step::Tunnel(Erspan1 | Erspan2 | Erspan3 | Hep | RpcapUdp | Tzsp));
+        self.steps.iter().any(is_one)
+    }
+
     /// Can it show this packet at all?
     pub fn shows(&self, datagram: &Datagram) -> bool {
         self.steps.iter().all(|step| match step {
