@@ -57,12 +57,15 @@ pub struct Fragments {
     bytes: usize,
     lost: u64,
     completed: u64,
+    /// The frame that completed a datagram last, and those before it that held the rest.
+    parts: (u64, Vec<u64>),
 }
 
 #[derive(Debug)]
 struct Datagram {
     began: Nanos,
-    fragments: u64,
+    /// Frames that its fragments came in.
+    frames: Vec<u64>,
     buffer: IpDefragBuf,
 }
 
@@ -75,10 +78,10 @@ struct Piece<'a> {
 }
 
 impl Fragments {
-    /// Takes one fragment. On [`Outcome::Complete`], `whole` holds the datagram as the frame it would have been.
+    /// Takes one fragment, of frame `number`. On [`Outcome::Complete`], `whole` holds the datagram as the frame it would have been.
     pub fn observe(
         &mut self,
-        time: Nanos,
+        (time, number): (Nanos, u64),
         carried: Carried,
         bytes: &[u8],
         layers: &Layers,
@@ -96,7 +99,7 @@ impl Fragments {
             if !keep {
                 self.count -= 1;
                 self.bytes -= datagram.buffer.data().len();
-                self.lost += datagram.fragments;
+                self.lost += datagram.frames.len() as u64;
             }
             keep
         });
@@ -117,7 +120,7 @@ impl Fragments {
                     }
                     self.count -= 1;
                     self.bytes -= refused.buffer.data().len();
-                    self.lost += refused.fragments + 1;
+                    self.lost += refused.frames.len() as u64 + 1;
                     return Outcome::Refused;
                 }
             }
@@ -130,14 +133,14 @@ impl Fragments {
             }
             None => {
                 let buffer = IpDefragBuf::new(IpNumber(layers.protocol), Vec::new(), Vec::new());
-                copies.push(Datagram { began: time, fragments: 0, buffer });
+                copies.push(Datagram { began: time, frames: Vec::new(), buffer });
                 self.count += 1;
                 copies.len() - 1
             }
         };
         let Some(datagram) = copies.get_mut(at) else { return Outcome::Refused };
         let before = datagram.buffer.data().len();
-        datagram.fragments += 1;
+        datagram.frames.push(number);
         let added = IpFragOffset::try_new(piece.offset / 8)
             .is_ok_and(|offset| datagram.buffer.add(offset, piece.more, piece.data).is_ok());
         self.bytes += datagram.buffer.data().len() - before;
@@ -151,11 +154,15 @@ impl Fragments {
         self.count -= 1;
         self.bytes -= datagram.buffer.data().len();
         if !added || !lay_out(bytes, layers, datagram.buffer.data(), whole) {
-            self.lost += datagram.fragments;
+            self.lost += datagram.frames.len() as u64;
             return Outcome::Refused;
         }
         // The frame that completed it is accounted for as what the datagram is.
-        self.completed += datagram.fragments - 1;
+        self.completed += datagram.frames.len() as u64 - 1;
+        if self.parts.0 != number {
+            self.parts = (number, Vec::new());
+        }
+        self.parts.1.extend(datagram.frames.into_iter().filter(|part| *part != number));
         Outcome::Complete
     }
 
@@ -173,7 +180,7 @@ impl Fragments {
                     count += 1;
                     bytes += datagram.buffer.data().len();
                 } else {
-                    lost += datagram.fragments;
+                    lost += datagram.frames.len() as u64;
                 }
                 keep
             });
@@ -188,7 +195,8 @@ impl Fragments {
 
     /// Gives up everything that waits.
     pub fn clear(&mut self) {
-        let waiting: u64 = self.datagrams.values().flatten().map(|datagram| datagram.fragments).sum();
+        let waiting: u64 =
+            self.datagrams.values().flatten().map(|datagram| datagram.frames.len() as u64).sum();
         self.lost += waiting;
         self.datagrams.clear();
         (self.count, self.bytes) = (0, 0);
@@ -202,6 +210,13 @@ impl Fragments {
     /// Fragments of completed datagrams since the last call, without those that completed them.
     pub fn take_completed(&mut self) -> u64 {
         std::mem::take(&mut self.completed)
+    }
+}
+
+impl Fragments {
+    /// The earlier frames that hold fragments of what frame `number` completed.
+    pub fn parts(&self, number: u64) -> &[u64] {
+        if self.parts.0 == number { &self.parts.1 } else { &[] }
     }
 }
 

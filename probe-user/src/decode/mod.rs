@@ -195,6 +195,11 @@ impl Decoder {
         self.walker.fragments.take_completed()
     }
 
+    /// The earlier frames that hold fragments of what frame `number` completed.
+    pub fn parts(&self, number: u64) -> &[u64] {
+        self.walker.fragments.parts(number)
+    }
+
     /// Carriers that are new since the last call.
     pub fn take_new_carriers(&mut self) -> &[CarrierReport] {
         self.walker.carriers.take_new()

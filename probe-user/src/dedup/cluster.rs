@@ -193,8 +193,15 @@ impl<K: std::marker::Copy + Hash + Eq, S: Default> Clusters<K, S> {
         let is_new_place = pair.0 != pair.1 && !cluster.has_place(pair.1);
         let window_ns = if pair.0 == pair.1 { WINDOW_NS } else { LATE_WINDOW_NS };
         let is_near = gap_ns.abs() <= window_ns;
-        let may_lag = is_new_place && (0..MAX_LAG_NS).contains(&gap_ns);
+        // Who is usually just before another is never always late after it: where a place missed an original, its first
+        // sighting is of what TCP sent again.
+        let is_usually_before = || self.lags.get(&(pair.1, pair.0)).is_some_and(|back| back.explains(0));
+        let may_lag = is_new_place && (0..MAX_LAG_NS).contains(&gap_ns) && (is_near || !is_usually_before());
         if !is_near && !may_lag {
+            // A late place may show the same from several places before it: what follows its first is as late.
+            if cluster.was_just_at(pair.1, time) {
+                return Seen::Copy(cluster.add(sighting));
+            }
             return cluster.transmit(sighting);
         }
         if is_new_place && (self.lags.len() < MAX_PAIRS || self.lags.contains_key(&pair)) {
@@ -271,6 +278,12 @@ impl<K: std::marker::Copy + Hash + Eq, S: Default> Clusters<K, S> {
 impl<S> Cluster<S> {
     fn has_place(&self, place: Place) -> bool {
         self.further.iter().any(|sighting| Place::of(&sighting.evidence) == place)
+    }
+
+    fn was_just_at(&self, place: Place, now: Nanos) -> bool {
+        let is_it =
+            |seen: &Sighting| Place::of(&seen.evidence) == place && now.since(seen.time).abs() <= WINDOW_NS;
+        self.further.iter().any(is_it)
     }
 
     /// Another transmission of the same bytes.
@@ -385,6 +398,47 @@ mod tests {
                 assert!(matches!(seen, Seen::Again { .. }), "{lag} ms: {seen:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_late_tunnel_that_shows_two_places_makes_copies_of_both() {
+        let (here, there) = (packet(0).evidence, tunnelled());
+        let mut clusters = clusters();
+        let mut copies = Vec::new();
+        for message in 0..6_u32 {
+            let at = u64::from(message) * 3_000;
+            clusters.observe(message, ms(at), at + 1, &here);
+            for (number, late) in [(2, 200), (3, 201)] {
+                if let Seen::Copy(_) = clusters.observe(message, ms(at + late), at + number, &there) {
+                    copies.push(at + number);
+                }
+            }
+        }
+        copies.extend(clusters.drain_revised().map(|found| found.copy.number));
+        copies.sort_unstable();
+        let all: Vec<_> = (0..6).flat_map(|message| [message * 3_000 + 2, message * 3_000 + 3]).collect();
+        assert_eq!(copies, all);
+    }
+
+    #[test]
+    fn a_place_that_is_mostly_before_another_is_never_always_late_after_it() {
+        let here = packet(0).evidence;
+        let before = Evidence { tap: Tap { interface: 1, egress: false }, ..here };
+        let mut clusters = clusters();
+        for message in 0..40_u32 {
+            let at = u64::from(message) * 1_000;
+            // Of every fourth, this place missed the original, and TCP sends it again after 210 ms.
+            let is_missed = message % 4 == 3;
+            if !is_missed {
+                clusters.observe(message, ms(at), at + 1, &before);
+            }
+            clusters.observe(message, ms(at), at + 2, &here);
+            if is_missed {
+                let seen = clusters.observe(message, ms(at + 210), at + 3, &before);
+                assert!(matches!(seen, Seen::Again { .. }), "{message}: {seen:?}");
+            }
+        }
+        assert_eq!(clusters.drain_revised().count(), 0);
     }
 
     #[test]

@@ -181,6 +181,9 @@ impl<S: EndpointSink> Receiver<S> {
         if verdict == Verdict::Tunnel {
             self.unpack(is_carrier);
         }
+        if let Some(classes) = &mut self.analysis.classes {
+            self.decoder.parts(frame.number).iter().for_each(|part| classes.note_part(*part, frame.number));
+        }
         verdict
     }
 

@@ -378,7 +378,7 @@ impl<'a> Judge<'a> {
 
     fn findings(&self, plan: &Plan, recording: &Recording, streams: &[StreamTruth]) -> Vec<&'static str> {
         let every = streams.iter().all(|stream| stream.copies >= stream.packets);
-        let own_transport = recording.rpcap.is_some() || recording.taps.iter().any(Tap::is_tunnelled);
+        let own_transport = recording.rpcap.is_some() || recording.taps.iter().any(Tap::is_remote);
         [
             (every && !streams.is_empty(), "every-frame-copied"),
             (self.totals.sip_copies > 0, "copies-not-retransmissions"),
