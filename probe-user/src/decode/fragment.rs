@@ -46,6 +46,9 @@ struct Key {
     carried: Carried,
 }
 
+/// Frames remembered of one datagram: 64 KiB in fragments of 1,400 bytes.
+const MAX_PARTS: usize = 47;
+
 /// How a fragment came here: path and session.
 pub type Carried = (Encapsulation, Carrier);
 
@@ -57,12 +60,16 @@ pub struct Fragments {
     bytes: usize,
     lost: u64,
     completed: u64,
+    /// Frames of the fragments of the datagram that was completed last.
+    parts: Vec<u64>,
 }
 
 #[derive(Debug)]
 struct Datagram {
     began: Nanos,
     fragments: u64,
+    /// Their frames; the first few.
+    frames: Vec<u64>,
     buffer: IpDefragBuf,
 }
 
@@ -79,6 +86,7 @@ impl Fragments {
     pub fn observe(
         &mut self,
         time: Nanos,
+        number: u64,
         carried: Carried,
         bytes: &[u8],
         layers: &Layers,
@@ -130,7 +138,7 @@ impl Fragments {
             }
             None => {
                 let buffer = IpDefragBuf::new(IpNumber(layers.protocol), Vec::new(), Vec::new());
-                copies.push(Datagram { began: time, fragments: 0, buffer });
+                copies.push(Datagram { began: time, fragments: 0, frames: Vec::new(), buffer });
                 self.count += 1;
                 copies.len() - 1
             }
@@ -138,6 +146,9 @@ impl Fragments {
         let Some(datagram) = copies.get_mut(at) else { return Outcome::Refused };
         let before = datagram.buffer.data().len();
         datagram.fragments += 1;
+        if datagram.frames.len() < MAX_PARTS {
+            datagram.frames.push(number);
+        }
         let added = IpFragOffset::try_new(piece.offset / 8)
             .is_ok_and(|offset| datagram.buffer.add(offset, piece.more, piece.data).is_ok());
         self.bytes += datagram.buffer.data().len() - before;
@@ -156,7 +167,13 @@ impl Fragments {
         }
         // The frame that completed it is accounted for as what the datagram is.
         self.completed += datagram.fragments - 1;
+        self.parts = datagram.frames;
         Outcome::Complete
+    }
+
+    /// Frames of the fragments of the datagram that was completed last.
+    pub fn take_parts(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.parts)
     }
 
     /// Gives up what has waited too long; if that is not enough, everything: under a flood of fragments that

@@ -190,6 +190,11 @@ impl Decoder {
         self.walker.carriers.take_new()
     }
 
+    /// Frames of the fragments that the last frame made whole, itself apart.
+    pub fn take_parts(&mut self) -> Vec<u64> {
+        self.walker.fragments.take_parts()
+    }
+
     /// Gives up all fragments that still wait.
     pub fn finish(&mut self) {
         self.walker.fragments.clear();

@@ -6,10 +6,10 @@
 //!       └──── cluster ────┘              └──── cluster ────┘
 //! ```
 //!
-//! Within [`WINDOW_NS`] the same bytes are a copy. A copy that another place shows (an interface, a VLAN, a tunnel) may
-//! be as late as [`LATE_WINDOW_NS`]; later only if that place is always so late after this one, which is learned for each
-//! pair of places, and never as late as a timer of RFC 3261 could be. What is left is another transmission. Whether
-//! a timer made it is not asked here.
+//! Within [`WINDOW_NS`] the same bytes are a copy. A copy that another tap shows (another interface, MAC, VLAN, TTL, tunnel)
+//! may be as late as [`LATE_WINDOW_NS`]. What is later still, or that late at the same tap, is a copy only if it is
+//! always so late: that is learned for each pair of places, never up to where a timer of RFC 3261 could be, and what came
+//! before it was known is set right. What is left is another transmission. Whether a timer made it is not asked here.
 
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
@@ -17,7 +17,7 @@ use std::hash::{Hash, Hasher};
 
 use rustc_hash::{FxHashMap, FxHasher};
 
-use super::cause::{Explanation, distance, explain};
+use super::cause::{Differs, Explanation, distance, explain};
 use super::reference::Recent;
 use super::stats::Copy;
 use crate::packet::{Carrier, Encapsulation, Evidence, Flow, Nanos, Tap, Vlans};
@@ -31,8 +31,10 @@ pub const MAX_LAG_NS: i64 = 390 * MILLISECOND;
 
 /// Sightings of one transmission that are remembered besides the first.
 const MAX_SIGHTINGS: usize = 7;
-/// Pairs of places whose lag is learned; more places than that are none.
-const MAX_PAIRS: usize = 256;
+/// Ways to be late that are learned; a topology with more has none.
+const MAX_LANES: usize = 256;
+/// Sightings too late to be believed yet, of one way.
+const MAX_SUSPECTS: usize = 4;
 /// Sightings that must agree, within the window, before a long lag is believed.
 const AGREEING: usize = 3;
 const MILLISECOND: i64 = 1_000_000;
@@ -109,7 +111,7 @@ pub struct Revised<K> {
 pub struct Clusters<K, S> {
     sends: FxHashMap<K, Cluster<S>>,
     oldest: VecDeque<(Nanos, K)>,
-    lags: FxHashMap<(Place, Place), Lag<K>>,
+    lags: FxHashMap<Lane, Lag<K>>,
     revised: Vec<Revised<K>>,
     forgotten: u64,
     bound: usize,
@@ -144,6 +146,34 @@ impl Place {
     fn of(evidence: &Evidence) -> Self {
         let Evidence { tap, vlans, encapsulation, carrier, .. } = *evidence;
         Self { tap, vlans, encapsulation, carrier }
+    }
+}
+
+/// One way to be late: from where to where, what differs, and which sighting there it is. MACs and TTLs are many phones',
+/// so they take part as a difference only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Lane {
+    from: Place,
+    to: Place,
+    differs: Differs,
+    rank: usize,
+}
+
+impl Lane {
+    fn of<S>(cluster: &Cluster<S>, evidence: &Evidence) -> Self {
+        let from = &cluster.first.evidence;
+        let between = |seen: &Evidence| Differs::between(seen, evidence).with_ip_id(false);
+        let same = |sighting: &&Sighting| !between(&sighting.evidence).is_elsewhere();
+        Self {
+            from: Place::of(from),
+            to: Place::of(evidence),
+            differs: between(from),
+            rank: cluster.further.iter().filter(same).count(),
+        }
+    }
+
+    fn is_elsewhere(&self) -> bool {
+        self.differs.is_elsewhere()
     }
 }
 
@@ -189,29 +219,28 @@ impl<K: std::marker::Copy + Hash + Eq, S: Default> Clusters<K, S> {
             Entry::Occupied(held) => held.into_mut(),
         };
         let gap_ns = time.since(cluster.first.time);
-        let pair = (Place::of(&cluster.first.evidence), Place::of(evidence));
-        let is_new_place = pair.0 != pair.1 && !cluster.has_place(pair.1);
-        let window_ns = if pair.0 == pair.1 { WINDOW_NS } else { LATE_WINDOW_NS };
-        let is_near = gap_ns.abs() <= window_ns;
-        let may_lag = is_new_place && (0..MAX_LAG_NS).contains(&gap_ns);
-        if !is_near && !may_lag {
+        let lane = Lane::of(cluster, evidence);
+        let limit_ns = if lane.is_elsewhere() && lane.rank == 0 { MAX_LAG_NS } else { LATE_WINDOW_NS };
+        let is_near = gap_ns.abs() <= if lane.is_elsewhere() { LATE_WINDOW_NS } else { WINDOW_NS };
+        if !is_near && !(0..=limit_ns).contains(&gap_ns) {
             return cluster.transmit(sighting);
         }
-        if is_new_place && (self.lags.len() < MAX_PAIRS || self.lags.contains_key(&pair)) {
-            let lag = self.lags.entry(pair).or_insert_with(Lag::new);
-            lag.recent.push(gap_ns);
-            if !is_near && !lag.explains(gap_ns) {
-                if lag.suspects.len() < AGREEING {
-                    lag.suspects.push(Suspect { key, original: cluster.first, copy: sighting });
-                }
-                return cluster.transmit(sighting);
-            }
-            let settled = std::mem::take(&mut lag.suspects);
-            let seen = Seen::Copy(cluster.add(sighting));
-            self.settle(settled, gap_ns);
-            return seen;
+        if self.lags.len() >= MAX_LANES && !self.lags.contains_key(&lane) {
+            return if is_near { Seen::Copy(cluster.add(sighting)) } else { cluster.transmit(sighting) };
         }
-        if is_near { Seen::Copy(cluster.add(sighting)) } else { cluster.transmit(sighting) }
+        let lag = self.lags.entry(lane).or_insert_with(Lag::new);
+        lag.recent.push(gap_ns);
+        if !is_near && !lag.explains(gap_ns) {
+            if lag.suspects.len() == MAX_SUSPECTS {
+                lag.suspects.remove(0);
+            }
+            lag.suspects.push(Suspect { key, original: cluster.first, copy: sighting });
+            return cluster.transmit(sighting);
+        }
+        let settled = if is_near { Vec::new() } else { std::mem::take(&mut lag.suspects) };
+        let seen = Seen::Copy(cluster.add(sighting));
+        self.settle(settled, gap_ns);
+        seen
     }
 
     /// What the caller keeps with the latest transmission of `key`.
@@ -269,10 +298,6 @@ impl<K: std::marker::Copy + Hash + Eq, S: Default> Clusters<K, S> {
 }
 
 impl<S> Cluster<S> {
-    fn has_place(&self, place: Place) -> bool {
-        self.further.iter().any(|sighting| Place::of(&sighting.evidence) == place)
-    }
-
     /// Another transmission of the same bytes.
     fn transmit(&mut self, sighting: Sighting) -> Seen {
         let gap_ns = sighting.time.since(self.first.time);
@@ -396,7 +421,7 @@ mod tests {
             clusters.observe(message, ms(0), 1, &packet(0).evidence);
             clusters.observe(message, ms(1), 1, &evidence);
         }
-        assert!(clusters.sends.len() <= 100 && clusters.lags.len() <= MAX_PAIRS);
+        assert!(clusters.sends.len() <= 100 && clusters.lags.len() <= MAX_LANES);
         assert_eq!(clusters.forgotten(), 900);
     }
 }

@@ -279,11 +279,19 @@ fn own_transport(copied: &Copied) -> Option<Finding> {
     Some(Finding {
         id: "capture-includes-its-own-transport",
         severity: Severity::Warn,
-        title: format!("the capture contains a capture on its way: {layer}{over}"),
+        title: if is_for_captures(layer) {
+            format!("the capture contains a capture on its way: {layer}{over}")
+        } else {
+            format!("the capture contains a tunnel and what is in it: {layer}{over}")
+        },
         detail: format!(
-            "{} frames were captured once where they were, and once more inside {layer}{between}: somebody captures \
-             elsewhere and has the frames sent over a line that this capture watches.",
-            words::thousands(count)
+            "{} frames were captured once where they were, and once more inside {layer}{between}: {}.",
+            words::thousands(count),
+            if is_for_captures(layer) {
+                "somebody captures elsewhere and has the frames sent over a line that this capture watches"
+            } else {
+                "this capture watches the line before the tunnel and the one that the tunnel goes over"
+            }
         ),
         advice,
         evidence: examples(&found),
