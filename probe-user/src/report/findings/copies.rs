@@ -259,9 +259,7 @@ fn is_for_captures(layer: &str) -> bool {
 }
 
 fn own_transport(copied: &Copied) -> Option<Finding> {
-    let is_one =
-        |cause: &&CauseReport| cause.cause == Cause::Encapsulated && cause.layer.is_some_and(is_for_captures);
-    let found: Vec<_> = copied.causes.iter().filter(is_one).collect();
+    let found: Vec<_> = copied.causes.iter().filter(|cause| cause.cause == Cause::Encapsulated).collect();
     let main = found.first()?;
     let layer = main.layer.unwrap_or_default();
     let (over, between, advice) = match &main.carrier {
