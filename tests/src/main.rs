@@ -23,6 +23,8 @@ enum Command {
     Story(voxlab::story::command::Options),
     /// Measure what the XDP program costs per frame, over one that does nothing.
     XdpCost,
+    /// Measure what finding copies costs per RTP frame, over the same work without it.
+    DedupCost,
 }
 
 fn main() -> ExitCode {
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         Command::Conformance(options) => voxlab::conformance::run(&options),
         Command::Story(options) => voxlab::story::command::run(&options),
         Command::XdpCost => voxlab::cost::run(),
+        Command::DedupCost => voxlab::dedup_cost::run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
