@@ -2,6 +2,7 @@
 
 use crate::config::{Config, EndpointKey, MediaRule};
 use crate::parse::{self, Bytes, Fragment, Layers, Refusal, TCP, UDP};
+use crate::tunnel::Inside;
 
 /// What a frame is to this probe. The numbers index the per-CPU counters; every frame counts once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -15,9 +16,9 @@ pub enum Verdict {
     Malformed = 2,
     /// More IPv6 extension headers than are followed.
     TooDeep = 3,
-    /// UDP that is not ours.
+    /// UDP that is not ours, seen inside of a tunnel too.
     OtherUdp = 4,
-    /// TCP that is not ours, and segments without data on a carrier's port.
+    /// TCP that is not ours, seen inside of a tunnel too, and segments without data on a carrier's port.
     OtherTcp = 5,
     /// IP that carries neither UDP nor TCP, and fragments of such.
     OtherIp = 6,
@@ -133,6 +134,28 @@ pub fn refused(refusal: Refusal, config: &Config) -> Verdict {
         return Verdict::Tunnel;
     }
     refusal.into()
+}
+
+/// Parses an Ethernet frame and gives its verdict, with the layers where there are any.
+#[inline(always)]
+pub fn ethernet<B: Bytes + ?Sized, E: Endpoints>(
+    frame: &B,
+    config: &Config,
+    endpoints: &E,
+) -> (Verdict, Option<Layers>) {
+    let parsed = parse::ethernet(frame);
+    let verdict = match &parsed {
+        Ok(layers) => classify(frame, layers, config, endpoints),
+        Err(refusal) => refused(*refusal, config),
+    };
+    if !matches!(verdict, Verdict::Tunnel) || !config.looks_inside() {
+        return (verdict, parsed.ok());
+    }
+    let inside = match &parsed {
+        Ok(layers) => Inside::of(frame, layers),
+        Err(_) => Inside::of_labels(frame),
+    };
+    (inside.verdict(frame, config, endpoints), parsed.ok())
 }
 
 /// The verdict on a frame whose layers are known.
@@ -320,19 +343,6 @@ pub fn is_short_rtp<B: Bytes + ?Sized>(frame: &B, layers: &Layers) -> bool {
     let contributors = u16::from(first & 0x0f) * 4;
     let extension = if first & 0x10 == 0 { 0 } else { SHORT_EXTENSION };
     layers.transport_len <= UDP_HEADER + RTP_HEADER + contributors + extension + SHORT_PAYLOAD
-}
-
-/// Parses an Ethernet frame and gives its verdict, with the layers where there are any.
-#[inline(always)]
-pub fn ethernet<B: Bytes + ?Sized, E: Endpoints>(
-    frame: &B,
-    config: &Config,
-    endpoints: &E,
-) -> (Verdict, Option<Layers>) {
-    match parse::ethernet(frame) {
-        Ok(layers) => (classify(frame, &layers, config, endpoints), Some(layers)),
-        Err(refusal) => (refused(refusal, config), None),
-    }
 }
 
 #[cfg(test)]

@@ -37,6 +37,8 @@ pub mod tunnels {
     pub const LABELS: u8 = 2;
     /// Both.
     pub const ALL: u8 = PROTOCOLS | LABELS;
+    /// A tunnel is looked into, and what is certainly not ours is none: see [`crate::tunnel`].
+    pub const LOOK_INSIDE: u8 = 4;
 }
 
 /// Constants of one run. Lives in the object's read-only data, so the verifier sees the values and
@@ -150,6 +152,19 @@ impl Config {
     #[inline(always)]
     pub fn is_tunnel_protocol(&self, protocol: u8) -> bool {
         self.tunnels & tunnels::PROTOCOLS != 0 && matches!(protocol, IPV4_IN_IP | IPV6_IN_IP | GRE)
+    }
+
+    /// The same for the kernel, which looks into tunnels before it forwards them, if it forwards them at all.
+    #[must_use]
+    pub const fn looking_inside(self) -> Self {
+        let tunnels = if self.tunnels == 0 { 0 } else { self.tunnels | tunnels::LOOK_INSIDE };
+        Self { tunnels, ..self }
+    }
+
+    /// Are tunnels looked into?
+    #[inline(always)]
+    pub fn looks_inside(&self) -> bool {
+        self.tunnels & tunnels::LOOK_INSIDE != 0
     }
 
     /// Do MPLS and PPPoE count?

@@ -23,6 +23,7 @@ pub mod parse;
 pub mod record;
 #[cfg(test)]
 mod sample;
+pub mod tunnel;
 
 pub use classify::{Endpoints, Verdict, classify};
 pub use config::{Config, EndpointKey, MediaRule};

@@ -26,9 +26,11 @@ pub trait Bytes {
     }
 }
 
-/// Bound of what [`Bytes::forget`] is given: two VLAN tags, an IPv6 header and six extension headers of 2,048
-/// bytes are 12,350.
+/// Bound of what [`Bytes::forget`] is given: [`LONGEST_HEADERS`], inside of a tunnel too.
 pub const FORGOTTEN: usize = 16_384;
+
+/// The most that the parser steps over: two VLAN tags, an IPv6 header and six extension headers of 2,048 bytes.
+pub(crate) const LONGEST_HEADERS: usize = 22 + 40 + MAX_EXTENSIONS * 2_048;
 
 /// Fields of a header that is there, by their offsets in it; big-endian.
 pub trait Header {
@@ -182,11 +184,11 @@ pub const TCP: u8 = 6;
 /// IP protocol number of UDP.
 pub const UDP: u8 = 17;
 
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
+pub(crate) const ETHERTYPE_IPV4: u16 = 0x0800;
+pub(crate) const ETHERTYPE_IPV6: u16 = 0x86dd;
 const ETHERTYPE_MPLS: u16 = 0x8847;
 const ETHERTYPE_MPLS_UPSTREAM: u16 = 0x8848;
-const ETHERTYPE_PPPOE: u16 = 0x8864;
+pub(crate) const ETHERTYPE_PPPOE: u16 = 0x8864;
 const ETHERNET: usize = 14;
 const UDP_HEADER: u16 = 8;
 const TCP_HEADER: u16 = 20;
@@ -196,23 +198,40 @@ const MAX_EXTENSIONS: usize = 6;
 /// Parses an Ethernet frame.
 #[inline(always)]
 pub fn ethernet<B: Bytes + ?Sized>(frame: &B) -> Result<Layers, Refusal> {
-    let mut offset = ETHERNET;
-    let mut ethertype = frame.be16(12).ok_or(Refusal::Truncated)?;
+    let Link { ethertype, end, outer_vlan, inner_vlan, vlan_tags } = link(frame, 0)?;
+    let layers = network(frame, ethertype, frame.forget(end))?;
+    Ok(Layers { outer_vlan, inner_vlan, vlan_tags, ..layers })
+}
+
+/// What an Ethernet header and up to two VLAN tags tell.
+pub(crate) struct Link {
+    pub(crate) ethertype: u16,
+    /// Where what it announces begins.
+    pub(crate) end: usize,
+    outer_vlan: u16,
+    inner_vlan: u16,
+    vlan_tags: u8,
+}
+
+/// Parses an Ethernet header at `start`.
+#[inline(always)]
+pub(crate) fn link<B: Bytes + ?Sized>(frame: &B, start: usize) -> Result<Link, Refusal> {
+    let mut end = start + ETHERNET;
+    let mut ethertype = frame.be16(start + 12).ok_or(Refusal::Truncated)?;
     let (mut outer_vlan, mut inner_vlan, mut vlan_tags) = (0, 0, 0);
     if is_vlan(ethertype) {
-        let tag = frame.header::<4>(14).ok_or(Refusal::Truncated)?;
+        let tag = frame.header::<4>(start + 14).ok_or(Refusal::Truncated)?;
         (outer_vlan, ethertype) = (tag.be16::<0>(), tag.be16::<2>());
         vlan_tags = 1;
-        offset = 18;
+        end = start + 18;
         if is_vlan(ethertype) {
-            let tag = frame.header::<4>(18).ok_or(Refusal::Truncated)?;
+            let tag = frame.header::<4>(start + 18).ok_or(Refusal::Truncated)?;
             (inner_vlan, ethertype) = (tag.be16::<0>(), tag.be16::<2>());
             vlan_tags = 2;
-            offset = 22;
+            end = start + 22;
         }
     }
-    let layers = network(frame, ethertype, frame.forget(offset))?;
-    Ok(Layers { outer_vlan, inner_vlan, vlan_tags, ..layers })
+    Ok(Link { ethertype, end, outer_vlan, inner_vlan, vlan_tags })
 }
 
 /// Parses from an IP header at `offset`, for link layers that are not Ethernet.

@@ -18,6 +18,8 @@ struct Cli {
 enum Command {
     Run(command::run::Run),
     Analyze(command::analyze::Analyze),
+    Calls(command::calls::Calls),
+    Flow(command::flow::Flow),
     Dedup(command::dedup::Dedup),
 }
 
@@ -27,6 +29,8 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(run) => run.execute(),
         Command::Analyze(analyze) => analyze.execute(),
+        Command::Calls(calls) => calls.execute(),
+        Command::Flow(flow) => flow.execute(),
         Command::Dedup(dedup) => dedup.execute(),
     };
     match done {

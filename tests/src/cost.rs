@@ -17,6 +17,7 @@ use voxprobe::packet::Endpoint;
 
 use crate::frames::{invite, rtp, sip, tcp, udp};
 use crate::traffic;
+use crate::tunnels::{gre, gtp, tunnel, vxlan};
 
 const ROUNDS: usize = 31;
 const RING_BYTES: u32 = 32 << 20;
@@ -33,7 +34,10 @@ struct Case {
 fn cases() -> Vec<Case> {
     let media = rtp().varied(160).over(udp());
     let dns = udp().ports(20_000, 53).payload(&[0x12; 40]).ethernet();
+    let web = tcp().ports(20_000, 443).payload(&[0; 1_300]);
     let https = tcp().ports(20_000, 443).payload(&[0; 1_400]).ethernet();
+    let event = rtp().payload(&[1, 10, 0, 160]).over(udp()).ethernet();
+    let rpcap = tcp().ports(2002, 40_000).payload(&[0; 1_400]).ethernet();
     let arp = [&[0xff; 6][..], &[2; 6], &[8, 6], &[0; 46]].concat();
     let case = |name, rule, frame, record_bytes| Case { name, rule, frame, record_bytes };
     vec![
@@ -43,8 +47,16 @@ fn cases() -> Vec<Case> {
         case("RTP, by range", MediaRule::Range, media.ethernet(), 64),
         case("RTP, announced", MediaRule::Announced, media.ethernet(), 64),
         case("RTP over IPv6, by range", MediaRule::Range, media.clone().v6().ethernet(), 96),
-        case("RTP, checksum left to the card", MediaRule::Range, media.checksum(0).ethernet(), 64),
+        case("RTP, checksum left to the card", MediaRule::Range, media.clone().checksum(0).ethernet(), 64),
         case("SIP, 900 bytes", MediaRule::Range, sip(&invite(900)).ethernet(), 1_024),
+        case("RTP of a telephone event", MediaRule::Range, event, 96),
+        case("RTP in GRE", MediaRule::Range, gre(&media.ip()).over(tunnel()).ethernet(), 320),
+        case("RTP in VXLAN", MediaRule::Range, vxlan(&media.ethernet()).over(tunnel()).ethernet(), 320),
+        case("RTP in rpcap over TCP", MediaRule::Range, rpcap, 1_536),
+        case("TCP in GRE", MediaRule::Range, gre(&web.ip()).over(tunnel()).ethernet(), 0),
+        case("TCP in VXLAN", MediaRule::Range, vxlan(&web.ethernet()).over(tunnel()).ethernet(), 0),
+        case("TCP in GTP-U", MediaRule::Range, gtp(&web.ip()).over(tunnel()).ethernet(), 0),
+        case("TCP under two MPLS labels", MediaRule::Range, web.mpls(&[16, 17]).ethernet(), 0),
     ]
 }
 

@@ -21,6 +21,7 @@ enum Command {
     Throughput(voxlab::throughput::Options),
     Conformance(voxlab::conformance::Options),
     Story(voxlab::story::command::Options),
+    Bulk(voxlab::story::bulk::Options),
     /// Measure what the XDP program costs per frame, over one that does nothing.
     XdpCost,
     /// Measure what finding copies costs per RTP frame, over the same work without it.
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         Command::Throughput(options) => voxlab::throughput::run(&options),
         Command::Conformance(options) => voxlab::conformance::run(&options),
         Command::Story(options) => voxlab::story::command::run(&options),
+        Command::Bulk(options) => voxlab::story::bulk::run(&options),
         Command::XdpCost => voxlab::cost::run(),
         Command::DedupCost => voxlab::dedup_cost::run(),
     };

@@ -6,6 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a failure is a failed test")]
 
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,8 @@ use voxlab::privileges::root_for;
 use voxlab::tunnels::{RpcapSession, Tunnel, tunnel};
 use voxprobe::capture::live::{LiveCapture, LiveOptions, Record};
 use voxprobe::packet::Endpoint;
-use voxprobe::pipeline::live::{Options, Probe};
+use voxprobe::pipeline::account::Account;
+use voxprobe::pipeline::live::{Options, Outcome, Probe};
 use voxprobe::pipeline::shard::Event;
 
 /// Long enough for a softirq on a busy machine.
@@ -89,6 +91,39 @@ fn rpcap(data_port: Option<u16>) -> (Vec<Vec<u8>>, usize) {
     (with.iter().map(|segment| segment.ethernet()).collect(), without.len())
 }
 
+fn options() -> Options {
+    Options {
+        capture: LiveOptions::new(["far0"]),
+        shards: 1,
+        max_streams: 1_024,
+        idle: Duration::from_secs(30),
+        interval: Duration::from_millis(200),
+        quality: Arc::default(),
+    }
+}
+
+/// Until the kernel has matched so many frames.
+fn wait_for(probe: &mut Probe, frames: usize) {
+    let deadline = Instant::now() + PATIENCE;
+    while probe.capture().counters().unwrap().matched() < frames as u64 && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The end, and the account with what the shards analysed.
+fn stop(probe: Probe) -> (Outcome, Account) {
+    let mut by_shards = 0;
+    let outcome = probe.stop(|event| {
+        if let Event::Finished(status) = event {
+            by_shards += status.analysed;
+        }
+    });
+    let outcome = outcome.unwrap();
+    let mut account = outcome.remains.account;
+    account.analysed += by_shards;
+    (outcome, account)
+}
+
 #[test]
 fn frames_of_every_tunnel_reach_userspace_whole_and_in_order() {
     if !root_for("frames_of_every_tunnel_reach_userspace_whole_and_in_order") {
@@ -125,43 +160,47 @@ fn frames_of_every_tunnel_reach_userspace_whole_and_in_order() {
 }
 
 #[test]
+fn the_data_connection_of_a_remote_capture_is_followed_to_its_negotiated_port() {
+    if !root_for("the_data_connection_of_a_remote_capture_is_followed_to_its_negotiated_port") {
+        return;
+    }
+    let wire = Wire::new();
+    let mut probe = wire.far.within(|| Probe::start(&options())).unwrap().unwrap();
+    let (segments, _) = rpcap(Some(DATA_PORT));
+    // The control connection first, until its last answer was read and followed: only then is data forwarded.
+    let is_data = |frame: &&Vec<u8>| frame[34..36] == DATA_PORT.to_be_bytes();
+    let (data, control): (Vec<_>, Vec<_>) = segments.iter().partition(is_data);
+    let (data, control): (Vec<_>, Vec<_>) =
+        (data.into_iter().cloned().collect(), control.into_iter().cloned().collect());
+    wire.send(&control);
+    wait_for(&mut probe, control.len());
+    thread::sleep(Duration::from_millis(300));
+    wire.send(&data);
+    wait_for(&mut probe, control.len() + data.len());
+    let (outcome, account) = stop(probe);
+    assert_eq!(outcome.counters.verdict(Verdict::Tunnel), segments.len() as u64);
+    // Fifty packets of RTP were captured there.
+    assert_eq!((account.unpacked, account.lost(), account.unaccounted()), (50, 0, 0), "{account:?}");
+}
+
+#[test]
 fn the_account_of_tunnels_and_of_a_remote_capture_is_exact() {
     if !root_for("the_account_of_tunnels_and_of_a_remote_capture_is_exact") {
         return;
     }
     let wire = Wire::new();
-    let options = Options {
-        capture: LiveOptions::new(["far0"]),
-        shards: 1,
-        max_streams: 1_024,
-        idle: Duration::from_secs(30),
-        interval: Duration::from_millis(200),
-        quality: std::sync::Arc::default(),
-    };
-    let mut probe = wire.far.within(|| Probe::start(&options)).unwrap().unwrap();
+    let mut probe = wire.far.within(|| Probe::start(&options())).unwrap().unwrap();
     let plain = [sip(&invite(700)).ethernet(), rtp().varied(160).over(udp()).ethernet()];
     let (session, _) = rpcap(None);
     let frames = [tunnelled(), session, plain.to_vec()].concat();
     wire.send(&frames);
-    let deadline = Instant::now() + PATIENCE;
-    while probe.capture().counters().unwrap().matched() < frames.len() as u64 && Instant::now() < deadline {
-        thread::sleep(Duration::from_millis(5));
-    }
-    let mut by_shards = 0;
-    let outcome = probe
-        .stop(|event| {
-            if let Event::Finished(status) = event {
-                by_shards += status.analysed;
-            }
-        })
-        .unwrap();
+    wait_for(&mut probe, frames.len());
+    let (outcome, account) = stop(probe);
     let count = |verdict| usize::try_from(outcome.counters.verdict(verdict)).unwrap();
     assert_eq!(
         (count(Verdict::Tunnel), count(Verdict::SipUdp), count(Verdict::Rtp)),
         (frames.len() - plain.len(), 1, 1)
     );
-    let mut account = outcome.remains.account;
-    account.analysed += by_shards;
     // Nothing is cut, and none of what was sent is a fragment: every frame is analysed, whatever was found in it.
     assert_eq!((account.lost(), account.unaccounted()), (0, 0), "{account:?}");
     assert!(account.matched >= frames.len() as u64);

@@ -2,143 +2,30 @@
 //! believed; and nothing that anybody sends makes the decoder guess, grow or fall over.
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a failure is a failed test")]
 
-use probe_ebpf::{Config, EndpointKey, Endpoints, MediaRule, Verdict};
+#[path = "tunnels/bench.rs"]
+mod bench;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use probe_ebpf::{Config, Verdict};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use voxlab::frames::{Datagram, rtcp, rtp, sip, udp};
+use voxlab::captures::shared_captures;
+use voxlab::frames::{rtp, sip, udp};
+use voxlab::privileges::skipped;
 use voxlab::tunnels::{
-    RpcapSession, Tunnel, erspan2, erspan3, geneve, geneve_ip, gre, gre_bridged, gtp, ip_in_ip, l2tp,
-    rpcap_packet, teredo, tunnel, tzsp, vxlan,
+    Tunnel, erspan2, erspan3, geneve, geneve_ip, gre, gre_bridged, gtp, ip_in_ip, l2tp, teredo, tunnel, tzsp,
+    vxlan,
 };
 use voxprobe::capture::file::{Frame, LinkType};
-use voxprobe::decode::{Decoded, Decoder, Tunnels};
-use voxprobe::packet::{Evidence, Flow, Nanos, Vlans};
+use voxprobe::decode::Decoder;
+use voxprobe::packet::{Nanos, Vlans};
+use voxprobe::pipeline::offline::{Options, RtpRule, analyze};
+use voxprobe::report::contract::Report;
 
-struct Nobody;
-
-impl Endpoints for Nobody {
-    fn is_announced(&self, _: &EndpointKey) -> bool {
-        false
-    }
-}
-
-const OPTIONS: &str = "OPTIONS sip:a SIP/2.0\r\nCall-ID: c\r\n\r\n";
-const START_NS: u64 = 1_700_000_000_123_456_000;
-
-/// What was found, owned.
-#[derive(Clone, Debug, PartialEq)]
-enum Got {
-    Sip { flow: Flow, payload: Vec<u8>, evidence: Evidence },
-    Rtcp { flow: Flow, payload: Vec<u8>, evidence: Evidence },
-    Rtp { flow: Flow, seq: u16, tap_time: Nanos, evidence: Evidence },
-    Carrier,
-    Held(Verdict),
-    Nothing(Verdict),
-}
-
-impl From<Decoded<'_>> for Got {
-    fn from(decoded: Decoded<'_>) -> Self {
-        match decoded {
-            Decoded::Sip(datagram) => Self::Sip {
-                flow: datagram.flow,
-                payload: datagram.payload.to_vec(),
-                evidence: datagram.evidence,
-            },
-            Decoded::Rtcp(datagram) => Self::Rtcp {
-                flow: datagram.flow,
-                payload: datagram.payload.to_vec(),
-                evidence: datagram.evidence,
-            },
-            Decoded::Rtp(packet) => Self::Rtp {
-                flow: packet.flow,
-                seq: packet.rtp.seq,
-                tap_time: packet.tap_time,
-                evidence: packet.evidence,
-            },
-            Decoded::Carrier => Self::Carrier,
-            Decoded::Held(verdict) => Self::Held(verdict),
-            Decoded::Beside(_, verdict) | Decoded::Nothing(verdict) => Self::Nothing(verdict),
-        }
-    }
-}
-
-impl Got {
-    fn evidence(&self) -> Option<&Evidence> {
-        match self {
-            Self::Sip { evidence, .. } | Self::Rtcp { evidence, .. } | Self::Rtp { evidence, .. } => {
-                Some(evidence)
-            }
-            Self::Carrier | Self::Held(_) | Self::Nothing(_) => None,
-        }
-    }
-
-    fn path(&self) -> String {
-        self.evidence().map_or_else(|| format!("{self:?}"), |evidence| evidence.encapsulation.to_string())
-    }
-
-    /// The same, but for how it came.
-    fn content(&self) -> (Option<Flow>, Vec<u8>, u16) {
-        match self {
-            Self::Sip { flow, payload, .. } | Self::Rtcp { flow, payload, .. } => {
-                (Some(*flow), payload.clone(), 0)
-            }
-            Self::Rtp { flow, seq, .. } => (Some(*flow), Vec::new(), *seq),
-            Self::Carrier | Self::Held(_) | Self::Nothing(_) => (None, Vec::new(), 0),
-        }
-    }
-}
-
-/// A decoder that numbers its frames.
-struct Bench {
-    decoder: Decoder,
-    number: u64,
-}
-
-impl Bench {
-    fn new() -> Self {
-        Self::with(Config { media_rule: MediaRule::Anything as u8, ..Config::DEFAULT })
-    }
-
-    fn with(config: Config) -> Self {
-        Self { decoder: Decoder::new(config, true), number: 0 }
-    }
-
-    /// Everything that comes of a frame: its own, then what its segment completed.
-    fn take(&mut self, bytes: &[u8]) -> Vec<Got> {
-        self.number += 1;
-        let wire_len = u32::try_from(bytes.len()).unwrap();
-        let time = Nanos(START_NS + self.number * 1_000);
-        let link = LinkType::Ethernet;
-        let frame = Frame { time, number: self.number, interface: 0, link, bytes, wire_len };
-        let mut got = vec![Got::from(self.decoder.frame(&frame, &Nobody))];
-        while let Some(decoded) = self.decoder.more(&Nobody) {
-            got.push(decoded.into());
-        }
-        got
-    }
-
-    fn one(&mut self, bytes: &[u8]) -> Got {
-        let mut got = self.take(bytes);
-        assert_eq!(got.len(), 1, "{got:?}");
-        got.remove(0)
-    }
-
-    /// Datagrams that segments completed.
-    fn unpacked(&mut self, segments: &[Datagram]) -> Vec<Got> {
-        segments.iter().flat_map(|segment| self.take(&segment.ethernet()).split_off(1)).collect()
-    }
-
-    fn finish(self) -> Tunnels {
-        self.decoder.into_tunnels()
-    }
-}
-
-fn inners() -> Vec<Datagram> {
-    let media = rtp().seq(7).over(udp());
-    let control = udp().ports(20_001, 30_001).payload(&rtcp());
-    let plain = [sip(OPTIONS), media, control];
-    plain.iter().cloned().chain(plain.iter().cloned().map(Datagram::v6)).collect()
-}
+use bench::{Bench, Got, Nobody, OPTIONS, START_NS, inners};
 
 #[test]
 fn every_tunnel_gives_what_it_holds_and_says_how_it_came() {
@@ -369,140 +256,140 @@ fn truncation_anywhere_gives_the_beginning_of_the_truth_or_nothing() {
     }
 }
 
-/// An rpcap session with so many packets of SIP, each other, on one connection or two.
-fn session(count: u16, mss: usize, data: bool) -> (RpcapSession, Vec<Datagram>, Vec<Datagram>) {
-    let client = "192.0.2.9:50123".parse().unwrap();
-    let server = "192.0.2.1:2002".parse().unwrap();
-    let mut session = RpcapSession::new(client, server).mss(mss);
-    if data {
-        session =
-            session.data_connection("192.0.2.9:50124".parse().unwrap(), "192.0.2.1:40000".parse().unwrap());
-    }
-    let mut session = session.starting_at(5, u32::MAX - 2_000);
-    let opening = session.open();
-    let mut segments = Vec::new();
-    for index in 0..count {
-        session.capture(&numbered(index).ethernet(), START_NS + u64::from(index) * 1_000_000);
-        segments.extend(session.full_segments());
-    }
-    segments.extend(session.flush());
-    (session, opening, segments)
-}
-
-fn numbered(index: u16) -> Datagram {
-    rtp().seq(index).over(udp().ip_id(index))
-}
-
-fn numbers(got: &[Got]) -> Vec<u16> {
-    got.iter().map(|got| got.content().2).collect()
-}
+/// Captures with tunnels in them, but for what is no IP inside and PPTP.
+const CAPTURES: [&str; 16] = [
+    "arkime+arkime/arkime_synthetic.pcap",
+    "arkime+arkime/gre-erspan-vxlan.pcap",
+    "arkime+arkime/gtp-iphone.pcap",
+    "arkime+arkime/mpls-basic.pcap",
+    "arkime+arkime/twovlan.pcap",
+    "OISF+suricata-verify/decode-erspan-typeI-02.pcap",
+    "OISF+suricata-verify/decode-erspan-typeII-01.pcap",
+    "OISF+suricata-verify/geneve-decoder.pcap",
+    "OISF+suricata-verify/gre-sample.pcap",
+    "OISF+suricata-verify/vxlan-decoder-03_vxlan.pcap",
+    "zeek+zeek/erspan.pcap",
+    "zeek+zeek/erspanI.pcap",
+    "zeek+zeek/erspanII.pcap",
+    "zeek+zeek/erspanIII.pcap",
+    "zeek+zeek/vxlan-triple-v2.pcap",
+    "the-tcpdump-group+tcpdump/erspan-type-i-4.pcap",
+];
 
 #[test]
-fn an_rpcap_session_gives_its_frames_and_its_statistics() {
-    for data in [false, true] {
-        let (mut session, opening, segments) = session(20, 700, data);
-        let mut bench = Bench::new();
-        assert!(bench.unpacked(&opening).is_empty());
-        let got = bench.unpacked(&segments);
-        assert_eq!(numbers(&got), (0..20).collect::<Vec<_>>(), "across the wrap of the sequence number");
-        for (index, got) in (0..).zip(&got) {
-            let Got::Rtp { tap_time, evidence, .. } = got else { panic!("{got:?}") };
-            assert_eq!(tap_time.0, START_NS / 1_000 * 1_000 + index * 1_000_000);
-            assert_eq!(evidence.encapsulation.to_string(), "rpcap");
-            assert_eq!(evidence.dst_mac, udp().dst_mac);
+fn real_captures_are_opened_as_tshark_opens_them() {
+    let Some(shared) = shared_captures() else { return };
+    for name in CAPTURES {
+        let path = shared.join(name);
+        let Some(expected) = paths_by_tshark(&path) else { return };
+        let report = run(&path);
+        let mut opened = BTreeMap::new();
+        for one in &report.capture.tunnels.opened {
+            // tshark's path does not tell the kinds apart.
+            let path = one.path.replace(['1', '2', '3'], "");
+            *opened.entry(path).or_insert(0) += one.frames;
         }
-        bench.unpacked(&session.statistics(30, 1, 9));
-        bench.unpacked(&session.close());
-        let tunnels = bench.finish();
-        let [remote] = tunnels.remote_captures.as_slice() else { panic!("{:?}", tunnels.remote_captures) };
-        assert_eq!(
-            (remote.server.to_string().as_str(), remote.packets, remote.unseen),
-            ("192.0.2.1:2002", 20, 0)
-        );
-        assert_eq!((remote.interface.as_deref(), remote.link_type), (Some("rpcap://eth0"), Some(1)));
-        assert_eq!(remote.data_port, data.then_some(40_000));
-        let statistics = remote.statistics.unwrap();
-        assert_eq!((statistics.received, statistics.dropped(), statistics.captured), (30, 10, 20));
+        assert_eq!(opened, expected, "{name}");
     }
 }
 
-#[test]
-fn a_session_that_was_seen_twice_gives_its_frames_once() {
-    let (_, opening, segments) = session(30, 900, true);
-    let twice: Vec<_> = segments.iter().flat_map(|segment| [segment.clone(), segment.clone()]).collect();
-    let late: Vec<_> = segments.iter().chain(&segments).cloned().collect();
-    for frames in [twice, late] {
-        let mut bench = Bench::new();
-        bench.unpacked(&opening);
-        assert_eq!(numbers(&bench.unpacked(&frames)), (0..30).collect::<Vec<_>>());
-    }
-}
-
-#[test]
-fn a_session_that_lacks_segments_or_begins_in_the_middle_is_read_where_it_can_be() {
-    let (_, _, segments) = session(40, 700, false);
-    // Without its opening the link type is not known, and the first segment begins inside a message.
-    let mut bench = Bench::new();
-    let got = numbers(&bench.unpacked(&segments[3..]));
-    let first = got[0];
-    assert!(first > 5 && first < 12, "{got:?}");
-    assert_eq!(got, (first..40).collect::<Vec<_>>());
-    // A hole costs the messages that it cuts.
-    let mut bench = Bench::new();
-    let mut holed = segments.clone();
-    holed.remove(5);
-    let got = numbers(&bench.unpacked(&holed));
-    let missing: Vec<_> = (0..40).filter(|number| !got.contains(number)).collect();
-    assert!(
-        (3..=5).contains(&missing.len()) && missing.windows(2).all(|pair| pair[1] == pair[0] + 1),
-        "{missing:?}"
-    );
-    assert_eq!(bench.finish().remote_captures[0].unseen, missing.len() as u64);
-    // A segment that comes late fills the hole.
-    let mut late = segments.clone();
-    let moved = late.remove(5);
-    late.insert(9, moved);
-    let mut got = numbers(&Bench::new().unpacked(&late));
-    got.sort_unstable();
-    assert_eq!(got, (0..40).collect::<Vec<_>>());
-}
-
-#[test]
-fn a_generator_that_does_not_count_its_octets_is_read_and_its_copies_are_not() {
-    let message = |number: u16| rpcap_packet(&numbered(number).ethernet(), START_NS, u32::from(number));
-    let segment = |seq: u32, payload: &[u8]| {
-        let mut segment = voxlab::frames::tcp().ports(2002, 50_000).payload(payload);
-        segment.tcp.seq = seq;
-        segment
+/// Frames by path, where what is innermost is IP.
+fn paths_by_tshark(path: &Path) -> Option<BTreeMap<String, u64>> {
+    let mut tshark = Command::new("tshark");
+    tshark.args(["-n", "-r"]).arg(path).args(["-T", "fields", "-e", "frame.protocols"]);
+    let Ok(output) = tshark.output() else {
+        skipped("real_captures_are_opened_as_tshark_opens_them", "tshark cannot be started");
+        return None;
     };
-    // All at one sequence number; numbers that count segments; numbers without any order.
-    let orders: [fn(u32) -> u32; 3] = [|_| 1, |index| index, |index| index.wrapping_mul(0x9e37_79b1)];
-    for order in orders {
-        let segments: Vec<_> = (0..50)
-            .map(|index: u16| {
-                let pair = [message(2 * index), message(2 * index + 1)].concat();
-                segment(order(u32::from(index)), &pair)
-            })
-            .flat_map(|segment| [segment.clone(), segment])
-            .collect();
-        assert_eq!(numbers(&Bench::new().unpacked(&segments)), (0..100).collect::<Vec<_>>());
+    let mut paths = BTreeMap::new();
+    for line in String::from_utf8(output.stdout).unwrap().lines() {
+        let (mut path, mut is_ip, mut tags, mut last) = (Vec::new(), false, 0, "");
+        for layer in line.split(':') {
+            match layer {
+                // What an error quotes is not carried; behind IPv4's authentication header nothing is read.
+                "icmp" | "icmpv6" | "ah" => {
+                    is_ip &= layer != "ah";
+                    break;
+                }
+                // VXLAN-GPE, which has no name in the path, and a port of its own.
+                "ip" | "ipv6" if last == "udp" => break,
+                "ip" | "ipv6" if is_ip => path.push("ipip"),
+                "ip" | "ipv6" => (is_ip, tags) = (true, 0),
+                "vlan" | "ieee8021ad" => tags += 1,
+                "gre" | "erspan" | "vxlan" | "geneve" | "gtp" | "mpls" | "pppoes" | "l2tp" => {
+                    path.extend(std::iter::repeat_n("vlan", std::mem::take(&mut tags)));
+                    path.push(if layer == "pppoes" { "pppoe" } else { layer });
+                    is_ip = false;
+                }
+                _ => {}
+            }
+            last = layer;
+        }
+        if is_ip && !path.is_empty() {
+            *paths.entry(path.join("/")).or_insert(0) += 1;
+        }
     }
+    Some(paths)
 }
 
-#[test]
-fn a_remote_capture_of_a_remote_capture_is_read_to_the_bound() {
-    let mut frames = vec![sip(OPTIONS).ethernet()];
-    for depth in 1..=5 {
-        let mut session = RpcapSession::new(
-            format!("192.0.2.9:{}", 50_000 + depth).parse().unwrap(),
-            "192.0.2.1:2002".parse().unwrap(),
-        );
-        session.open();
-        frames.iter().for_each(|frame| session.capture(frame, START_NS));
-        frames = session.flush().iter().map(Datagram::ethernet).collect();
+fn run(path: &Path) -> Report {
+    let options = Options { rtp: RtpRule::Any, ..Options::default() };
+    let report = analyze(&[path.to_owned()], &options, |_, _| ()).unwrap();
+    let capture = &report.capture;
+    assert_eq!(
+        capture.matched,
+        capture.analysed + capture.losses.values().sum::<u64>(),
+        "{}",
+        path.display()
+    );
+    report
+}
+
+/// Any bytes, but where the decoder would look.
+fn suspicious() -> impl Strategy<Value = Vec<u8>> {
+    let ports = prop::sample::select(vec![4789_u16, 6081, 2152, 37_008, 1701, 3544, 9060, 2002]);
+    let begins = prop::sample::select(vec![
+        vec![8, 0, 0, 0, 0, 0, 42, 0],
+        vec![0x34, 255, 0, 30, 1, 2, 3, 4],
+        vec![0, 0, 0x65, 0x58],
+        b"HEP3".to_vec(),
+        vec![0, 7, 0, 0, 0, 0, 0, 40],
+        vec![],
+    ]);
+    let protocols = prop::sample::select(vec![4_u8, 41, 47, 17, 6]);
+    (ports, begins, protocols, vec(any::<u8>(), 0..120)).prop_map(|(port, begins, protocol, rest)| {
+        udp().ports(40_000, port).protocol(protocol).payload(&[begins, rest].concat()).ethernet()
+    })
+}
+
+proptest! {
+    #[test]
+    fn anything_on_a_tunnels_port_decodes_to_something(frames in vec(suspicious(), 1..8)) {
         let mut bench = Bench::new();
-        let got: Vec<_> = frames.iter().flat_map(|frame| bench.take(frame)).collect();
-        let found = got.iter().filter(|got| matches!(got, Got::Sip { .. })).count();
-        assert_eq!(found, usize::from(depth <= 3), "{depth}: {got:?}");
+        for frame in frames {
+            bench.take(&frame);
+        }
+    }
+
+    #[test]
+    fn damaged_tunnels_decode_to_something(
+        kinds in vec(0..Tunnel::ALL.len(), 1..4),
+        damage in vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        length in any::<prop::sample::Index>(),
+    ) {
+        let mut inner = sip(OPTIONS).v6();
+        for kind in kinds {
+            let kind = Tunnel::ALL[kind];
+            if kind.carries(&inner) {
+                inner = kind.carry(&inner, START_NS, 1, tunnel());
+            }
+        }
+        let mut bytes = inner.ethernet();
+        for (at, value) in damage {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        let length = length.index(bytes.len() + 1);
+        Bench::new().take(&bytes[..length]);
     }
 }

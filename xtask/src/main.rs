@@ -45,7 +45,7 @@ enum Task {
     },
     /// Place real calls through a gateway made of network namespaces and watch them. Ctrl-C removes all of it.
     ///
-    /// Arguments go to `voxlab lab`: [--calls N] [--mirror] [--seed S] [--for DURATION] [--log-format json] …
+    /// Arguments go to `voxlab lab`: [--calls N] [--mirror[=TAP,…]] [--seed S] [--for DURATION] [--log-format json] …
     #[command(disable_help_flag = true)]
     Lab {
         /// Arguments for `voxlab lab`.
@@ -58,6 +58,24 @@ enum Task {
     #[command(disable_help_flag = true)]
     Traffic {
         /// Arguments for `voxlab traffic`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+        args: Vec<String>,
+    },
+    /// Write a generated capture of calls as several taps see them, and the truth about every frame.
+    ///
+    /// Arguments go to `voxlab story`: --out FILE [--truth FILE] [--seed S] [--copies TAP,…] [--rpcap] [--retransmissions] …
+    #[command(disable_help_flag = true)]
+    Story {
+        /// Arguments for `voxlab story`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+        args: Vec<String>,
+    },
+    /// Write a generated capture that is too big for memory, for measurements.
+    ///
+    /// Arguments go to `voxlab bulk`: --out FILE [--calls N] [--concurrent N] [--talk DURATION] [--copies TAP,…] …
+    #[command(disable_help_flag = true)]
+    Bulk {
+        /// Arguments for `voxlab bulk`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
         args: Vec<String>,
     },
@@ -84,6 +102,8 @@ fn main() -> ExitCode {
         Task::Run { args } => run::probe(&args),
         Task::Lab { args } => run::voxlab("lab", &args),
         Task::Traffic { args } => run::voxlab("traffic", &args),
+        Task::Story { args } => run::voxlab("story", &args),
+        Task::Bulk { args } => run::voxlab("bulk", &args),
         Task::Test(options) => test::run(&options),
         Task::Conformance { args } => conformance::run(&args),
         Task::Dist => dist::run(),

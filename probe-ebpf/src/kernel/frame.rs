@@ -11,13 +11,19 @@ use super::opaque::{forget, opaque};
 /// UDP, RTP with all contributors and what the fingerprint hashes: 14 + 8 + 60 + 8 + 72 + 32 = 194.
 pub(crate) const COPIED_HEAD: usize = 256;
 
-/// A byte source whose memory can be pointed into.
-pub(crate) trait Memory: Bytes {
+/// Memory that a frame, or its head, is in.
+pub(crate) trait Memory {
     /// The address of `N` bytes at `offset`, if they are all there.
     fn window<const N: usize>(&self, offset: usize) -> Option<Window<N>>;
     /// Bytes that can be read.
     fn len(&self) -> usize;
+    /// Any number that the verifier does not know, in all 64 bits.
+    fn unknown(&self) -> u64;
 }
+
+/// A frame in some memory, as the shared parser reads it.
+#[derive(Clone, Copy)]
+pub(crate) struct Frame<M>(pub(crate) M);
 
 /// `N` readable bytes.
 #[derive(Clone, Copy)]
@@ -70,7 +76,7 @@ unsafe impl Plain for u32 {}
 pub(crate) struct Linear {
     pub(crate) start: *const u8,
     pub(crate) end: *const u8,
-    /// Any number that the verifier does not know, in all 64 bits.
+    /// See [`Memory::unknown`].
     pub(crate) unknown: u64,
 }
 
@@ -90,6 +96,11 @@ impl Memory for Linear {
     fn len(&self) -> usize {
         self.end.addr() - self.start.addr()
     }
+
+    #[inline(always)]
+    fn unknown(&self) -> u64 {
+        self.unknown
+    }
 }
 
 /// The first bytes of a frame, copied to scratch memory.
@@ -97,7 +108,7 @@ impl Memory for Linear {
 pub(crate) struct Copied {
     pub(crate) bytes: *const [u8; COPIED_HEAD],
     pub(crate) len: usize,
-    /// Any number that the verifier does not know, in all 64 bits.
+    /// See [`Memory::unknown`].
     pub(crate) unknown: u64,
 }
 
@@ -118,58 +129,36 @@ impl Memory for Copied {
     fn len(&self) -> usize {
         self.len
     }
+
+    #[inline(always)]
+    fn unknown(&self) -> u64 {
+        self.unknown
+    }
 }
 
-impl Bytes for Linear {
+impl<M: Memory> Bytes for Frame<M> {
     #[inline(always)]
     fn header<const N: usize>(&self, offset: usize) -> Option<impl Header> {
-        self.window::<N>(offset)
+        self.0.window::<N>(offset)
     }
 
     #[inline(always)]
     fn be8(&self, offset: usize) -> Option<u8> {
-        self.window::<1>(offset).map(|w| w.read::<u8, 0>())
+        self.0.window::<1>(offset).map(|w| w.read::<u8, 0>())
     }
 
     #[inline(always)]
     fn be16(&self, offset: usize) -> Option<u16> {
-        self.window::<2>(offset).map(|w| u16::from_be(w.read::<u16, 0>()))
+        self.0.window::<2>(offset).map(|w| u16::from_be(w.read::<u16, 0>()))
     }
 
     #[inline(always)]
     fn be32(&self, offset: usize) -> Option<u32> {
-        self.window::<4>(offset).map(|w| u32::from_be(w.read::<u32, 0>()))
+        self.0.window::<4>(offset).map(|w| u32::from_be(w.read::<u32, 0>()))
     }
 
     #[inline(always)]
     fn forget(&self, offset: usize) -> usize {
-        forget(offset as u64, self.unknown) as usize & (FORGOTTEN - 1)
-    }
-}
-
-impl Bytes for Copied {
-    #[inline(always)]
-    fn header<const N: usize>(&self, offset: usize) -> Option<impl Header> {
-        self.window::<N>(offset)
-    }
-
-    #[inline(always)]
-    fn be8(&self, offset: usize) -> Option<u8> {
-        self.window::<1>(offset).map(|w| w.read::<u8, 0>())
-    }
-
-    #[inline(always)]
-    fn be16(&self, offset: usize) -> Option<u16> {
-        self.window::<2>(offset).map(|w| u16::from_be(w.read::<u16, 0>()))
-    }
-
-    #[inline(always)]
-    fn be32(&self, offset: usize) -> Option<u32> {
-        self.window::<4>(offset).map(|w| u32::from_be(w.read::<u32, 0>()))
-    }
-
-    #[inline(always)]
-    fn forget(&self, offset: usize) -> usize {
-        forget(offset as u64, self.unknown) as usize & (FORGOTTEN - 1)
+        forget(offset as u64, self.0.unknown()) as usize & (FORGOTTEN - 1)
     }
 }

@@ -15,8 +15,9 @@ use probe_ebpf::Verdict;
 use probe_ebpf::classify::{self, VERDICTS};
 use probe_ebpf::parse::{self, FORGOTTEN, Fragment, Layers, TCP, UDP};
 use probe_ebpf::record::{HASHED_PAYLOAD, KERNEL_LOSSES};
+use probe_ebpf::tunnel::Inside;
 
-use self::frame::{COPIED_HEAD, Copied, Memory};
+use self::frame::{COPIED_HEAD, Copied, Frame, Memory};
 use self::maps::{Announced, Tap, config};
 use self::opaque::{forget, opaque, unknown};
 use self::source::Source;
@@ -28,29 +29,38 @@ const ETHERNET_AND_IPV6: usize = 14 + 8 + 40;
 #[inline(always)]
 pub(crate) fn observe<S: Source + EbpfContext>(source: &S) {
     let frame = source.linear();
-    let judged = judge(&frame, frame.unknown);
-    let news = if is_beyond(&frame, judged) && source.wire_len() as usize > frame.len() {
+    let judged = judge(&frame, frame.0.unknown);
+    let news = if is_beyond(&frame, judged) && source.wire_len() as usize > frame.0.len() {
         observe_copied(source)
     } else {
-        account(source, &frame, judged, frame.unknown)
+        account(source, &frame, judged, frame.0.unknown)
     };
     if news.0 != 0 {
-        warn_of(source, News(forget(news.0, frame.unknown)));
+        warn_of(source, News(forget(news.0, frame.0.unknown)));
     }
 }
 
-/// The shared parser and classifier.
+/// The shared parser and classifier, as [`classify::ethernet`], with what the verifier need not know forgotten between
+/// its steps.
 #[inline(always)]
-fn judge<M: Memory>(frame: &M, any: u64) -> Judged {
-    match parse::ethernet(frame) {
+fn judge<M: Memory>(frame: &Frame<M>, any: u64) -> Judged {
+    let (judged, inside) = match parse::ethernet(frame) {
         Ok(layers) => {
             let parsed = Judged::parsed(&layers, any);
             let ports = forget(u64::from(layers.src_port) << 16 | u64::from(layers.dst_port), any);
             let layers = Layers { src_port: (ports >> 16) as u16, dst_port: ports as u16, ..parsed.layers() };
-            parsed.with(classify::classify(frame, &layers, config(), &Announced), any)
+            let judged = parsed.with(classify::classify(frame, &layers, config(), &Announced), any);
+            (judged, if judged.is_to_look_into() { Inside::of(frame, &layers) } else { Inside::UNKNOWN })
         }
-        Err(refusal) => Judged::refused(classify::refused(refusal, config()), any),
+        Err(refusal) => {
+            let judged = Judged::refused(classify::refused(refusal, config()), any);
+            (judged, if judged.is_to_look_into() { Inside::of_labels(frame) } else { Inside::UNKNOWN })
+        }
+    };
+    if !judged.is_to_look_into() {
+        return judged;
     }
+    judged.instead(inside.verdict(frame, config(), &Announced), any)
 }
 
 /// A verdict and the layers that it rests on, in one register. Here the many ways to come to a verdict meet: what
@@ -77,6 +87,17 @@ impl Judged {
     #[inline(always)]
     fn with(self, verdict: Verdict, any: u64) -> Self {
         Self(forget(self.0 | verdict as u64, any))
+    }
+
+    /// With another verdict.
+    #[inline(always)]
+    fn instead(self, verdict: Verdict, any: u64) -> Self {
+        Self(self.0 & !Self::VERDICT).with(verdict, any)
+    }
+
+    #[inline(always)]
+    fn is_to_look_into(self) -> bool {
+        self.is(Verdict::Tunnel) && config().looks_inside()
     }
 
     /// Without layers.
@@ -135,7 +156,7 @@ impl Judged {
 /// Only then is it worth asking whether there are more: a driver may leave as little as the link header in
 /// the linear part.
 #[inline(always)]
-fn is_beyond<M: Memory>(frame: &M, judged: Judged) -> bool {
+fn is_beyond<M: Memory>(frame: &Frame<M>, judged: Judged) -> bool {
     let needed = if judged.protocol() == UDP {
         // UDP header, RTP header, and what the fingerprint may hash.
         judged.transport() + usize::from(judged.transport_len()).min(8 + 12 + HASHED_PAYLOAD)
@@ -144,7 +165,7 @@ fn is_beyond<M: Memory>(frame: &M, judged: Judged) -> bool {
     } else {
         0
     };
-    opaque(needed as u64) as usize > frame.len()
+    opaque(needed as u64) as usize > frame.0.len()
 }
 
 /// The same with the frame's first bytes copied to scratch memory, for frames in pieces. Rare, and out of line: the
@@ -160,19 +181,19 @@ fn observe_copied<S: Source + EbpfContext>(source: &S) -> News {
     // SAFETY: `head` is this CPU's map value of COPIED_HEAD bytes, and `len` was compared with that and zero.
     let copied = unsafe { source.copy_to(head.cast(), len) };
     let len = if copied { len as usize } else { 0 };
-    let frame = Copied { bytes: head, len, unknown: unknown(source.ifindex()) };
-    let judged = judge(&frame, frame.unknown);
+    let frame = Frame(Copied { bytes: head, len, unknown: unknown(source.ifindex()) });
+    let judged = judge(&frame, frame.0.unknown);
     // What the verdict rests on: network headers, and of UDP and TCP what a record or the classifier reads.
     let transport =
         if matches!(judged.protocol(), UDP | TCP) { usize::from(judged.transport_len()).min(20) } else { 0 };
     let is_whole = judged.transport() + transport <= len && len >= ETHERNET_AND_IPV6;
-    let judged = if is_whole { judged } else { Judged::refused(Verdict::Truncated, frame.unknown) };
-    account(source, &frame, judged, frame.unknown)
+    let judged = if is_whole { judged } else { Judged::refused(Verdict::Truncated, frame.0.unknown) };
+    account(source, &frame, judged, frame.0.unknown)
 }
 
 /// Counts the frame under its verdict and, if it matched, hands it over or counts the loss.
 #[inline(always)]
-fn account<S: Source, M: Memory>(source: &S, frame: &M, judged: Judged, any: u64) -> News {
+fn account<S: Source, M: Memory>(source: &S, frame: &Frame<M>, judged: Judged, any: u64) -> News {
     let tap = Tap::find(source.ifindex(), S::EGRESS, any);
     let Some(counters) = tap.counters() else { return News::NONE };
     // The compiler knows that a verdict is below VERDICTS and would drop the check; the verifier does not.

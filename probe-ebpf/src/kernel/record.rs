@@ -8,12 +8,12 @@ use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::helpers::generated::bpf_ringbuf_output;
 use probe_ebpf::fingerprint;
-use probe_ebpf::parse::Layers;
+use probe_ebpf::parse::{Bytes as _, Layers};
 use probe_ebpf::record::{
     Counters, KernelLoss, MAX_PACKET, MediaCommon, MediaHead4, MediaHead6, PacketHead, kind, point,
 };
 
-use super::frame::Memory;
+use super::frame::{Frame, Memory};
 use super::maps::{self, Tap};
 use super::opaque::{forget, opaque};
 use super::source::Source;
@@ -22,16 +22,16 @@ use super::source::Source;
 #[inline(always)]
 pub(crate) fn media<S: Source, M: Memory>(
     source: &S,
-    frame: &M,
+    frame: &Frame<M>,
     tap: Tap,
     layers: &Layers,
     any: u64,
 ) -> Result<(), KernelLoss> {
     let fingerprint = fingerprint::of_rtp(frame, layers).ok_or(KernelLoss::CopyFailed)?;
     let flags = if fingerprint.hashed { kind::HASHED } else { 0 };
-    let ethernet = frame.window::<14>(0).ok_or(KernelLoss::CopyFailed)?;
+    let ethernet = frame.0.window::<14>(0).ok_or(KernelLoss::CopyFailed)?;
     let tags = Tags::of(source, frame, layers, any);
-    let udp = frame.window::<20>(layers.transport).ok_or(KernelLoss::CopyFailed)?;
+    let udp = frame.0.window::<20>(layers.transport).ok_or(KernelLoss::CopyFailed)?;
     let ring = maps::ring().ok_or(KernelLoss::NoRing)?;
     let common = MediaCommon {
         time_ns: 0,
@@ -49,7 +49,7 @@ pub(crate) fn media<S: Source, M: Memory>(
         macs: octets(ethernet.read::<u32, 0>(), ethernet.read::<u32, 4>(), ethernet.read::<u32, 8>()),
     };
     if layers.v6 {
-        let ip = frame.window::<40>(layers.ip).ok_or(KernelLoss::CopyFailed)?;
+        let ip = frame.0.window::<40>(layers.ip).ok_or(KernelLoss::CopyFailed)?;
         let first = u32::from_be(ip.read::<u32, 0>());
         let mut entry = ring.reserve_untyped::<MediaHead6>(0).ok_or(KernelLoss::RingFull)?;
         entry.write(MediaHead6 {
@@ -79,7 +79,7 @@ pub(crate) fn media<S: Source, M: Memory>(
         entry.submit(u64::from(BPF_RB_NO_WAKEUP));
         return Ok(());
     }
-    let ip = frame.window::<20>(layers.ip).ok_or(KernelLoss::CopyFailed)?;
+    let ip = frame.0.window::<20>(layers.ip).ok_or(KernelLoss::CopyFailed)?;
     let fragment = u16::from_be(ip.read::<u16, 6>());
     let common = MediaCommon {
         kind: common.kind | if fragment & 0x4000 != 0 { kind::DONT_FRAGMENT } else { 0 },
@@ -178,7 +178,7 @@ impl Tags {
     /// Reads them again, where the IP header's offset says that there are any: carried along from the parser they
     /// would take registers from every frame. A third tag, possible only where one is offloaded, is not recorded.
     #[inline(always)]
-    fn of<S: Source, M: Memory>(source: &S, frame: &M, layers: &Layers, any: u64) -> Self {
+    fn of<S: Source, M: Memory>(source: &S, frame: &Frame<M>, layers: &Layers, any: u64) -> Self {
         // What stands before an IP header that was parsed is there.
         let tag = |offset| u64::from(frame.be16(offset).unwrap_or(0));
         let (in_frame, first, second) = match layers.ip {

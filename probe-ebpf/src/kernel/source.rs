@@ -4,7 +4,7 @@ use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::generated::{bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
 use aya_ebpf::programs::{TcContext, XdpContext};
 
-use super::frame::Linear;
+use super::frame::{Frame, Linear};
 use super::opaque::unknown;
 
 /// A frame as a program type presents it.
@@ -13,7 +13,7 @@ pub(crate) trait Source {
     const EGRESS: bool;
 
     /// The directly readable part.
-    fn linear(&self) -> Linear;
+    fn linear(&self) -> Frame<Linear>;
 
     /// Length of the frame, all pieces together.
     fn wire_len(&self) -> u32;
@@ -36,12 +36,12 @@ impl Source for XdpContext {
     const EGRESS: bool = false;
 
     #[inline(always)]
-    fn linear(&self) -> Linear {
-        Linear {
+    fn linear(&self) -> Frame<Linear> {
+        Frame(Linear {
             start: self.data() as *const u8,
             end: self.data_end() as *const u8,
             unknown: unknown(self.ifindex()),
-        }
+        })
     }
 
     #[inline(always)]
@@ -73,12 +73,12 @@ impl Source for TcContext {
     const EGRESS: bool = true;
 
     #[inline(always)]
-    fn linear(&self) -> Linear {
-        Linear {
+    fn linear(&self) -> Frame<Linear> {
+        Frame(Linear {
             start: self.data() as *const u8,
             end: self.data_end() as *const u8,
             unknown: unknown(self.ifindex()),
-        }
+        })
     }
 
     #[inline(always)]

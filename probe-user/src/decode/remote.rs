@@ -15,6 +15,7 @@ use serde::Serialize;
 use super::tunnel::rpcap::{Head, Packet, kind};
 use crate::capture::file::LinkType;
 use crate::packet::{Endpoint, Flow};
+use crate::sip::EndpointChange;
 
 /// Sessions kept; further ones are read, but their links are guessed and their statistics are not.
 const MAX_SESSIONS: usize = 64;
@@ -75,6 +76,8 @@ impl RemoteStatistics {
 #[derive(Debug, Default)]
 pub(super) struct Remotes {
     sessions: Vec<RemoteCapture>,
+    /// Ends of data connections that came and went since they were last taken.
+    changes: Vec<EndpointChange>,
 }
 
 impl Remotes {
@@ -101,7 +104,15 @@ impl Remotes {
             kind::START_REPLY => {
                 // Buffer size, port, two octets of nothing.
                 if let Some(&[h, l]) = payload.get(4..).and_then(<[u8]>::first_chunk) {
-                    session.data_port = Some(u16::from_be_bytes([h, l])).filter(|port| *port != 0);
+                    let port = Some(u16::from_be_bytes([h, l])).filter(|port| *port != 0);
+                    let before = std::mem::replace(&mut session.data_port, port);
+                    if before != port {
+                        // The server's, or in active mode the client's.
+                        let at = |port| [server, client].map(|host| Endpoint { port, ..host });
+                        let gone = before.into_iter().flat_map(at).map(EndpointChange::Removed);
+                        let come = port.into_iter().flat_map(at).map(EndpointChange::Added);
+                        self.changes.extend(gone.chain(come));
+                    }
                 }
             }
             _ => {
@@ -139,6 +150,11 @@ impl Remotes {
         i32::try_from(session.link_type?).ok().map(LinkType::from_number)
     }
 
+    /// Ends of data connections that came and went since the last call, for who forwards their segments.
+    pub(super) fn drain_changes(&mut self) -> impl Iterator<Item = EndpointChange> {
+        self.changes.drain(..)
+    }
+
     /// Is it a data connection that a control connection announced?
     pub(super) fn is_announced(&self, flow: &Flow) -> bool {
         self.sessions.iter().any(|session| session.data_port.is_some() && session.is_data(flow))
@@ -161,17 +177,7 @@ impl Remotes {
         let index = match self.sessions.iter().position(is_it) {
             Some(index) => index,
             None if self.sessions.len() < MAX_SESSIONS => {
-                self.sessions.push(RemoteCapture {
-                    server,
-                    client,
-                    data_port: None,
-                    interface: None,
-                    link_type: None,
-                    packets: 0,
-                    unseen: 0,
-                    statistics: None,
-                    numbers: None,
-                });
+                self.sessions.push(RemoteCapture::between(server, client));
                 self.sessions.len() - 1
             }
             None => return None,
@@ -181,6 +187,21 @@ impl Remotes {
 }
 
 impl RemoteCapture {
+    /// One of which nothing more is known.
+    pub(crate) fn between(server: Endpoint, client: Endpoint) -> Self {
+        Self {
+            server,
+            client,
+            data_port: None,
+            interface: None,
+            link_type: None,
+            packets: 0,
+            unseen: 0,
+            statistics: None,
+            numbers: None,
+        }
+    }
+
     /// Do its frames come this way? On the control connection itself, or from the announced port, to which the client
     /// connects; over UDP and in active mode it is the client's port that was announced.
     fn is_data(&self, flow: &Flow) -> bool {

@@ -135,12 +135,20 @@ impl Walker {
             Verdict::OtherUdp if is_looked_for => {
                 !begins_like_carrier(bytes, layers.transport + usize::from(UDP_HEADER))
             }
+            // SIP in a segment of a capture's own stream begins one as easily as any other message in it.
+            Verdict::SipTcp if is_looked_for => {
+                self.streams.is_empty() || self.config.is_sip(layers.src_port, layers.dst_port)
+            }
             Verdict::OtherTcp if is_looked_for => {
                 let offset =
                     bytes.get(layers.transport + 12).map_or(0, |offset| usize::from(offset >> 4) * 4);
                 self.streams.is_empty()
                     && self.remotes.is_empty()
                     && !begins_like_carrier(bytes, layers.transport + offset)
+            }
+            // Live, what the kernel forwards of a connection that it was told of.
+            Verdict::OtherTcp if !self.remotes.is_empty() => {
+                !datagram::flow(bytes, layers).is_some_and(|flow| self.remotes.is_announced(&flow))
             }
             _ => true,
         }

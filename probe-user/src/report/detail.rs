@@ -30,6 +30,7 @@ fn write(mut page: Page, report: &Report) -> String {
         identity(&mut page, stream);
         ledgers(&mut page, stream);
         jitter(&mut page, stream);
+        delay(&mut page, stream);
         losses(&mut page, stream);
         interruptions(&mut page, stream);
         copies(&mut page, stream);
@@ -100,6 +101,7 @@ fn ledgers(page: &mut Page, stream: &StreamReport) {
     for (name, figure) in FIGURES {
         let _ = writeln!(page, "  {name:<18} {:>14} {:>14}", figure(&stream.raw), figure(&stream.unique));
     }
+    clock(page, stream);
     let counts = [
         (stream.reordered, "packet", "out of order"),
         (u64::from(stream.restarts), "restart", "of the numbering"),
@@ -112,6 +114,49 @@ fn ledgers(page: &mut Page, stream: &StreamReport) {
     if stream.loss_is_upper_bound {
         page.wrap("the probe itself lost frames: the loss here may be its own, in part or in whole", 2);
     }
+}
+
+/// The sender's clock, as far as it is known.
+fn clock(page: &mut Page, stream: &StreamReport) {
+    let Some(own) = stream.unique.first_copies else { return };
+    match (own.clock_drift_ppm, own.clock_drift_ppm_ci, own.clock_drift_absent_because) {
+        (Some(ppm), Some([low, high]), _) => {
+            let said = format!(
+                "the sender's clock: {ppm:+.1} ppm between interruptions, 95 % sure: {low:+.1} to {high:+.1}"
+            );
+            page.wrap(&said, 2);
+        }
+        (_, _, Some(reason)) => page.wrap(&format!("no clock drift: {reason}"), 2),
+        _ => {}
+    }
+    if let Some(reason) = &stream.clock_rate_because {
+        page.wrap(&format!("clock rate: {reason}"), 2);
+    }
+}
+
+/// How deep a buffer has to be, and what two of them would have thrown away.
+fn delay(page: &mut Page, stream: &StreamReport) {
+    let (Some(delay), Some(buffer)) = (stream.pdv_percentiles_us, &stream.jitter_buffer) else { return };
+    let said = format!(
+        "over the quickest packet, ms: p50 {}, p90 {}, p99 {}, p99.9 {}, max {}",
+        words::ms(delay.p50),
+        words::ms(delay.p90),
+        words::ms(delay.p99),
+        words::ms(delay.p999),
+        words::ms(delay.max)
+    );
+    page.section("DELAY", &said);
+    let (fixed, adaptive) = (buffer.fixed, buffer.adaptive);
+    let said = format!(
+        "too late for a jitter buffer of {:.0} ms: {} ({:.1} %); for an adaptive one, {:.0} ms deep on average: {} ({:.1} %)",
+        fixed.depth_ms,
+        words::thousands(fixed.discarded),
+        fixed.discarded_percent,
+        adaptive.depth_mean_ms,
+        words::thousands(adaptive.discarded),
+        adaptive.discarded_percent
+    );
+    page.wrap(&said, 2);
 }
 
 fn jitter(page: &mut Page, stream: &StreamReport) {
@@ -137,7 +182,11 @@ fn losses(page: &mut Page, stream: &StreamReport) {
     let bursts = &stream.bursts;
     let runs: Vec<_> = bursts.loss_runs.iter().zip(1_u32..).filter(|(count, _)| **count > 0).collect();
     if runs.is_empty() {
-        return page.section("LOSS", "none, copies removed");
+        page.section("LOSS", "none, copies removed");
+        if bursts.discarded > 0 {
+            burst_lengths(page, stream);
+        }
+        return;
     }
     let longest = u32::try_from(bursts.loss_runs.len()).unwrap_or(u32::MAX);
     let run = |(count, length): (&_, u32)| {
@@ -146,9 +195,14 @@ fn losses(page: &mut Page, stream: &StreamReport) {
     };
     let said: Vec<_> = runs.into_iter().map(run).collect();
     page.section("LOSS", &format!("runs of consecutive packets: {}", said.join(", ")));
+    burst_lengths(page, stream);
+}
+
+fn burst_lengths(page: &mut Page, stream: &StreamReport) {
+    let bursts = &stream.bursts;
     page.wrap(
         &format!(
-            "bursts (RFC 3611, Gmin {}): {:.1} % lost within, {:.0} ms long; between them {:.2} % lost, {:.0} ms long",
+            "bursts of lost and late (RFC 3611, Gmin {}): {:.1} % within, {:.0} ms long; between them {:.2} %, {:.0} ms long",
             bursts.gmin,
             bursts.burst_density * 100.0,
             bursts.burst_duration_ms,
@@ -227,6 +281,9 @@ fn quality(page: &mut Page, stream: &StreamReport) {
             let reason = reason.as_deref().unwrap_or("not estimated");
             page.section("QUALITY", &format!("no MOS: {}", clip(&words::printable(reason), 400)));
         }
+    }
+    if let Some(Mos { value, r_factor, assumptions, .. }) = &stream.mos_cq {
+        page.wrap(&format!("in conversation {value:.2}, R {r_factor:.1}: {assumptions}"), 2);
     }
 }
 

@@ -26,6 +26,7 @@ pub fn find(report: &Report) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(account_does_not_balance(report));
     findings.extend(lost_by_the_probe(report));
+    findings.extend(super::remote::dropped(report));
     findings.extend(copies::find(report));
     findings.extend(packets_lost(report));
     findings.extend(interrupted(report));

@@ -132,7 +132,13 @@ impl Monitor {
         match event {
             Event::Interval(line) if is_current => self.lines.push(StreamEntry::new(*line)),
             Event::Receiver(status) if is_current => self.receiver = Some(status),
-            Event::Interval(_) | Event::Receiver(_) => {}
+            // The list is the report's; the first ones tell what is going on.
+            Event::Carrier(carrier) if carrier.carrier.0 <= MAX_CARRIER_LINES => {
+                let at = Some(carrier.first_seen);
+                self.sessions.push((carrier.carrier, Session::new(&carrier)));
+                self.entries.push(Stamped { at, entry: Entry::Tunnel(carrier) });
+            }
+            Event::Interval(_) | Event::Receiver(_) | Event::Carrier(_) => {}
             Event::IntervalDone(status) => {
                 if let Some(shard) = self.shards.get_mut(status.shard) {
                     *shard = status;
@@ -149,13 +155,6 @@ impl Monitor {
                 let at = Some(event.moment.time);
                 self.entries.push(Stamped { at, entry: Entry::Call(CallEntry::new(&event)) });
             }
-            // The list is the report's; the first ones tell what is going on.
-            Event::Carrier(carrier) if carrier.carrier.0 <= MAX_CARRIER_LINES => {
-                let at = Some(carrier.first_seen);
-                self.sessions.push((carrier.carrier, Session::new(&carrier)));
-                self.entries.push(Stamped { at, entry: Entry::Tunnel(carrier) });
-            }
-            Event::Carrier(_) => {}
         }
     }
 

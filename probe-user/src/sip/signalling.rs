@@ -21,6 +21,7 @@ use super::media::{self, MediaTable};
 use super::message::{self, Front, Malformed, Message};
 use super::stream::{Segment, Streams};
 use super::totals::SipReport;
+use super::transcript::Transcript;
 use crate::dedup::{Cause, CopyStats, FrameClass};
 use crate::packet::{Evidence, Flow, Nanos};
 
@@ -89,6 +90,8 @@ pub struct Signalling {
     transmissions: Transmissions,
     streams: Streams,
     challenges: Challenges,
+    /// What was said in some calls, if anybody asks.
+    transcript: Option<Transcript>,
     /// Who sent to whom, by pair of hosts, the smaller first: 1, or 2 the other way.
     pairs: FxHashMap<[[u8; 16]; 2], u8>,
     /// Of the frame that was observed last.
@@ -150,10 +153,23 @@ impl Signalling {
             transmissions: Transmissions::default(),
             streams: Streams::default(),
             challenges: Challenges::default(),
+            transcript: None,
             pairs: FxHashMap::default(),
             class: FrameClass::Other,
             told: Vec::new(),
         }
+    }
+
+    /// Keeps what is said in the calls of `transcript`.
+    #[must_use]
+    pub fn transcribing(mut self, transcript: Transcript) -> Self {
+        self.transcript = Some(transcript);
+        self
+    }
+
+    /// What was said in the calls that were asked for.
+    pub fn take_transcript(&mut self) -> Option<Transcript> {
+        self.transcript.take()
     }
 
     /// Takes the payload of a frame on a SIP port: of a datagram, or of a TCP segment.
@@ -186,7 +202,7 @@ impl Signalling {
             if !self.transmissions.noted(&key).is_empty() {
                 self.copies.observe(&copy);
             }
-            return self.count_copies(&key, copy.original, copy.explanation.cause);
+            return self.count_copies(&key, copy.original, copy.explanation.cause, evidence);
         }
         let at = Sighting { time, number, flow };
         self.class = FrameClass::Unique;
@@ -361,6 +377,9 @@ impl Signalling {
                 };
                 if let (Repeat::Timer(timer), Some((number, of))) = (repeat, explained) {
                     self.told.push(Told::Was(number, FrameClass::Retransmission { of, timer }));
+                    if let Some(kept) = &mut self.transcript {
+                        kept.explain(number, repeat);
+                    }
                 }
                 Some((repeat, u64::from(explained.is_some())))
             }
@@ -385,8 +404,10 @@ impl Signalling {
             }
         }
         self.transmissions.clear_noted(key);
-        self.transmissions.note(key, Noted { tally, call });
-        repeat.map(|(repeat, _)| repeat)
+        let repeat = repeat.map(|(repeat, _)| repeat);
+        let line = self.transcript.as_mut().and_then(|kept| kept.message(at, message, repeat));
+        self.transmissions.note(key, Noted { tally, call, line });
+        repeat
     }
 
     fn note_direction(&mut self, flow: &Flow) {
@@ -407,16 +428,22 @@ impl Signalling {
                 if let Some(call) = noted.call {
                     self.calls.note_was_copy(call);
                 }
+                if let (Some(kept), Some(line)) = (&mut self.transcript, noted.line) {
+                    kept.was_copy(line, copy.original, copy.explanation.cause);
+                }
             }
         }
     }
 
-    fn count_copies(&mut self, key: &Key, of: u64, cause: Cause) -> Observed {
+    fn count_copies(&mut self, key: &Key, of: u64, cause: Cause, evidence: &Evidence) -> Observed {
         for noted in self.transmissions.noted(key) {
             self.totals.copies += 1;
             self.totals.kinds.count_copy(noted.tally);
             if let Some(call) = noted.call {
                 self.calls.note_copy(call);
+            }
+            if let (Some(kept), Some(line)) = (&mut self.transcript, noted.line) {
+                kept.copy(line, cause, evidence);
             }
         }
         Observed::Copy { of, cause }

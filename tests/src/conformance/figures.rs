@@ -1,5 +1,7 @@
 //! The figures of a row, and how both sides print them.
 
+use std::net::{IpAddr, SocketAddr};
+
 use serde_json::Value;
 
 /// Identity of a row: sender, receiver (`ip:port`, IPv6 in brackets) and SSRC.
@@ -110,9 +112,12 @@ pub(super) fn key(stream: &Value) -> Key {
     (text("src"), text("dst"), ssrc)
 }
 
-/// `ip:port`, IPv6 in brackets.
+/// `ip:port`, IPv6 in brackets, as voxprobe writes it: of the ways to write an IPv6 address each side has its own.
 pub(super) fn endpoint(address: &str, port: &str) -> String {
-    if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
+    match (address.parse::<IpAddr>(), port.parse()) {
+        (Ok(address), Ok(port)) => SocketAddr::new(address, port).to_string(),
+        _ => format!("{address}:{port}"),
+    }
 }
 
 /// With six digits. Wireshark adds whole seconds and nanoseconds as floats, which rounds a half in its own way; the

@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use crate::captures::{Timed, Writer};
 use crate::frames::{Datagram, udp};
 use crate::random::Random;
+use crate::tunnels::{self, Tunnel};
 
 /// 14 November 2023: any time will do.
 const START_NS: u64 = 1_700_000_000_123_456_789;
@@ -82,6 +83,10 @@ impl Sent {
     }
 
     fn frame(&self) -> Timed {
+        (self.time_ns, self.datagram().ethernet())
+    }
+
+    fn datagram(&self) -> Datagram {
         let Self { csrcs, extension, padding, .. } = *self;
         let first =
             0x80 | u8::from(padding.is_some()) << 5 | u8::from(extension.is_some()) << 4 | (csrcs & 0x0f);
@@ -102,7 +107,7 @@ impl Sent {
         if let Some(vlan) = self.vlan {
             datagram = datagram.vlan(vlan);
         }
-        (self.time_ns, datagram.ethernet())
+        datagram
     }
 }
 
@@ -278,7 +283,49 @@ pub fn named() -> Vec<Capture> {
     captures.push(capture("unannounced", &plain(), false, Writer::PCAP));
     captures.push(early_media());
     captures.push(ports_of_others());
+    captures.extend(tunnelled());
     captures
+}
+
+/// Each tunnel: packets and, 100 us later, the same in it; and packets in it alone, signalling included. tshark
+/// opens most of them, and what it opens is in the stream of the plain packets.
+fn tunnelled() -> Vec<Capture> {
+    let carried = |tunnel: Tunnel, inner: &Datagram, time_ns: u64, n: u32| {
+        (time_ns, tunnel.carry(inner, time_ns, n, tunnels::tunnel()).ethernet())
+    };
+    let packets = || (0..150).map(|n| (Sent::nth(n).time_ns, Sent::nth(n).datagram()));
+    let mut captures = Vec::new();
+    let sample = Sent::nth(0).datagram();
+    for tunnel in Tunnel::ALL.into_iter().filter(|tunnel| tunnel.carries(&sample)) {
+        let mut frames = signalling().to_vec();
+        frames.extend(packets().zip(0..).flat_map(|((time, packet), n)| {
+            [(time, packet.ethernet()), carried(tunnel, &packet, time + 100_000, n)]
+        }));
+        captures.push((format!("tunnel-{}", tunnel.name()), frames));
+        let alone = messages().into_iter().chain(packets()).zip(0..);
+        let frames = alone.map(|((time, packet), n)| carried(tunnel, &packet, time, n)).collect();
+        captures.push((format!("tunnel-{}-alone", tunnel.name()), frames));
+    }
+    let nested: [(&str, fn(&Datagram) -> Vec<u8>); 5] = [
+        ("mpls", |packet| packet.clone().mpls(&[100, 200]).ethernet()),
+        ("pppoe", |packet| packet.clone().pppoe(7).ethernet()),
+        ("qinq", |packet| packet.clone().tag(0x88a8, 5).vlan(7).ethernet()),
+        ("gtp-in-vxlan", |packet| {
+            let gtp = tunnels::gtp(&packet.ip()).over(tunnels::tunnel());
+            tunnels::vxlan(&gtp.ethernet()).over(tunnels::tunnel()).ethernet()
+        }),
+        ("vlan-in-erspan-in-vlan", |packet| {
+            tunnels::erspan2(&packet.clone().vlan(9).ethernet()).over(tunnels::tunnel().vlan(3)).ethernet()
+        }),
+    ];
+    for (name, framed) in nested {
+        let frames = messages().into_iter().chain(packets()).map(|(time, packet)| (time, framed(&packet)));
+        captures.push((format!("tunnel-{name}"), frames.collect()));
+    }
+    captures
+        .into_iter()
+        .map(|(name, frames)| Capture { name: format!("{name}.pcap"), bytes: Writer::PCAP.file(&frames) })
+        .collect()
 }
 
 /// Unannounced RTP to and from ports that Wireshark gives to others, and to some that it gives back.
@@ -377,8 +424,12 @@ fn walk(seed: u64, packets: usize) -> Vec<Sent> {
     sent
 }
 
-/// INVITE with an offer, 200 with an answer.
+/// INVITE with an offer, 200 with an answer, as frames.
 pub fn signalling() -> [Timed; 2] {
+    messages().map(|(time, message)| (time, message.ethernet()))
+}
+
+fn messages() -> [(u64, Datagram); 2] {
     let (offer, answer) = (sdp(caller(), OFFER), sdp(called(), ANSWER));
     let ports = |datagram: Datagram| datagram.ports(5060, 5060);
     let message = |start: &str, body: &str| {
@@ -394,7 +445,7 @@ pub fn signalling() -> [Timed; 2] {
         .payload(message("INVITE sip:b@example.com SIP/2.0", &offer).as_bytes());
     let back =
         ports(udp().between(called(), caller())).payload(message("SIP/2.0 200 OK", &answer).as_bytes());
-    [(START_NS, there.ethernet()), (START_NS + 500_000_000, back.ethernet())]
+    [(START_NS, there), (START_NS + 500_000_000, back)]
 }
 
 fn sdp(at: SocketAddr, formats: &[(u8, &str)]) -> String {

@@ -25,10 +25,13 @@ use clap::Args;
 use serde_json::Value;
 use voxprobe::pipeline::offline::{self, RtpRule};
 
-use crate::captures::{Scratch, files_below};
+use crate::captures::{Scratch, files_with};
 use crate::probe::Probe;
 use compare::{FileReport, compare};
 pub use tshark::Tshark;
+
+/// How the names of capture files end.
+const KINDS: [&str; 6] = ["pcap", "pcapng", "cap", "erf", "gz", "zst"];
 
 /// Compare voxprobe's raw ledgers with tshark's, digit by digit; exit code 1 if a row differs
 ///
@@ -145,13 +148,13 @@ pub fn run(options: &Options) -> Result<()> {
     let mut files = Vec::new();
     for given in &options.files {
         if given.is_dir() {
-            files.extend(files_below(given));
+            files.extend(files_with(given, &KINDS));
         } else {
             files.push(given.clone());
         }
     }
     if options.files.is_empty() {
-        files.extend(crate::shared_captures().iter().flat_map(|folder| files_below(folder)));
+        files.extend(crate::shared_captures().iter().flat_map(|folder| files_with(folder, &KINDS)));
         let folder = options.keep.as_deref().unwrap_or_else(|| scratch.path());
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let random = generated::random(options.seeds, options.packets);

@@ -9,6 +9,7 @@
 //! the taps were told to do. The same plan and recording give the same bytes. `voxlab story` writes the capture and the
 //! truth as JSON, whose form is described in [`truth`].
 
+pub mod bulk;
 pub mod command;
 mod dialog;
 mod rpcap;

@@ -169,6 +169,10 @@ pub struct Stream {
     pub ssrc: u32,
     /// Codec.
     pub law: Law,
+    /// The phone speaks, not the PBX.
+    pub from_phone: bool,
+    /// When its first packet is due.
+    pub begins_ns: u64,
 }
 
 /// All of it, in no particular order of time.
@@ -196,17 +200,31 @@ impl Scene {
     }
 }
 
+impl Scene {
+    /// Only the signalling of one call of a plan, and what its streams will be.
+    pub fn signalling(plan: &Plan, index: u32, start_ns: u64) -> Self {
+        let mut scene = Self::default();
+        let mut performance = Performance::new(&mut scene, plan, index);
+        performance.silent = true;
+        performance.perform(start_ns);
+        scene
+    }
+}
+
 /// One call while it is put into the scene.
 struct Performance<'a> {
     scene: &'a mut Scene,
     plan: &'a Plan,
     random: Random,
     call: usize,
+    index: u32,
     dialog: Dialog,
     connection: Option<Connection>,
     phone_ip_id: u16,
     pbx_ip_id: u16,
     now_ns: u64,
+    /// Nothing is said: somebody else makes the audio.
+    silent: bool,
 }
 
 impl<'a> Performance<'a> {
@@ -236,7 +254,19 @@ impl<'a> Performance<'a> {
         scene.calls.push(Call { call_id: dialog.call_id.clone(), transferred: plan.transfer });
         let (phone_ip_id, pbx_ip_id) = (random_id(&mut random), random_id(&mut random));
         let call = scene.calls.len() - 1;
-        Self { scene, plan, random, call, dialog, connection, phone_ip_id, pbx_ip_id, now_ns: 0 }
+        Self {
+            scene,
+            plan,
+            random,
+            call,
+            index,
+            dialog,
+            connection,
+            phone_ip_id,
+            pbx_ip_id,
+            now_ns: 0,
+            silent: false,
+        }
     }
 
     fn perform(mut self, start_ns: u64) {
@@ -498,7 +528,8 @@ impl<'a> Performance<'a> {
     fn speak(&mut self, phone_speaks: bool, media_ns: u64, pauses: &[(u32, u64)]) {
         let Plan { packets, jitter_ms, loss_percent, reorder_percent, dtmf, .. } = *self.plan;
         let stream = self.scene.streams.len();
-        let mut random = Random::derived(self.plan.seed, 1_000_000 + stream as u64);
+        let sequence = 2 * u64::from(self.index) + u64::from(!phone_speaks);
+        let mut random = Random::derived(self.plan.seed, 1_000_000 + sequence);
         let (phone, pbx) = (self.dialog.phone_media, self.dialog.pbx_media);
         let law = self.dialog.law;
         let ssrc = random.next_u32();
@@ -508,7 +539,7 @@ impl<'a> Performance<'a> {
         let first_timestamp = random.next_u32();
         let pitch_hz = 120.0 + 160.0 * random.unit();
         let event = dtmf.then_some(packets / 3);
-        for packet in 0..packets {
+        for packet in 0..if self.silent { 0 } else { packets } {
             let pause: u64 =
                 pauses.iter().filter(|(before, _)| packet >= *before).map(|(_, length)| length).sum();
             // Three draws a packet, whatever they decide: the fate of one must not shift that of the next.
@@ -541,7 +572,15 @@ impl<'a> Performance<'a> {
             self.put(phone_speaks, datagram, What::Media { stream, packet }, None);
         }
         let (src, dst) = if phone_speaks { (phone, pbx) } else { (pbx, phone) };
-        self.scene.streams.push(Stream { call: self.call, src, dst, ssrc, law });
+        self.scene.streams.push(Stream {
+            call: self.call,
+            src,
+            dst,
+            ssrc,
+            law,
+            from_phone: phone_speaks,
+            begins_ns: media_ns,
+        });
     }
 }
 
@@ -572,6 +611,6 @@ pub(super) fn spread(random: &mut Random, most: u64) -> u64 {
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive amount")]
-fn scaled(most: f64, unit: f64) -> u64 {
+pub(super) fn scaled(most: f64, unit: f64) -> u64 {
     (most * unit) as u64
 }

@@ -50,7 +50,7 @@ pub(crate) fn load(options: &LiveOptions, taps: &[Tap], ladder: &mut Vec<Rung>) 
     for (slot, tap) in ifindex.iter_mut().zip(taps) {
         *slot = tap.index;
     }
-    let config = Config { ifindex, ..options.config }.to_ne_bytes();
+    let config = Config { ifindex, ..options.config }.looking_inside().to_ne_bytes();
     let level = options.log_level as u8;
     let mut ebpf = EbpfLoader::new()
         // The programs have no CO-RE relocation; reading the kernel's types would take 50 ms for nothing.

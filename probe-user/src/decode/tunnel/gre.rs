@@ -62,9 +62,9 @@ pub(super) fn gre(region: Region<'_>) -> Result<Step, Reason> {
         }
         0x8847 | 0x8848 => Begins::Mpls,
         // Type I has neither a sequence number nor a header; type II has both.
-        0x88be if has_sequence => Begins::Erspan(Erspan::II),
-        0x88be => Begins::Erspan(Erspan::I),
-        0x22eb => Begins::Erspan(Erspan::III),
+        0x88be if has_sequence => Begins::Erspan(Erspan::Two),
+        0x88be => Begins::Erspan(Erspan::One),
+        0x22eb => Begins::Erspan(Erspan::Three),
         _ => return Err(Reason::Unsupported),
     };
     Ok(Step { session, ..Step::rest(&region, at, begins) })
@@ -73,12 +73,12 @@ pub(super) fn gre(region: Region<'_>) -> Result<Step, Reason> {
 /// Opens what GRE called ERSPAN. The session is the one that the switch was given.
 pub(super) fn erspan(region: Region<'_>, kind: Erspan) -> Result<Step, Reason> {
     let (version, header) = match kind {
-        Erspan::I => {
+        Erspan::One => {
             expect_ethernet(region)?;
             return Ok(Step::rest(&region, 0, Begins::Link(LinkType::Ethernet)));
         }
-        Erspan::II => (1, 8),
-        Erspan::III => (2, 12),
+        Erspan::Two => (1, 8),
+        Erspan::Three => (2, 12),
     };
     let first = region.be16(0)?;
     if first >> 12 != version {
@@ -87,7 +87,7 @@ pub(super) fn erspan(region: Region<'_>, kind: Erspan) -> Result<Step, Reason> {
     let session = u32::from(region.be16(2)? & 0x03ff);
     let mut skip = header;
     let mut link = LinkType::Ethernet;
-    if kind == Erspan::III {
+    if kind == Erspan::Three {
         // Protocol, frame type, hardware, direction, granularity, and whether a subheader of 8 octets follows.
         let last = region.be16(10)?;
         link = match (last >> 10) & 0x1f {
@@ -96,9 +96,6 @@ pub(super) fn erspan(region: Region<'_>, kind: Erspan) -> Result<Step, Reason> {
             _ => return Err(Reason::Unsupported),
         };
         skip += if last & 1 != 0 { 8 } else { 0 };
-    } else if region.be16(4)? & 0xfff0 != 0 {
-        // Twelve bits before the index.
-        return Err(Reason::Reserved);
     }
     let inside = region.after(skip)?;
     match link {

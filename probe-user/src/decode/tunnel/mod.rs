@@ -75,11 +75,11 @@ pub(super) enum IpVersion {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Erspan {
     /// The mirrored frame follows GRE directly.
-    I,
+    One,
     /// Behind a header of 8 octets.
-    II,
+    Two,
     /// Behind one of 12 or 20.
-    III,
+    Three,
 }
 
 impl Begins {
@@ -91,9 +91,9 @@ impl Begins {
             Self::Pppoe => Layer::Pppoe,
             Self::IpInIp(_) => Layer::IpIp,
             Self::Gre => Layer::Gre,
-            Self::Erspan(Erspan::I) => Layer::Erspan1,
-            Self::Erspan(Erspan::II) => Layer::Erspan2,
-            Self::Erspan(Erspan::III) => Layer::Erspan3,
+            Self::Erspan(Erspan::One) => Layer::Erspan1,
+            Self::Erspan(Erspan::Two) => Layer::Erspan2,
+            Self::Erspan(Erspan::Three) => Layer::Erspan3,
             Self::Vxlan => Layer::Vxlan,
             Self::Geneve => Layer::Geneve,
             Self::Gtp => Layer::Gtp,

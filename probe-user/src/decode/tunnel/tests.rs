@@ -15,6 +15,8 @@ const PACKET6: [u8; 48] = [
     0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, // destination
     0x13, 0xc4, 0x13, 0xc4, 0, 8, 0, 0, // ports, length, checksum
 ];
+/// Where the inside is, what it begins with, and the session.
+type Opened = Result<(usize, Begins, u32), Reason>;
 const RAW: Begins = Begins::Link(LinkType::RawIp);
 const ETHERNET: Begins = Begins::Link(LinkType::Ethernet);
 
@@ -27,7 +29,7 @@ fn opened(begins: Begins, bytes: &[u8]) -> Result<Step, Reason> {
 }
 
 /// What `header` before `inside` opens to: where the inside is, what it begins with, the session.
-fn opens(begins: Begins, header: &[u8], inside: &[u8]) -> Result<(usize, Begins, u32), Reason> {
+fn opens(begins: Begins, header: &[u8], inside: &[u8]) -> Opened {
     let bytes = [header, inside].concat();
     let step = opened(begins, &bytes)?;
     assert_eq!(step.claimed, bytes.len() - step.skip, "the inside is the rest");
@@ -38,14 +40,14 @@ fn opens(begins: Begins, header: &[u8], inside: &[u8]) -> Result<(usize, Begins,
 fn gre_is_opened_by_its_flags_and_refused_by_every_reserved_bit() {
     let gre = Begins::Gre;
     let bridged = frame();
-    let table: [(&[u8], &[u8], Result<(usize, Begins, u32), Reason>); 13] = [
+    let table: [(&[u8], &[u8], Opened); 13] = [
         (&[0, 0, 8, 0], &PACKET, Ok((4, RAW, 0))),
         (&[0, 0, 0x86, 0xdd], &PACKET6, Ok((4, RAW, 0))),
         (&[0, 0, 0x65, 0x58], &bridged, Ok((4, ETHERNET, 0))),
         // Key and sequence.
         (&[0x30, 0, 8, 0, 0, 0, 0, 7, 0, 0, 0, 1], &PACKET, Ok((12, RAW, 7))),
-        (&[0, 0, 0x88, 0xbe], &bridged, Ok((4, Begins::Erspan(Erspan::I), 0))),
-        (&[0x10, 0, 0x88, 0xbe, 0, 0, 0, 1], &bridged, Ok((8, Begins::Erspan(Erspan::II), 0))),
+        (&[0, 0, 0x88, 0xbe], &bridged, Ok((4, Begins::Erspan(Erspan::One), 0))),
+        (&[0x10, 0, 0x88, 0xbe, 0, 0, 0, 1], &bridged, Ok((8, Begins::Erspan(Erspan::Two), 0))),
         // Version 1, which is PPTP's; routing; recursion; flags.
         (&[0x20, 1, 0x88, 0x0b, 0, 0, 0, 7], &PACKET, Err(Reason::Version)),
         (&[0x40, 0, 8, 0, 0, 0, 0, 0], &PACKET, Err(Reason::Unsupported)),
@@ -64,12 +66,11 @@ fn gre_is_opened_by_its_flags_and_refused_by_every_reserved_bit() {
 #[test]
 fn erspan_is_opened_by_version_and_frame_type() {
     let bridged = frame();
-    let second = Begins::Erspan(Erspan::II);
-    let third = Begins::Erspan(Erspan::III);
+    let second = Begins::Erspan(Erspan::Two);
+    let third = Begins::Erspan(Erspan::Three);
     // Version and VLAN; class, truncated, session; index.
     assert_eq!(opens(second, &[0x10, 100, 0x04, 0x05, 0, 0, 0, 7], &bridged), Ok((8, ETHERNET, 5)));
     assert_eq!(opens(second, &[0x20, 100, 0, 5, 0, 0, 0, 7], &bridged), Err(Reason::Version));
-    assert_eq!(opens(second, &[0x10, 100, 0, 5, 0x80, 0, 0, 7], &bridged), Err(Reason::Reserved));
     // Version and VLAN; session; timestamp; group; frame type and whether a subheader follows.
     let header = |last: [u8; 2]| [&[0x20, 0, 0, 9, 1, 2, 3, 4, 0, 0], &last[..]].concat();
     assert_eq!(opens(third, &header([0, 0]), &bridged), Ok((12, ETHERNET, 9)));
@@ -92,7 +93,11 @@ fn vxlan_needs_its_flag_and_no_other() {
         (header(0x88, [0, 0, 7], 0), Ok((8, ETHERNET, 42))),
         (header(0x00, [0; 3], 0), Err(Reason::Version)),
         (header(0x80, [0; 3], 0), Err(Reason::Version)),
-        (header(0x0c, [0; 3], 0), Err(Reason::Reserved)),
+        // The inside said: Ethernet, and something else.
+        (header(0x0c, [0, 0, 3], 0), Ok((8, ETHERNET, 42))),
+        (header(0x0c, [0, 0, 4], 0), Err(Reason::Unsupported)),
+        (header(0x0c, [0, 1, 3], 0), Err(Reason::Reserved)),
+        (header(0x09, [0; 3], 0), Err(Reason::Reserved)),
         (header(0x08, [0, 0, 7], 0), Err(Reason::Reserved)),
         (header(0x08, [0; 3], 1), Err(Reason::Reserved)),
     ];
@@ -100,6 +105,7 @@ fn vxlan_needs_its_flag_and_no_other() {
         assert_eq!(opens(Begins::Vxlan, &header, &bridged), expected, "{header:02x?}");
     }
     assert_eq!(opens(Begins::Vxlan, &header(8, [0; 3], 0), &PACKET), Err(Reason::NotIp));
+    assert_eq!(opens(Begins::Vxlan, &header(0x0c, [0, 0, 1], 0), &PACKET), Ok((8, RAW, 42)));
 }
 
 #[test]
