@@ -18,6 +18,7 @@ pub mod captures;
 pub mod command;
 pub mod conformance;
 pub mod cost;
+pub mod dedup_cost;
 pub mod dissect;
 pub mod frames;
 pub mod g711;

@@ -24,6 +24,8 @@ enum Command {
     Bulk(voxlab::story::bulk::Options),
     /// Measure what the XDP program costs per frame, over one that does nothing.
     XdpCost,
+    /// Measure what finding copies costs per RTP frame, over the same work without it.
+    DedupCost,
 }
 
 fn main() -> ExitCode {
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         Command::Story(options) => voxlab::story::command::run(&options),
         Command::Bulk(options) => voxlab::story::bulk::run(&options),
         Command::XdpCost => voxlab::cost::run(),
+        Command::DedupCost => voxlab::dedup_cost::run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -46,6 +46,9 @@ struct Key {
     carried: Carried,
 }
 
+/// Frames remembered of one datagram: 64 KiB in fragments of 1,400 bytes.
+const MAX_PARTS: usize = 47;
+
 /// How a fragment came here: path and session.
 pub type Carried = (Encapsulation, Carrier);
 
@@ -57,14 +60,15 @@ pub struct Fragments {
     bytes: usize,
     lost: u64,
     completed: u64,
-    /// The frame that completed a datagram last, and those before it that held the rest.
-    parts: (u64, Vec<u64>),
+    /// Frames of the fragments of the datagram that was completed last.
+    parts: Vec<u64>,
 }
 
 #[derive(Debug)]
 struct Datagram {
     began: Nanos,
-    /// Frames that its fragments came in.
+    fragments: u64,
+    /// Their frames; the first few.
     frames: Vec<u64>,
     buffer: IpDefragBuf,
 }
@@ -78,10 +82,11 @@ struct Piece<'a> {
 }
 
 impl Fragments {
-    /// Takes one fragment, of frame `number`. On [`Outcome::Complete`], `whole` holds the datagram as the frame it would have been.
+    /// Takes one fragment. On [`Outcome::Complete`], `whole` holds the datagram as the frame it would have been.
     pub fn observe(
         &mut self,
-        (time, number): (Nanos, u64),
+        time: Nanos,
+        number: u64,
         carried: Carried,
         bytes: &[u8],
         layers: &Layers,
@@ -99,7 +104,7 @@ impl Fragments {
             if !keep {
                 self.count -= 1;
                 self.bytes -= datagram.buffer.data().len();
-                self.lost += datagram.frames.len() as u64;
+                self.lost += datagram.fragments;
             }
             keep
         });
@@ -120,7 +125,7 @@ impl Fragments {
                     }
                     self.count -= 1;
                     self.bytes -= refused.buffer.data().len();
-                    self.lost += refused.frames.len() as u64 + 1;
+                    self.lost += refused.fragments + 1;
                     return Outcome::Refused;
                 }
             }
@@ -133,14 +138,17 @@ impl Fragments {
             }
             None => {
                 let buffer = IpDefragBuf::new(IpNumber(layers.protocol), Vec::new(), Vec::new());
-                copies.push(Datagram { began: time, frames: Vec::new(), buffer });
+                copies.push(Datagram { began: time, fragments: 0, frames: Vec::new(), buffer });
                 self.count += 1;
                 copies.len() - 1
             }
         };
         let Some(datagram) = copies.get_mut(at) else { return Outcome::Refused };
         let before = datagram.buffer.data().len();
-        datagram.frames.push(number);
+        datagram.fragments += 1;
+        if datagram.frames.len() < MAX_PARTS {
+            datagram.frames.push(number);
+        }
         let added = IpFragOffset::try_new(piece.offset / 8)
             .is_ok_and(|offset| datagram.buffer.add(offset, piece.more, piece.data).is_ok());
         self.bytes += datagram.buffer.data().len() - before;
@@ -154,16 +162,18 @@ impl Fragments {
         self.count -= 1;
         self.bytes -= datagram.buffer.data().len();
         if !added || !lay_out(bytes, layers, datagram.buffer.data(), whole) {
-            self.lost += datagram.frames.len() as u64;
+            self.lost += datagram.fragments;
             return Outcome::Refused;
         }
         // The frame that completed it is accounted for as what the datagram is.
-        self.completed += datagram.frames.len() as u64 - 1;
-        if self.parts.0 != number {
-            self.parts = (number, Vec::new());
-        }
-        self.parts.1.extend(datagram.frames.into_iter().filter(|part| *part != number));
+        self.completed += datagram.fragments - 1;
+        self.parts = datagram.frames;
         Outcome::Complete
+    }
+
+    /// Frames of the fragments of the datagram that was completed last.
+    pub fn take_parts(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.parts)
     }
 
     /// Gives up what has waited too long; if that is not enough, everything: under a flood of fragments that
@@ -180,7 +190,7 @@ impl Fragments {
                     count += 1;
                     bytes += datagram.buffer.data().len();
                 } else {
-                    lost += datagram.frames.len() as u64;
+                    lost += datagram.fragments;
                 }
                 keep
             });
@@ -195,8 +205,7 @@ impl Fragments {
 
     /// Gives up everything that waits.
     pub fn clear(&mut self) {
-        let waiting: u64 =
-            self.datagrams.values().flatten().map(|datagram| datagram.frames.len() as u64).sum();
+        let waiting: u64 = self.datagrams.values().flatten().map(|datagram| datagram.fragments).sum();
         self.lost += waiting;
         self.datagrams.clear();
         (self.count, self.bytes) = (0, 0);
@@ -210,13 +219,6 @@ impl Fragments {
     /// Fragments of completed datagrams since the last call, without those that completed them.
     pub fn take_completed(&mut self) -> u64 {
         std::mem::take(&mut self.completed)
-    }
-}
-
-impl Fragments {
-    /// The earlier frames that hold fragments of what frame `number` completed.
-    pub fn parts(&self, number: u64) -> &[u64] {
-        if self.parts.0 == number { &self.parts.1 } else { &[] }
     }
 }
 

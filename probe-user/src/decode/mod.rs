@@ -195,14 +195,14 @@ impl Decoder {
         self.walker.fragments.take_completed()
     }
 
-    /// The earlier frames that hold fragments of what frame `number` completed.
-    pub fn parts(&self, number: u64) -> &[u64] {
-        self.walker.fragments.parts(number)
-    }
-
     /// Carriers that are new since the last call.
     pub fn take_new_carriers(&mut self) -> &[CarrierReport] {
         self.walker.carriers.take_new()
+    }
+
+    /// Frames of the fragments that the last frame made whole, itself apart.
+    pub fn take_parts(&mut self) -> Vec<u64> {
+        self.walker.fragments.take_parts()
     }
 
     /// Ends of remote captures' data connections that came and went since the last call: their ports are negotiated, so

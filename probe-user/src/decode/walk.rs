@@ -351,7 +351,7 @@ impl Walker {
             Source::Second => (second.as_slice(), first, Source::First),
         };
         let bytes = from.get(here.place.range.clone()).unwrap_or_default();
-        match self.fragments.observe((time, number), (path, carrier), bytes, layers, whole) {
+        match self.fragments.observe(time, number, (path, carrier), bytes, layers, whole) {
             Outcome::Held | Outcome::Refused => {
                 Some(Found::Held(if path.is_none() { Verdict::Fragment } else { Verdict::Tunnel }))
             }

@@ -157,9 +157,9 @@ impl Differs {
             .map(|(_, name)| name)
     }
 
-    /// Were they seen at one place, in one form?
-    pub fn is_same_place(self) -> bool {
-        !self.has(Self::PLACE)
+    /// Do they show that two frames were seen at two places?
+    pub(super) fn is_elsewhere(self) -> bool {
+        self.has(Self::PLACE | Self::TTL)
     }
 
     fn has(self, field: u16) -> bool {

@@ -278,7 +278,9 @@ mod tests {
             FrameClass::Copy { of: 1, cause: Cause::SamePoint, differs: Differs::from_bits(0), delay_ns: 5 };
         for order in [[copy, FrameClass::Unique], [FrameClass::Unique, copy]] {
             let mut classes = Classes::default();
-            order.into_iter().for_each(|class| classes.note(2, class));
+            for class in order {
+                classes.note(2, class);
+            }
             assert_eq!(classes.of(2), FrameClass::Unique);
         }
     }

@@ -6,10 +6,10 @@
 //!       └──── cluster ────┘              └──── cluster ────┘
 //! ```
 //!
-//! Within [`WINDOW_NS`] the same bytes are a copy. A copy that another place shows (an interface, a VLAN, a tunnel) may
-//! be as late as [`LATE_WINDOW_NS`]; later only if that place is always so late after this one, which is learned for each
-//! pair of places, and never as late as a timer of RFC 3261 could be. What is left is another transmission. Whether
-//! a timer made it is not asked here.
+//! Within [`WINDOW_NS`] the same bytes are a copy. A copy that another tap shows (another interface, MAC, VLAN, TTL, tunnel)
+//! may be as late as [`LATE_WINDOW_NS`]. What is later still, or that late at the same tap, is a copy only if it is
+//! always so late: that is learned for each pair of places, never up to where a timer of RFC 3261 could be, and what came
+//! before it was known is set right. What is left is another transmission. Whether a timer made it is not asked here.
 
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
@@ -17,7 +17,7 @@ use std::hash::{Hash, Hasher};
 
 use rustc_hash::{FxHashMap, FxHasher};
 
-use super::cause::{Explanation, distance, explain};
+use super::cause::{Differs, Explanation, distance, explain};
 use super::reference::Recent;
 use super::stats::Copy;
 use crate::packet::{Carrier, Encapsulation, Evidence, Flow, Nanos, Tap, Vlans};
@@ -31,8 +31,10 @@ pub const MAX_LAG_NS: i64 = 390 * MILLISECOND;
 
 /// Sightings of one transmission that are remembered besides the first.
 const MAX_SIGHTINGS: usize = 7;
-/// Pairs of places whose lag is learned; more places than that are none.
-const MAX_PAIRS: usize = 256;
+/// Ways to be late that are learned; a topology with more has none.
+const MAX_LANES: usize = 256;
+/// Sightings too late to be believed yet, of one way.
+const MAX_SUSPECTS: usize = 4;
 /// Sightings that must agree, within the window, before a long lag is believed.
 const AGREEING: usize = 3;
 const MILLISECOND: i64 = 1_000_000;
@@ -109,7 +111,7 @@ pub struct Revised<K> {
 pub struct Clusters<K, S> {
     sends: FxHashMap<K, Cluster<S>>,
     oldest: VecDeque<(Nanos, K)>,
-    lags: FxHashMap<(Place, Place), Lag<K>>,
+    lags: FxHashMap<Lane, Lag<K>>,
     revised: Vec<Revised<K>>,
     forgotten: u64,
     bound: usize,
@@ -144,6 +146,34 @@ impl Place {
     fn of(evidence: &Evidence) -> Self {
         let Evidence { tap, vlans, encapsulation, carrier, .. } = *evidence;
         Self { tap, vlans, encapsulation, carrier }
+    }
+}
+
+/// One way to be late: from where to where, what differs, and which sighting there it is. MACs and TTLs are many phones',
+/// so they take part as a difference only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Lane {
+    from: Place,
+    to: Place,
+    differs: Differs,
+    rank: usize,
+}
+
+impl Lane {
+    fn of<S>(cluster: &Cluster<S>, evidence: &Evidence) -> Self {
+        let from = &cluster.first.evidence;
+        let between = |seen: &Evidence| Differs::between(seen, evidence).with_ip_id(false);
+        let same = |sighting: &&Sighting| !between(&sighting.evidence).is_elsewhere();
+        Self {
+            from: Place::of(from),
+            to: Place::of(evidence),
+            differs: between(from),
+            rank: cluster.further.iter().filter(same).count(),
+        }
+    }
+
+    fn is_elsewhere(&self) -> bool {
+        self.differs.is_elsewhere()
     }
 }
 
@@ -189,36 +219,28 @@ impl<K: std::marker::Copy + Hash + Eq, S: Default> Clusters<K, S> {
             Entry::Occupied(held) => held.into_mut(),
         };
         let gap_ns = time.since(cluster.first.time);
-        let pair = (Place::of(&cluster.first.evidence), Place::of(evidence));
-        let is_new_place = pair.0 != pair.1 && !cluster.has_place(pair.1);
-        let window_ns = if pair.0 == pair.1 { WINDOW_NS } else { LATE_WINDOW_NS };
-        let is_near = gap_ns.abs() <= window_ns;
-        // Who is usually just before another is never always late after it: where a place missed an original, its first
-        // sighting is of what TCP sent again.
-        let is_usually_before = || self.lags.get(&(pair.1, pair.0)).is_some_and(|back| back.explains(0));
-        let may_lag = is_new_place && (0..MAX_LAG_NS).contains(&gap_ns) && (is_near || !is_usually_before());
-        if !is_near && !may_lag {
-            // A late place may show the same from several places before it: what follows its first is as late.
-            if cluster.was_just_at(pair.1, time) {
-                return Seen::Copy(cluster.add(sighting));
-            }
+        let lane = Lane::of(cluster, evidence);
+        let limit_ns = if lane.is_elsewhere() && lane.rank == 0 { MAX_LAG_NS } else { LATE_WINDOW_NS };
+        let is_near = gap_ns.abs() <= if lane.is_elsewhere() { LATE_WINDOW_NS } else { WINDOW_NS };
+        if !is_near && !(0..=limit_ns).contains(&gap_ns) {
             return cluster.transmit(sighting);
         }
-        if is_new_place && (self.lags.len() < MAX_PAIRS || self.lags.contains_key(&pair)) {
-            let lag = self.lags.entry(pair).or_insert_with(Lag::new);
-            lag.recent.push(gap_ns);
-            if !is_near && !lag.explains(gap_ns) {
-                if lag.suspects.len() < AGREEING {
-                    lag.suspects.push(Suspect { key, original: cluster.first, copy: sighting });
-                }
-                return cluster.transmit(sighting);
-            }
-            let settled = std::mem::take(&mut lag.suspects);
-            let seen = Seen::Copy(cluster.add(sighting));
-            self.settle(settled, gap_ns);
-            return seen;
+        if self.lags.len() >= MAX_LANES && !self.lags.contains_key(&lane) {
+            return if is_near { Seen::Copy(cluster.add(sighting)) } else { cluster.transmit(sighting) };
         }
-        if is_near { Seen::Copy(cluster.add(sighting)) } else { cluster.transmit(sighting) }
+        let lag = self.lags.entry(lane).or_insert_with(Lag::new);
+        lag.recent.push(gap_ns);
+        if !is_near && !lag.explains(gap_ns) {
+            if lag.suspects.len() == MAX_SUSPECTS {
+                lag.suspects.remove(0);
+            }
+            lag.suspects.push(Suspect { key, original: cluster.first, copy: sighting });
+            return cluster.transmit(sighting);
+        }
+        let settled = if is_near { Vec::new() } else { std::mem::take(&mut lag.suspects) };
+        let seen = Seen::Copy(cluster.add(sighting));
+        self.settle(settled, gap_ns);
+        seen
     }
 
     /// What the caller keeps with the latest transmission of `key`.
@@ -276,16 +298,6 @@ impl<K: std::marker::Copy + Hash + Eq, S: Default> Clusters<K, S> {
 }
 
 impl<S> Cluster<S> {
-    fn has_place(&self, place: Place) -> bool {
-        self.further.iter().any(|sighting| Place::of(&sighting.evidence) == place)
-    }
-
-    fn was_just_at(&self, place: Place, now: Nanos) -> bool {
-        let is_it =
-            |seen: &Sighting| Place::of(&seen.evidence) == place && now.since(seen.time).abs() <= WINDOW_NS;
-        self.further.iter().any(is_it)
-    }
-
     /// Another transmission of the same bytes.
     fn transmit(&mut self, sighting: Sighting) -> Seen {
         let gap_ns = sighting.time.since(self.first.time);
@@ -401,56 +413,18 @@ mod tests {
     }
 
     #[test]
-    fn a_late_tunnel_that_shows_two_places_makes_copies_of_both() {
-        let (here, there) = (packet(0).evidence, tunnelled());
-        let mut clusters = clusters();
-        let mut copies = Vec::new();
-        for message in 0..6_u32 {
-            let at = u64::from(message) * 3_000;
-            clusters.observe(message, ms(at), at + 1, &here);
-            for (number, late) in [(2, 200), (3, 201)] {
-                if let Seen::Copy(_) = clusters.observe(message, ms(at + late), at + number, &there) {
-                    copies.push(at + number);
-                }
-            }
-        }
-        copies.extend(clusters.drain_revised().map(|found| found.copy.number));
-        copies.sort_unstable();
-        let all: Vec<_> = (0..6).flat_map(|message| [message * 3_000 + 2, message * 3_000 + 3]).collect();
-        assert_eq!(copies, all);
-    }
-
-    #[test]
-    fn a_place_that_is_mostly_before_another_is_never_always_late_after_it() {
-        let here = packet(0).evidence;
-        let before = Evidence { tap: Tap { interface: 1, egress: false }, ..here };
-        let mut clusters = clusters();
-        for message in 0..40_u32 {
-            let at = u64::from(message) * 1_000;
-            // Of every fourth, this place missed the original, and TCP sends it again after 210 ms.
-            let is_missed = message % 4 == 3;
-            if !is_missed {
-                clusters.observe(message, ms(at), at + 1, &before);
-            }
-            clusters.observe(message, ms(at), at + 2, &here);
-            if is_missed {
-                let seen = clusters.observe(message, ms(at + 210), at + 3, &before);
-                assert!(matches!(seen, Seen::Again { .. }), "{message}: {seen:?}");
-            }
-        }
-        assert_eq!(clusters.drain_revised().count(), 0);
-    }
-
-    #[test]
     fn memory_is_bounded_and_what_it_gave_up_is_counted() {
         let mut clusters = clusters();
         for message in 0..1_000 {
-            let evidence =
-                Evidence { ttl: 1, tap: Tap { interface: message as u16, egress: false }, ..tunnelled() };
+            let evidence = Evidence {
+                ttl: 1,
+                tap: Tap { interface: u16::try_from(message).unwrap(), egress: false },
+                ..tunnelled()
+            };
             clusters.observe(message, ms(0), 1, &packet(0).evidence);
             clusters.observe(message, ms(1), 1, &evidence);
         }
-        assert!(clusters.sends.len() <= 100 && clusters.lags.len() <= MAX_PAIRS);
+        assert!(clusters.sends.len() <= 100 && clusters.lags.len() <= MAX_LANES);
         assert_eq!(clusters.forgotten(), 900);
     }
 }

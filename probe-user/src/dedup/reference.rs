@@ -18,8 +18,9 @@ use crate::packet::{Nanos, RtpPacket};
 /// Packets by which another tap must lead, or which the reference must miss in a row: a third of a second at 20 ms.
 const LEAD: u64 = 16;
 /// Offsets remembered of each tap.
-const OFFSETS: usize = 15;
-const SLOTS: usize = DEPTH as usize;
+const OFFSETS: u8 = 15;
+const SLOTS: usize = 128;
+const _: () = assert!(SLOTS as u64 == DEPTH);
 
 /// A packet to be counted, with the arrival time that it has by the reference.
 #[derive(Clone, Copy, Debug)]
@@ -209,7 +210,7 @@ fn slot(seq: u64) -> usize {
 /// The last few values of something that should be constant.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Recent {
-    values: [i64; OFFSETS],
+    values: [i64; OFFSETS as usize],
     next: u8,
     len: u8,
 }
@@ -227,8 +228,8 @@ impl Recent {
         if let Some(place) = self.values.get_mut(usize::from(self.next)) {
             *place = value;
         }
-        self.next = (self.next + 1) % OFFSETS as u8;
-        self.len = (self.len + 1).min(OFFSETS as u8);
+        self.next = (self.next + 1) % OFFSETS;
+        self.len = (self.len + 1).min(OFFSETS);
     }
 
     /// Values held.

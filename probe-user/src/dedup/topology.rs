@@ -74,9 +74,12 @@ pub struct TapReport {
     pub example_ttl: u8,
 }
 
+/// A tap while its streams are summed up, with how late it is in each: median and spread.
+type Summed = (TapKey, TapReport, Vec<(i64, i64)>);
+
 /// The taps of all streams, those with most packets first. Empty if no tap saw anything.
 pub fn sum_up(streams: &[&[TapPart]]) -> Vec<TapReport> {
-    let mut taps: Vec<(TapKey, TapReport, Vec<(i64, i64)>)> = Vec::new();
+    let mut taps: Vec<Summed> = Vec::new();
     for part in streams.iter().copied().flatten() {
         let key = TapKey::of(part);
         let at = match taps.iter().position(|(known, ..)| *known == key) {
@@ -93,7 +96,7 @@ pub fn sum_up(streams: &[&[TapPart]]) -> Vec<TapReport> {
             late.extend(part.late_ns);
         }
     }
-    let finish = |(_, mut report, late): (TapKey, TapReport, Vec<(i64, i64)>)| {
+    let finish = |(_, mut report, late): Summed| {
         report.late_us = median(late.iter().map(|(late, _)| *late));
         report.late_spread_us = median(late.iter().map(|(_, spread)| *spread));
         report

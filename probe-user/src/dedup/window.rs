@@ -20,7 +20,8 @@ use crate::packet::{Evidence, Nanos, RtpPacket};
 /// its buffer when its read timeout ends, 1 s by default: 100 packets of 10 ms. 128 are 1.28 s of those, 2.56 s
 /// at the usual 20 ms, and 3 KiB a stream.
 pub const DEPTH: u64 = 128;
-const SLOTS: usize = DEPTH as usize;
+const SLOTS: usize = 128;
+const _: () = assert!(SLOTS as u64 == DEPTH);
 /// Distinct ways in which one stream's packets are seen, e.g. two taps and their tunnels.
 pub const MAX_TAPS: usize = 8;
 /// Sightings of one packet that are remembered besides the first.
@@ -270,7 +271,7 @@ impl DupWindow {
             }
             MAX_TAPS
         });
-        u8::try_from(at).unwrap_or(MAX_TAPS as u8)
+        u8::try_from(at).unwrap_or(u8::MAX & !HASHED)
     }
 }
 

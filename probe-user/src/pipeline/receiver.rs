@@ -5,6 +5,7 @@
 //! paid only by it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use rustc_hash::FxHashMap;
@@ -14,6 +15,7 @@ use super::shard::{Event, ReceiverStatus, Shards};
 use crate::capture::file::Frame;
 use crate::capture::live::{KernelEndpoints, Record};
 use crate::decode::{self, CarrierReport, Census, Datagram, Decoded, Decoder, RemoteCapture, Tunnels};
+use crate::dedup::cluster::{Clusters, Key, Seen};
 use crate::dedup::{Classes, FrameClass};
 use crate::packet::{Endpoint, MediaId, Nanos, RtpPacket};
 use crate::rtcp;
@@ -22,6 +24,10 @@ use crate::rtp::demux::Demux;
 use crate::sip::signalling::Told;
 use crate::sip::{EndpointChange, MediaInfo, Signalling, SignallingReport, Transcript, Transport};
 use probe_ebpf::Verdict;
+
+/// RTCP reports remembered for the classes of frames, and for how long: a copy is never later.
+const MAX_REPORTS: usize = 16_384;
+const REPORT_MEMORY: Duration = Duration::from_secs(2);
 
 /// Who follows the announced endpoints and the learned carriers: the kernel's map, or nobody.
 pub trait EndpointSink {
@@ -90,6 +96,8 @@ struct Analysis<S> {
     announced: FxHashMap<u32, MediaId>,
     /// What each frame is, if anybody asks.
     classes: Option<Classes>,
+    /// Reports of RTCP, for the same.
+    reports: Clusters<Key, ()>,
 }
 
 /// What belongs to the media and is not RTP: joined to the streams when they are reported.
@@ -152,6 +160,7 @@ impl<S: EndpointSink> Receiver<S> {
             account: Account::default(),
             announced: FxHashMap::default(),
             classes: None,
+            reports: Clusters::new(MAX_REPORTS, REPORT_MEMORY),
         };
         Self { decoder, analysis, number: 0, round: 0, first: None, last: Nanos::default() }
     }
@@ -182,7 +191,9 @@ impl<S: EndpointSink> Receiver<S> {
             self.unpack(is_carrier);
         }
         if let Some(classes) = &mut self.analysis.classes {
-            self.decoder.parts(frame.number).iter().for_each(|part| classes.note_part(*part, frame.number));
+            for part in self.decoder.take_parts() {
+                classes.note_part(part, frame.number);
+            }
         }
         verdict
     }
@@ -337,7 +348,7 @@ impl<S: EndpointSink> Analysis<S> {
             Decoded::Rtcp(datagram) => {
                 self.account.analysed += 1;
                 self.beside.rtcp.observe(&datagram);
-                self.note(datagram.number, FrameClass::Unique);
+                self.note_report(&datagram);
             }
             Decoded::Beside { datagram, is_announced } => {
                 self.account.analysed += u64::from(decoded.verdict().is_matched());
@@ -370,6 +381,21 @@ impl<S: EndpointSink> Analysis<S> {
     fn note(&mut self, number: u64, class: FrameClass) {
         if let Some(classes) = &mut self.classes {
             classes.note(number, class);
+        }
+    }
+
+    /// RTCP is clustered as SIP is: same bytes, same flow. Only where somebody asks for classes.
+    fn note_report(&mut self, datagram: &Datagram<'_>) {
+        let Some(classes) = &mut self.classes else { return };
+        let key = Key::datagram(datagram.flow, datagram.payload);
+        let seen = self.reports.observe(key, datagram.time, datagram.number, &datagram.evidence);
+        let class = match seen {
+            Seen::Copy(copy) => FrameClass::copy(&copy),
+            Seen::First | Seen::Again { .. } => FrameClass::Unique,
+        };
+        classes.note(datagram.number, class);
+        for revised in self.reports.drain_revised() {
+            classes.set(revised.copy.number, FrameClass::copy(&revised.copy));
         }
     }
 

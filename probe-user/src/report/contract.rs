@@ -87,7 +87,9 @@ impl Report {
             capture.tunnels.carriers.get(at).map(Session::new)
         };
         let name = |cause: &mut CauseReport| cause.carrier = session(cause.session).or(cause.carrier.take());
-        streams.iter_mut().flat_map(|stream| &mut stream.duplicates.causes).for_each(name);
+        for stream in &mut streams {
+            stream.duplicates.causes.iter_mut().for_each(name);
+        }
         let mut sip = signalling.sip;
         sip.causes.iter_mut().for_each(name);
         let mut taps =
@@ -649,7 +651,9 @@ impl StreamReport {
         let mut causes = parts.copies.causes(packets);
         #[expect(clippy::cast_possible_truncation, reason = "seconds of a capture")]
         let start = Nanos(parts.first_seen.0.wrapping_add_signed(-((start_s * 1e9) as i64)));
-        causes.iter_mut().for_each(|cause| cause.time_from(start));
+        for cause in &mut causes {
+            cause.time_from(start);
+        }
         Self {
             src: parts.key.flow.src,
             dst: parts.key.flow.dst,

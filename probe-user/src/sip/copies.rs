@@ -29,6 +29,8 @@ const MEMORY: Duration = Duration::from_secs(32);
 const MILLISECOND: i64 = 1_000_000;
 const T1: i64 = 500 * MILLISECOND;
 const T2: i64 = 4_000 * MILLISECOND;
+/// Repeats of one message that may still turn out to be copies.
+const MAX_REPEATED: usize = 4;
 /// Sends that the capture may have missed between two that it saw.
 const MISSED: u32 = 2;
 
@@ -142,14 +144,14 @@ struct Send {
     t1: i64,
     /// The gap before the latest transmission, if no timer explained it.
     unexplained: Option<Unexplained>,
-    /// The latest repeat: its frame, and what it was taken for.
-    repeated: Option<(u64, Repeat)>,
+    /// The last few repeats: their frames, and what they were taken for.
+    repeated: Vec<(u64, Repeat)>,
     noted: Vec<Noted>,
 }
 
 impl Default for Send {
     fn default() -> Self {
-        Self { index: 0, t1: T1, unexplained: None, repeated: None, noted: Vec::new() }
+        Self { index: 0, t1: T1, unexplained: None, repeated: Vec::new(), noted: Vec::new() }
     }
 }
 
@@ -180,10 +182,11 @@ impl Transmissions {
         let counted = |found: Revised<Key>| {
             let send = self.clusters.state_mut(&found.key)?;
             // One that a timer explained since stays explained.
-            let (_, repeat) = send.repeated.take_if(|(number, repeat)| {
+            let at = send.repeated.iter().position(|(number, repeat)| {
                 *number == found.copy.number && !matches!(repeat, Repeat::Timer(_))
             })?;
-            send.unexplained = None;
+            let (number, repeat) = send.repeated.swap_remove(at);
+            send.unexplained.take_if(|repeat| repeat.number == number);
             Some((found.copy, repeat, send.noted.clone()))
         };
         revised.into_iter().filter_map(counted).collect()
@@ -202,7 +205,10 @@ impl Transmissions {
     ) -> (Repeat, Option<(u64, u64)>) {
         let found = self.explain(key, message, transport, gap_ns, number, of);
         if let Some(send) = self.clusters.state_mut(key) {
-            send.repeated = Some((number, found.0));
+            if send.repeated.len() == MAX_REPEATED {
+                send.repeated.remove(0);
+            }
+            send.repeated.push((number, found.0));
         }
         found
     }

@@ -259,9 +259,7 @@ fn is_for_captures(layer: &str) -> bool {
 }
 
 fn own_transport(copied: &Copied) -> Option<Finding> {
-    let is_one =
-        |cause: &&CauseReport| cause.cause == Cause::Encapsulated && cause.layer.is_some_and(is_for_captures);
-    let found: Vec<_> = copied.causes.iter().filter(is_one).collect();
+    let found: Vec<_> = copied.causes.iter().filter(|cause| cause.cause == Cause::Encapsulated).collect();
     let main = found.first()?;
     let layer = main.layer.unwrap_or_default();
     let (over, between, advice) = match &main.carrier {
@@ -279,11 +277,19 @@ fn own_transport(copied: &Copied) -> Option<Finding> {
     Some(Finding {
         id: "capture-includes-its-own-transport",
         severity: Severity::Warn,
-        title: format!("the capture contains a capture on its way: {layer}{over}"),
+        title: if is_for_captures(layer) {
+            format!("the capture contains a capture on its way: {layer}{over}")
+        } else {
+            format!("the capture contains a tunnel and what is in it: {layer}{over}")
+        },
         detail: format!(
-            "{} frames were captured once where they were, and once more inside {layer}{between}: somebody captures \
-             elsewhere and has the frames sent over a line that this capture watches.",
-            words::thousands(count)
+            "{} frames were captured once where they were, and once more inside {layer}{between}: {}.",
+            words::thousands(count),
+            if is_for_captures(layer) {
+                "somebody captures elsewhere and has the frames sent over a line that this capture watches"
+            } else {
+                "this capture watches the line before the tunnel and the one that the tunnel goes over"
+            }
         ),
         advice,
         evidence: examples(&found),
