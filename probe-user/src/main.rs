@@ -18,6 +18,9 @@ struct Cli {
 enum Command {
     Run(command::run::Run),
     Analyze(command::analyze::Analyze),
+    Calls(command::calls::Calls),
+    Flow(command::flow::Flow),
+    Dedup(command::dedup::Dedup),
 }
 
 /// Exit codes: 0 done, 1 it could not be done (a bad value of an option included), 2 the command line is not
@@ -26,6 +29,9 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(run) => run.execute(),
         Command::Analyze(analyze) => analyze.execute(),
+        Command::Calls(calls) => calls.execute(),
+        Command::Flow(flow) => flow.execute(),
+        Command::Dedup(dedup) => dedup.execute(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

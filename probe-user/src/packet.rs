@@ -261,7 +261,7 @@ impl Encapsulation {
 
     /// Would tshark 4.0 have found the datagram by itself?
     pub fn is_opened_by_tshark(self) -> bool {
-        self.layers().all(Layer::is_opened_by_tshark)
+        self.is_none() || self.layers().all(Layer::is_opened_by_tshark)
     }
 }
 

@@ -34,17 +34,19 @@ pub fn shared_captures() -> Option<PathBuf> {
     None
 }
 
-/// All capture files below a folder, sorted.
+/// All pcap and pcapng files below a folder, sorted.
 pub fn files_below(folder: &Path) -> Vec<PathBuf> {
+    files_with(folder, &["pcap", "pcapng", "cap"])
+}
+
+/// All files below a folder whose names end like this, sorted.
+pub fn files_with(folder: &Path, extensions: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
         if path.is_dir() {
-            found.extend(files_below(&path));
-        } else if path
-            .extension()
-            .is_some_and(|kind| ["pcap", "pcapng", "cap"].iter().any(|known| kind == *known))
-        {
+            found.extend(files_with(&path, extensions));
+        } else if path.extension().is_some_and(|kind| extensions.iter().any(|known| kind == *known)) {
             found.push(path);
         }
     }

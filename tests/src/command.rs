@@ -13,6 +13,7 @@ use clap::Args;
 use crate::calls::{CallPlan, CallState, CallTruth};
 use crate::lab::Lab;
 use crate::media::Impairment;
+use crate::mirror::MirrorPlan;
 use crate::netns;
 use crate::probe::Probe;
 use crate::sip::sipp;
@@ -26,14 +27,16 @@ const INTERVAL: &str = "5s";
 
 /// Options of `voxlab lab`.
 #[derive(Args, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "switches of a command line")]
 pub struct Options {
     /// Calls at the same time, one a phone.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=i64::from(MAX_PHONES)))]
     calls: u8,
-    /// Copy every frame to a mirror port: other destination MAC, IP ID zeroed, tens of microseconds later.
-    #[arg(long)]
-    mirror: bool,
+    /// Copy every frame to a mirror port, tens of microseconds later. By default as re-emitted: other destination MAC,
+    /// IP ID zeroed. Or, with = and commas: same-point, l2-mirror, vlan, routed, nat, a tunnel (gre, erspan2, vxlan, ...), steps
+    /// joined as in vlan+erspan2; and rpcap, a remote capture of all these through the gateway.
+    /// The full story, each frame four times: --mirror=re-emitted,rpcap
+    #[arg(long, value_name = "TAP,...", num_args = 0..=1, require_equals = true, default_missing_value = "re-emitted")]
+    mirror: Option<MirrorPlan>,
     /// Repeat a run: the same calls, losses and delays. Default: another at each start.
     #[arg(long)]
     seed: Option<u64>,
@@ -78,7 +81,7 @@ pub fn run(options: &Options) -> Result<()> {
 
     let seed = options.seed.unwrap_or_else(clock_seed);
     let started = Instant::now();
-    let mut lab = Lab::start(options.calls, options.mirror)?;
+    let mut lab = Lab::start(options.calls, &options.mirror.clone().unwrap_or_default())?;
     let sipp = !options.built_in && sipp::is_installed();
     if sipp {
         lab = lab.with_sipp();
@@ -142,10 +145,14 @@ fn start_probe(options: &Options, lab: &Lab) -> Result<Probe> {
 
 fn print_header(options: &Options, seed: u64, sipp: bool, lab: &Lab) {
     let gw = lab.topology.gw.name();
-    let copies = if options.mirror {
-        "every frame twice: at the gateway, and at mir0 as a second tap would see it (other MAC, IP ID 0)"
-    } else {
-        "every frame once; try --mirror for the case where each is captured twice"
+    let copies = match &options.mirror {
+        None => "every frame once; try --mirror for the case where each is captured twice".to_owned(),
+        Some(plan) => {
+            let taps: Vec<_> = plan.taps.iter().map(|tap| format!("at mir0 as {tap}")).collect();
+            let remote = plan.rpcap.then(|| "all of this again inside rpcap, TCP port 2002".to_owned());
+            let more: Vec<_> = taps.into_iter().chain(remote).collect();
+            format!("every frame at the gateway, and {}", more.join(", "))
+        }
     };
     let agents = if sipp { "sipp (IPv4) and the built-in phone (IPv6)" } else { "the built-in phones" };
     eprintln!(

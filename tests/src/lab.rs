@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use crate::calls::{CallBook, CallPlan, CallState, CallTruth};
 use crate::media::MediaEngine;
-use crate::mirror::Mirror;
+use crate::mirror::{Mirror, MirrorPlan};
 use crate::sip::pbx::Pbx;
 use crate::sip::phone::Phone;
 use crate::topology::Topology;
@@ -79,13 +79,13 @@ impl LabReport {
 }
 
 impl Lab {
-    /// Makes the network for `phones` phones and starts the PBX, and the mirror if wanted.
-    pub fn start(phones: u8, mirror: bool) -> Result<Self> {
-        let topology = Topology::create(phones, mirror)?;
+    /// Makes the network for `phones` phones and starts the PBX, and the mirror that is planned.
+    pub fn start(phones: u8, plan: &MirrorPlan) -> Result<Self> {
+        let topology = Topology::create(phones, !plan.is_none())?;
         let engine = MediaEngine::start()?;
         let book = CallBook::default();
         let pbx = Pbx::start(&topology.pbx, &engine, &book)?;
-        let mirror = mirror.then(|| Mirror::start(&topology)).transpose()?;
+        let mirror = (!plan.is_none()).then(|| Mirror::start(&topology, plan)).transpose()?;
         Ok(Self { _pbx: pbx, mirror, engine, book, stop: Arc::default(), sipp: false, topology })
     }
 

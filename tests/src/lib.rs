@@ -4,8 +4,10 @@
 //!   topology/netns/link   where: namespaces, veth pairs, addresses
 //!   calls, sip            who calls whom, and what becomes of it
 //!   media, g711           what is said: RTP with known faults, from a seed
-//!   mirror                the same once more, as a second tap would see it
+//!   mirror, remote        the same once more, as other taps and a remote capture would see it
 //!   traffic               RTP of many streams at millions of packets a second
+//!   frames, segments, tunnels   bytes of frames from named fields
+//!   story                 whole captures from a seed, with the truth about every frame
 //!   lab, probe            all of it together, and the probe that watches
 //! ```
 //!
@@ -14,7 +16,9 @@
 pub mod calls;
 pub mod captures;
 pub mod command;
+pub mod conformance;
 pub mod cost;
+pub mod dissect;
 pub mod frames;
 pub mod g711;
 pub mod lab;
@@ -25,6 +29,7 @@ pub mod netns;
 pub mod privileges;
 pub mod probe;
 pub mod random;
+pub mod remote;
 pub mod segments;
 pub mod sip;
 pub mod story;

@@ -19,7 +19,9 @@ enum Command {
     /// Send RTP of many streams out of an interface, from inside the kernel.
     Traffic(voxlab::traffic::Options),
     Throughput(voxlab::throughput::Options),
+    Conformance(voxlab::conformance::Options),
     Story(voxlab::story::command::Options),
+    Bulk(voxlab::story::bulk::Options),
     /// Measure what the XDP program costs per frame, over one that does nothing.
     XdpCost,
 }
@@ -29,7 +31,9 @@ fn main() -> ExitCode {
         Command::Lab(options) => voxlab::command::run(&options),
         Command::Traffic(options) => voxlab::traffic::run(&options),
         Command::Throughput(options) => voxlab::throughput::run(&options),
+        Command::Conformance(options) => voxlab::conformance::run(&options),
         Command::Story(options) => voxlab::story::command::run(&options),
+        Command::Bulk(options) => voxlab::story::bulk::run(&options),
         Command::XdpCost => voxlab::cost::run(),
     };
     match outcome {

@@ -4,15 +4,23 @@
 #[path = "tunnels/bench.rs"]
 mod bench;
 
+use probe_ebpf::Config;
+use probe_ebpf::record::{PacketHead, kind};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use voxlab::captures::{Scratch, Writer};
 use voxlab::frames::{Datagram, rtp, sip, tcp, udp};
 use voxlab::segments::{Connection, From};
-use voxlab::tunnels::{RpcapSession, Tunnel, hep, rpcap_packet, tunnel, vxlan};
+use voxlab::tunnels::{RpcapSession, Tunnel, gre, hep, rpcap_packet, tunnel, vxlan};
+use voxprobe::capture::live::Record;
+use voxprobe::decode::Decoder;
 use voxprobe::pipeline::offline::{Options, RtpRule, analyze};
+use voxprobe::pipeline::shard::Overflow;
+use voxprobe::pipeline::table::Limits;
+use voxprobe::pipeline::{Event, Receiver, Shards};
+use voxprobe::sip::{Signalling, signalling};
 
-use bench::{Bench, Got, OPTIONS, START_NS, inners};
+use bench::{Bench, Got, Nobody, OPTIONS, START_NS, inners};
 
 /// An rpcap session with so many packets of SIP, each other, on one connection or two.
 fn session(count: u16, mss: usize, data: bool) -> (RpcapSession, Vec<Datagram>, Vec<Datagram>) {
@@ -245,6 +253,57 @@ fn the_account_of_frames_and_of_what_they_carry_is_exact() {
             .map(|remote| (remote.packets, remote.statistics.map(|s| s.dropped()))),
         Some((53, Some(10)))
     );
+}
+
+#[test]
+fn live_the_kernels_count_and_what_was_unpacked_is_what_was_analysed_or_lost() {
+    let (_, opening, segments) = session(40, 700, false);
+    let mut frames: Vec<_> = opening.iter().chain(&segments).map(Datagram::ethernet).collect();
+    frames.push(vxlan(&sip(OPTIONS).ethernet()).over(tunnel()).ethernet());
+    frames.push(vxlan(&[0xff; 60]).over(tunnel()).ethernet());
+    frames.push(udp().ports(9, 4789).payload(b"no tunnel").ethernet());
+    frames.push(rtp().over(udp().ports(2152, 2152)).ethernet());
+    frames.push(sip(OPTIONS).mpls(&[1000]).ethernet());
+    frames.push(udp().payload(&[0; 40]).mpls(&[7]).ethernet());
+    frames.extend(gre(&sip(&OPTIONS.repeat(50)).ip()).over(tunnel()).fragments(1_400));
+    let (sender, events) = crossbeam_channel::bounded(1_024);
+    let limits = Limits { streams: 100, idle: None, quality: Default::default() };
+    let shards = Shards::start(1, limits, Overflow::Lose, &sender).unwrap();
+    let config = Config::DEFAULT;
+    let signalling = Signalling::new(signalling::Limits::default());
+    let mut receiver = Receiver::new(Decoder::new(config, false), signalling, shards, (), sender);
+    let mut matched = 0;
+    for (at, frame) in (0..).zip(&frames) {
+        // As the kernel would: what does not match is not handed over.
+        let (verdict, _) = probe_ebpf::classify::ethernet(frame.as_slice(), &config, &Nobody);
+        if !verdict.is_matched() {
+            continue;
+        }
+        matched += 1;
+        let length = u32::try_from(frame.len()).unwrap();
+        let head = PacketHead {
+            time_ns: 1_000 * at,
+            kind: kind::PACKET,
+            point: 0,
+            outer_vlan: 0,
+            wire_len: length,
+            captured_len: length,
+            verdict: verdict as u8,
+            reserved: [0; 3],
+        };
+        receiver.record(Record::Packet(&head, frame));
+    }
+    let remains = receiver.finish();
+    let events: Vec<_> = events.try_iter().collect();
+    let by_shards: u64 = events
+        .iter()
+        .map(|event| if let Event::Finished(status) = event { status.analysed } else { 0 })
+        .sum();
+    let account = remains.account;
+    assert_eq!((account.unpacked, account.lost()), (40, 0));
+    assert_eq!(account.analysed + by_shards, matched + account.unpacked);
+    let told = events.iter().filter(|event| matches!(event, Event::Carrier(_))).count();
+    assert_eq!((told, remains.carriers.len()), (4, 4));
 }
 
 proptest! {

@@ -19,9 +19,11 @@ use serde_json::Value;
 use voxlab::calls::{CallPlan, CallState, CallTruth, DirectionTruth};
 use voxlab::lab::{Lab, LabReport};
 use voxlab::media::Impairment;
+use voxlab::mirror::MirrorPlan;
 use voxlab::privileges::{root_for, skipped};
 use voxlab::probe::{Probe, output_within};
 use voxlab::sip::sipp;
+use voxlab::story::taps::Step;
 
 const SEED: u64 = 20_260;
 const PHONES: u8 = 4;
@@ -37,8 +39,8 @@ fn no_call_fails_and_none_differs_with_the_probe_attached() {
     if !root_for("no_call_fails_and_none_differs_with_the_probe_attached") {
         return;
     }
-    let alone = lab(false).place(plans(4));
-    let watched = lab(false);
+    let alone = lab().place(plans(4));
+    let watched = lab();
     let mut probe = Watching::start(&watched, &[]);
     let seen = watched.place(plans(4));
     probe.finish();
@@ -60,7 +62,7 @@ fn the_report_agrees_with_what_was_sent() {
     if !root_for("the_report_agrees_with_what_was_sent") {
         return;
     }
-    let lab = lab(false);
+    let lab = lab();
     let mut probe = Watching::start(&lab, &[]);
     let truth = lab.place(plans(8));
     let report = probe.finish();
@@ -100,7 +102,7 @@ fn calls_transfers_and_the_pause_at_the_refer_are_recognised() {
     if !root_for("calls_transfers_and_the_pause_at_the_refer_are_recognised") {
         return;
     }
-    let lab = lab(false);
+    let lab = lab();
     let mut probe = Watching::start(&lab, &[]);
     let truth = lab.place(plans(4));
     let report = probe.finish();
@@ -130,7 +132,7 @@ fn a_mirror_shows_every_frame_twice_and_is_explained() {
     if !root_for("a_mirror_shows_every_frame_twice_and_is_explained") {
         return;
     }
-    let lab = self::lab(true);
+    let lab = mirrored(&MirrorPlan::after(Step::ReEmitted));
     let mut probe = Watching::start(&lab, &[]);
     let truth = lab.place(plans(4));
     let report = probe.finish();
@@ -155,6 +157,57 @@ fn a_mirror_shows_every_frame_twice_and_is_explained() {
 }
 
 #[test]
+fn every_cause_at_the_mirror_port_is_named() {
+    if !root_for("every_cause_at_the_mirror_port_is_named") {
+        return;
+    }
+    let lab = mirrored(&"same-point,l2-mirror,vlan,routed,re-emitted".parse().expect("taps"));
+    let (truth, report) = watched(&lab);
+    for direction in directions(&truth) {
+        let mut causes = vec!["l2-mirror", "re-emitted", "routed", "same-point", "vlan"];
+        if direction.src.is_ipv6() {
+            // IPv6 has no identification that could differ.
+            causes.remove(1);
+        }
+        copied(&report, direction, 5, &causes);
+    }
+    told_from_retransmissions(&report, &truth, 5);
+}
+
+#[test]
+fn tunnels_at_the_mirror_port_are_opened() {
+    if !root_for("tunnels_at_the_mirror_port_are_opened") {
+        return;
+    }
+    let lab = mirrored(&"gre,vlan+erspan2,vxlan,gtp,mpls".parse().expect("taps"));
+    let (truth, report) = watched(&lab);
+    for direction in directions(&truth) {
+        copied(&report, direction, 5, &["encapsulated"]);
+    }
+    told_from_retransmissions(&report, &truth, 5);
+}
+
+#[test]
+fn the_story_is_told_live_two_taps_and_the_remote_capture_of_both() {
+    if !root_for("the_story_is_told_live_two_taps_and_the_remote_capture_of_both") {
+        return;
+    }
+    let lab = mirrored(&MirrorPlan::story());
+    let (truth, report) = watched(&lab);
+    for direction in directions(&truth) {
+        let elsewhere = if direction.src.is_ipv4() { "re-emitted" } else { "l2-mirror" };
+        copied(&report, direction, 3, &["encapsulated", elsewhere]);
+    }
+    told_from_retransmissions(&report, &truth, 3);
+    let copied = finding(&report, "every-frame-copied");
+    let said = [&copied["title"], &copied["detail"], &copied["advice"]].map(ToString::to_string).concat();
+    assert!(said.contains('4') && said.contains("rpcap") && said.contains("2002"), "{copied:#}");
+    for id in ["copies-not-retransmissions", "capture-includes-its-own-transport"] {
+        assert!(finding(&report, id)["advice"].is_string());
+    }
+}
+
+#[test]
 fn calls_of_another_sip_stack_are_seen_as_they_were() {
     if !root_for("calls_of_another_sip_stack_are_seen_as_they_were") {
         return;
@@ -166,7 +219,7 @@ fn calls_of_another_sip_stack_are_seen_as_they_were() {
         );
         return;
     }
-    let lab = lab(false).with_sipp();
+    let lab = lab().with_sipp();
     let mut probe = Watching::start(&lab, &[]);
     let truth = lab.place(plans(4));
     let report = probe.finish();
@@ -188,7 +241,7 @@ fn after_a_kill_traffic_continues_nothing_stays_attached_and_a_restart_works_at_
     if !root_for("after_a_kill_traffic_continues_nothing_stays_attached_and_a_restart_works_at_once") {
         return;
     }
-    let lab = lab(false);
+    let lab = lab();
     let mut first = Watching::start(&lab, &["--egress"]);
     let (truth, second) = thread::scope(|scope| {
         let calls = scope.spawn(|| lab.place(plans(4)));
@@ -211,7 +264,7 @@ fn a_second_probe_on_an_interface_is_refused_and_told_who_holds_it() {
     if !root_for("a_second_probe_on_an_interface_is_refused_and_told_who_holds_it") {
         return;
     }
-    let lab = lab(false);
+    let lab = lab();
     let mut first = Watching::start(&lab, &[]);
     let second = attempt(&lab, &["run", "--iface", "gw-phones"]);
     let said = String::from_utf8_lossy(&second.stderr);
@@ -227,7 +280,7 @@ fn an_interface_that_is_not_there_is_named_beside_those_that_are() {
     if !root_for("an_interface_that_is_not_there_is_named_beside_those_that_are") {
         return;
     }
-    let lab = lab(false);
+    let lab = lab();
     let output = attempt(&lab, &["run", "--iface", "gw-phones", "--iface", "eth42"]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success(), "{said}");
@@ -240,7 +293,7 @@ fn without_capabilities_it_says_which_are_absent() {
     if !root_for("without_capabilities_it_says_which_are_absent") {
         return;
     }
-    let lab = lab(false);
+    let lab = lab();
     let mut command = lab.topology.gw.command("setpriv");
     command.args(["--bounding-set=-all", "--inh-caps=-all"]);
     command.arg(Probe::binary().expect("the binary was built")).args(["run", "--iface", "gw-phones"]);
@@ -257,7 +310,7 @@ fn a_lab_leaves_nothing_behind_and_the_next_removes_what_a_killed_one_left() {
         return;
     }
     let name = {
-        let lab = lab(true);
+        let lab = mirrored(&MirrorPlan::story());
         lab.topology.gw.name().to_owned()
     };
     assert!(!namespaces().contains(&name), "{name} outlived its lab");
@@ -269,15 +322,19 @@ fn a_lab_leaves_nothing_behind_and_the_next_removes_what_a_killed_one_left() {
     let sleeper = Command::new("ip").args(["netns", "exec", &stale, "sleep", "600"]).spawn();
     let mut sleeper = sleeper.expect("ip is there");
     thread::sleep(Duration::from_millis(200));
-    let next = lab(false);
+    let next = lab();
     assert!(!namespaces().contains(&stale), "{stale} was not removed");
     let end = sleeper.wait().expect("it is ours");
     assert!(!end.success(), "what ran in it was ended");
     drop(next);
 }
 
-fn lab(mirror: bool) -> Lab {
-    Lab::start(PHONES, mirror).expect("root can make a lab")
+fn lab() -> Lab {
+    mirrored(&MirrorPlan::NONE)
+}
+
+fn mirrored(plan: &MirrorPlan) -> Lab {
+    Lab::start(PHONES, plan).expect("root can make a lab")
 }
 
 /// A probe on all of the gateway's interfaces, with its report in a file.
@@ -369,6 +426,42 @@ fn stream<'a>(report: &'a Value, direction: &DirectionTruth) -> &'a Value {
 fn call_of<'a>(report: &'a Value, call: &CallTruth) -> &'a Value {
     let found = report["calls"].as_array().into_iter().flatten().find(|told| told["call_id"] == call.call_id);
     found.unwrap_or_else(|| panic!("no call {} in {:#}", call.call_id, report["calls"]))
+}
+
+/// Places four calls before a probe.
+fn watched(lab: &Lab) -> (LabReport, Value) {
+    let mut probe = Watching::start(lab, &[]);
+    let truth = lab.place(plans(4));
+    let report = probe.finish();
+    assert_eq!(truth.failures(), [""; 0]);
+    assert_eq!(truth.rtp_received(), truth.rtp_sent(), "the gateway must not forward the copies");
+    account_is_exact(&report);
+    (truth, report)
+}
+
+/// Each packet of a direction was seen this often beyond the first time, for these reasons, in order of their names.
+fn copied(report: &Value, direction: &DirectionTruth, copies: u64, causes: &[&str]) {
+    let stream = stream(report, direction);
+    let sent = direction.stream;
+    let unique = [&stream["unique"]["packets"], &stream["unique"]["lost"]];
+    assert_eq!(unique, [sent.sent, sent.dropped], "{stream:#}");
+    assert_eq!(stream["duplicates"]["total"], copies * sent.sent, "{stream:#}");
+    let told = stream["duplicates"]["causes"].as_array().into_iter().flatten();
+    let told: BTreeSet<_> = told.filter_map(|cause| cause["cause"].as_str()).collect();
+    assert_eq!(told, causes.iter().copied().collect(), "{stream:#}");
+}
+
+/// Copies of SIP are copies, and nothing else.
+fn told_from_retransmissions(report: &Value, truth: &LabReport, copies: u64) {
+    let sip = &report["sip"];
+    assert_eq!(sip["messages"], truth.sip_sent(), "{sip:#}");
+    assert_eq!(sip["copies"], copies * truth.sip_sent(), "{sip:#}");
+    assert_eq!(sip["retransmissions"], 0, "copies are not retransmissions");
+}
+
+fn finding<'a>(report: &'a Value, id: &str) -> &'a Value {
+    let found = report["findings"].as_array().into_iter().flatten().find(|finding| finding["id"] == id);
+    found.unwrap_or_else(|| panic!("no finding {id} in {:#}", report["findings"]))
 }
 
 /// The law: what the kernel matched was analysed, or is counted under a name.

@@ -5,6 +5,7 @@
 //! because it is the first thing that a newcomer waits for.
 
 mod build;
+mod conformance;
 mod dist;
 mod install;
 mod progress;
@@ -44,7 +45,7 @@ enum Task {
     },
     /// Place real calls through a gateway made of network namespaces and watch them. Ctrl-C removes all of it.
     ///
-    /// Arguments go to `voxlab lab`: [--calls N] [--mirror] [--seed S] [--for DURATION] [--log-format json] …
+    /// Arguments go to `voxlab lab`: [--calls N] [--mirror[=TAP,…]] [--seed S] [--for DURATION] [--log-format json] …
     #[command(disable_help_flag = true)]
     Lab {
         /// Arguments for `voxlab lab`.
@@ -60,8 +61,35 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
         args: Vec<String>,
     },
+    /// Write a generated capture of calls as several taps see them, and the truth about every frame.
+    ///
+    /// Arguments go to `voxlab story`: --out FILE [--truth FILE] [--seed S] [--copies TAP,…] [--rpcap] [--retransmissions] …
+    #[command(disable_help_flag = true)]
+    Story {
+        /// Arguments for `voxlab story`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+        args: Vec<String>,
+    },
+    /// Write a generated capture that is too big for memory, for measurements.
+    ///
+    /// Arguments go to `voxlab bulk`: --out FILE [--calls N] [--concurrent N] [--talk DURATION] [--copies TAP,…] …
+    #[command(disable_help_flag = true)]
+    Bulk {
+        /// Arguments for `voxlab bulk`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+        args: Vec<String>,
+    },
     /// Everything that CI checks: formatting, lints, all three levels of tests, documentation.
     Test(test::Options),
+    /// Compare voxprobe with the installed tshark on the same captures, digit by digit.
+    ///
+    /// Arguments go to `voxlab conformance`: [FILES or folders] [--seeds N] [--packets N] [--voxprobe BINARY] …
+    #[command(disable_help_flag = true)]
+    Conformance {
+        /// Arguments for `voxlab conformance`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+        args: Vec<String>,
+    },
     /// Pack the release binary, its documentation and a systemd unit into `target/dist/`.
     Dist,
 }
@@ -74,7 +102,10 @@ fn main() -> ExitCode {
         Task::Run { args } => run::probe(&args),
         Task::Lab { args } => run::voxlab("lab", &args),
         Task::Traffic { args } => run::voxlab("traffic", &args),
+        Task::Story { args } => run::voxlab("story", &args),
+        Task::Bulk { args } => run::voxlab("bulk", &args),
         Task::Test(options) => test::run(&options),
+        Task::Conformance { args } => conformance::run(&args),
         Task::Dist => dist::run(),
     };
     match outcome {

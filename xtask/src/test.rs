@@ -29,8 +29,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         );
     }
     let tools = setup::ensure()?;
-    if ci {
-        setup::peers()?;
+    match setup::peers() {
+        Err(error) if ci => return Err(error),
+        Err(error) => progress::note(&format!("Some comparisons will be skipped: {error:#}.")),
+        Ok(()) => {}
     }
     if options.filter.is_none() {
         setup::lints()?;

@@ -1,17 +1,19 @@
 //! `voxprobe analyze`: capture files, findings first.
 
-use std::io::{self, IsTerminal as _, Write as _};
-use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
 
-use anyhow::Context as _;
-use clap::Args;
-use voxprobe::capture::file::Progress;
+use anstream::AutoStream;
+use anyhow::{Context as _, bail};
+use clap::{Args, ValueEnum};
 use voxprobe::pipeline::offline::{self, Options};
-use voxprobe::report::{text, words};
+use voxprobe::report::contract::Report;
+use voxprobe::report::select::Selection;
+use voxprobe::report::{csv, detail, page, text, words};
+use voxprobe::rtp::raw;
 
 use super::Filter;
+use super::progress::Bars;
 use super::quality::Quality;
 
 /// Analyse capture files (pcap, pcapng; plain, gzip, zstd): findings, calls, streams
@@ -26,6 +28,19 @@ pub(crate) struct Analyze {
     /// Print one JSON document instead of text
     #[arg(long)]
     json: bool,
+    /// Print one row a stream as comma-separated values, columns named by their paths in the JSON document
+    #[arg(long, conflicts_with = "json")]
+    csv: bool,
+    /// Only these streams, each in full: an SSRC (0x… or decimal), an address (IP or IP:PORT) at either end, src=ADDRESS
+    /// or dst=ADDRESS; several with commas must all hold
+    #[arg(long, value_name = "STREAM")]
+    stream: Option<Selection>,
+    /// Print ASCII alone, as is done in a locale without UTF-8
+    #[arg(long, conflicts_with_all = ["json", "csv"])]
+    ascii: bool,
+    /// Whose figures the ledger of frames as captured equals
+    #[arg(long, value_enum, default_value_t = Compat::Wireshark40)]
+    compat: Compat,
     /// Show the digits that were dialled within calls; hidden otherwise, as they can be a PIN
     #[arg(long)]
     show_digits: bool,
@@ -36,9 +51,17 @@ pub(crate) struct Analyze {
     /// Threads that hold streams, besides the one that reads
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: u16,
-    /// Streams held at once; one takes about 4 KiB, so the default is 500 MiB at worst
+    /// Streams held at once; one takes about 5 KiB, so the default is 640 MiB at worst
     #[arg(long, value_name = "N", default_value_t = 131_072)]
     max_streams: usize,
+}
+
+/// Values of --compat.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Compat {
+    /// Wireshark and tshark 4.0
+    #[value(name = "wireshark-4.0")]
+    Wireshark40,
 }
 
 impl Analyze {
@@ -46,51 +69,53 @@ impl Analyze {
     pub(crate) fn execute(&self) -> anyhow::Result<()> {
         let options = Options {
             rtp: self.filter.rule(),
+            compat: match self.compat {
+                Compat::Wireshark40 => raw::Compat::Wireshark40,
+            },
             config: self.filter.config()?,
             shards: usize::from(self.threads),
             max_streams: self.max_streams,
             quality: self.quality.settings(),
         };
-        let mut report = offline::analyze(&self.files, &options, show_progress)?;
+        let mut bars = Bars::default();
+        let mut report =
+            offline::analyze(&self.files, &options, |path, progress| bars.follow(path, progress))?;
+        drop(bars);
         if self.show_digits {
             report.show_digits();
         }
-        let mut out = io::stdout().lock();
-        if self.json {
-            serde_json::to_writer_pretty(&mut out, &report).map_err(io::Error::from)?;
-            writeln!(out)?;
-        } else {
-            out.write_all(text::render(&report).as_bytes()).context("cannot write the report")?;
-        }
-        out.flush()?;
-        Ok(())
-    }
-}
-
-/// Files below this are read before anybody could look.
-const SHOWN_FROM: u64 = 64 << 20;
-
-/// A line on the terminal that follows a big file, from a thread that ends by itself.
-fn show_progress(path: &Path, progress: Progress) {
-    if progress.size < SHOWN_FROM || !io::stderr().is_terminal() {
-        return;
-    }
-    let name = path.display().to_string();
-    let show = move || {
-        let began = Instant::now();
-        loop {
-            thread::sleep(Duration::from_millis(200));
-            let read = progress.read().min(progress.size);
-            let percent = read * 100 / progress.size.max(1);
-            let elapsed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
-            let rate = words::bytes(read.saturating_mul(1000) / elapsed_ms);
-            eprint!("\r{name}: {percent:>3} % of {}, {rate}/s ", words::bytes(progress.size));
-            if read >= progress.size {
-                eprintln!();
-                return;
+        if let Some(selection) = &self.stream {
+            let streams = report.streams.len();
+            selection.apply(&mut report);
+            if report.streams.is_empty() {
+                bail!(
+                    "none of {} is that one; without --stream they are listed",
+                    words::count(streams as u64, "stream")
+                );
             }
         }
-    };
-    // Without a thread there is no progress line, and nothing else is lost.
-    let _ = thread::Builder::new().name("vox-progress".to_owned()).spawn(show);
+        self.print(&report).context("cannot write the report")
+    }
+
+    fn print(&self, report: &Report) -> io::Result<()> {
+        let mut out = BufWriter::new(io::stdout().lock());
+        if self.json {
+            serde_json::to_writer_pretty(&mut out, report)?;
+            writeln!(out)?;
+        } else if self.csv {
+            csv::write(report, &mut out)?;
+        } else {
+            let text = if self.stream.is_some() {
+                detail::render_styled(report)
+            } else {
+                text::render_styled(report)
+            };
+            let is_ascii = self.ascii || !page::is_utf8_locale(|name| std::env::var(name).ok());
+            let text = if is_ascii { page::ascii(&text) } else { text };
+            // Takes the colours out where no terminal shows them, or NO_COLOR asks for it.
+            let choice = AutoStream::choice(&io::stdout());
+            AutoStream::new(&mut out as &mut dyn Write, choice).write_all(text.as_bytes())?;
+        }
+        out.flush()
+    }
 }

@@ -1,6 +1,10 @@
 //! Subcommands: arguments in, library called, result shown.
 
 pub(crate) mod analyze;
+pub(crate) mod calls;
+pub(crate) mod dedup;
+pub(crate) mod flow;
+mod progress;
 mod quality;
 pub(crate) mod run;
 mod tunnels;

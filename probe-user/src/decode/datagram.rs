@@ -4,18 +4,28 @@ use probe_ebpf::classify::{self, RTP_HEADER};
 use probe_ebpf::{Endpoints, Layers, Verdict, fingerprint};
 
 use super::tunnel::hep;
-use super::{Datagram, Decoded, Seen, link};
+use super::{Datagram, Decoded, Seen, link, taken};
 use crate::packet::{Endpoint, Evidence, Flow, MediaId, RtpHeader, RtpPacket, Vlans};
 use crate::rtp::demux;
 
-/// Cuts the datagram out of the frame around it. With `as_wireshark`, unannounced UDP is RTP exactly where Wireshark's
-/// rtp_udp heuristic says so.
+/// What unannounced UDP has to pass to be RTP, besides the classifier's rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heuristic {
+    /// Nothing: live, the classifier decides.
+    None,
+    /// What Wireshark's rtp_udp asks of the payload.
+    Payload,
+    /// All that Wireshark asks, down to the ports that other dissectors keep: for a ledger that has to equal its own.
+    PayloadAndPorts,
+}
+
+/// Cuts the datagram out of the frame around it.
 pub(super) fn cut_out<'a, E: Endpoints>(
     seen: Seen,
     bytes: &'a [u8],
     layers: &Layers,
     verdict: Verdict,
-    as_wireshark: bool,
+    heuristic: Heuristic,
     endpoints: &E,
 ) -> Decoded<'a> {
     let Some(evidence) = evidence(seen, bytes, layers) else {
@@ -49,16 +59,24 @@ pub(super) fn cut_out<'a, E: Endpoints>(
             };
             let payload = datagram(8, None).payload;
             let claimed = usize::from(layers.transport_len) - 8;
-            if as_wireshark && !wireshark_accepts(layers, payload, claimed) && !announced() {
+            let is_kept = |first: &u8| taken::is_taken(layers.src_port, layers.dst_port, *first);
+            let is_passed = match heuristic {
+                Heuristic::None => true,
+                Heuristic::Payload => wireshark_accepts(payload, claimed),
+                Heuristic::PayloadAndPorts => {
+                    wireshark_accepts(payload, claimed) && !payload.first().is_some_and(is_kept)
+                }
+            };
+            if !is_passed && !announced() {
                 return Decoded::Nothing(Verdict::OtherUdp);
             }
             rtp(seen, flow, evidence, bytes, layers, payload, claimed)
         }
-        Verdict::MediaOther => Decoded::Beside(datagram(8, None), verdict),
+        Verdict::MediaOther => Decoded::Beside { datagram: datagram(8, None), is_announced: true },
         Verdict::OtherUdp => {
             let datagram = datagram(8, None);
             match demux::Other::of(datagram.payload) {
-                demux::Other::Dtls | demux::Other::Zrtp => Decoded::Beside(datagram, verdict),
+                demux::Other::Dtls | demux::Other::Zrtp => Decoded::Beside { datagram, is_announced: false },
                 _ => Decoded::Nothing(verdict),
             }
         }
@@ -139,15 +157,8 @@ fn payload_head(payload: &[u8]) -> Option<[u8; 4]> {
     payload.get(at..)?.first_chunk().copied()
 }
 
-/// Ports whose own dissectors in Wireshark take any payload, so that its RTP heuristic is never asked.
-const TAKEN_PORTS: [u16; 18] =
-    [53, 67, 68, 69, 88, 111, 123, 137, 138, 161, 162, 389, 514, 520, 1900, 3000, 5353, 5355];
-
 /// Wireshark's rtp_udp heuristic (`../shared/reference/wireshark_rtp.md`, 1). `claimed` is the length by the UDP header.
-fn wireshark_accepts(layers: &Layers, payload: &[u8], claimed: usize) -> bool {
-    if TAKEN_PORTS.contains(&layers.src_port) || TAKEN_PORTS.contains(&layers.dst_port) {
-        return false;
-    }
+fn wireshark_accepts(payload: &[u8], claimed: usize) -> bool {
     let &[first, second, ..] = payload else { return false };
     if first >> 6 != 2 || matches!(second & 0x7f, 72..=76) {
         return false;

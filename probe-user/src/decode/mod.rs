@@ -24,6 +24,7 @@ mod link;
 mod live;
 mod remote;
 mod stream;
+mod taken;
 mod tunnel;
 mod walk;
 
@@ -54,9 +55,13 @@ pub enum Decoded<'a> {
     /// A fragment that waits for others; it is accounted for when its datagram is, see [`fragment`]. With the verdict on
     /// its frame: a fragment may come in a tunnel.
     Held(Verdict),
-    /// Beside media: on a media port and no RTP ([`Verdict::MediaOther`]), or the handshake of an SRTP session whose port
-    /// nobody announced. Not matched, only counted.
-    Beside(Datagram<'a>, Verdict),
+    /// Beside media: no RTP and no RTCP on an announced port, or the handshake of an SRTP session whose port nobody announced.
+    Beside {
+        /// It.
+        datagram: Datagram<'a>,
+        /// Was its port announced?
+        is_announced: bool,
+    },
     /// Nothing for us, and why. A tunnel that was opened and holds nothing for us is [`Verdict::Tunnel`].
     Nothing(Verdict),
 }
@@ -66,7 +71,9 @@ impl Decoded<'_> {
     pub fn verdict(&self) -> Verdict {
         match self {
             Self::Rtp(packet) if !packet.evidence.encapsulation.is_none() => Verdict::Tunnel,
-            Self::Rtcp(datagram) | Self::Sip(datagram) if !datagram.evidence.encapsulation.is_none() => {
+            Self::Rtcp(datagram) | Self::Sip(datagram) | Self::Beside { datagram, .. }
+                if !datagram.evidence.encapsulation.is_none() =>
+            {
                 Verdict::Tunnel
             }
             Self::Rtp(_) => Verdict::Rtp,
@@ -74,7 +81,9 @@ impl Decoded<'_> {
             Self::Sip(datagram) if datagram.tcp_seq.is_some() => Verdict::SipTcp,
             Self::Sip(_) => Verdict::SipUdp,
             Self::Carrier => Verdict::Tunnel,
-            Self::Held(verdict) | Self::Beside(_, verdict) | Self::Nothing(verdict) => *verdict,
+            Self::Beside { is_announced: true, .. } => Verdict::MediaOther,
+            Self::Beside { .. } => Verdict::OtherUdp,
+            Self::Held(verdict) | Self::Nothing(verdict) => *verdict,
         }
     }
 }
@@ -216,8 +225,8 @@ impl Decoder {
         self.bytes(seen, frame.bytes, frame.wire_len, endpoints)
     }
 
-    /// The next datagram that the last frame's segment completed, after [`Decoded::Carrier`] until there is none. Each is a
-    /// unit of its own; what else the stream carries is not ours, and is passed over.
+    /// The next datagram that the last frame's segment completed, after [`Decoded::Carrier`] until there is none. Each that
+    /// is matched is a unit of its own.
     pub fn more<E: Endpoints>(&mut self, endpoints: &E) -> Option<Decoded<'_>> {
         let (level, range, found) = loop {
             let level = self.depth.checked_sub(1)?;
@@ -231,6 +240,10 @@ impl Decoder {
             let (within, found) = self.walker.message(segment, message, endpoints);
             match found {
                 Found::Nothing(_) => {}
+                // The first two may be beside the media; of others nothing can be ours.
+                Found::Datagram { verdict: Verdict::MediaOther | Verdict::OtherUdp, .. } => {
+                    break (level, range.start + within.start..range.start + within.end, found);
+                }
                 Found::Datagram { verdict, .. } if !verdict.is_matched() => {}
                 Found::Segment { place, segment } => {
                     // Deeper than is followed: the segment is what was found, and nothing in it.
@@ -261,8 +274,7 @@ impl Decoder {
             Ok(layers) => {
                 let verdict = walker.verdict(bytes, &layers, endpoints);
                 if walker.is_final(verdict, bytes, &layers) {
-                    let as_wireshark = walker.is_as_wireshark();
-                    return datagram::cut_out(seen, bytes, &layers, verdict, as_wireshark, endpoints);
+                    return datagram::cut_out(seen, bytes, &layers, verdict, walker.heuristic(), endpoints);
                 }
             }
             Err(refusal) if walker.is_final_refusal(refusal) => return Decoded::Nothing(refusal.into()),

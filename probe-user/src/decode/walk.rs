@@ -15,10 +15,11 @@ use std::ops::Range;
 
 use probe_ebpf::classify;
 use probe_ebpf::parse::{GRE, IPV4_IN_IP, IPV6_IN_IP, Refusal, TCP, UDP};
-use probe_ebpf::{Config, Endpoints, Layers, Verdict};
+use probe_ebpf::{Config, Endpoints, Layers, MediaRule, Verdict};
 
 use super::carrier::{Carriers, Ends, Transport};
 use super::census::{Census, Reason};
+use super::datagram::Heuristic;
 use super::fragment::{Fragments, Outcome};
 use super::remote::Remotes;
 use super::stream::{self, Framing, Messages, Streams};
@@ -113,8 +114,12 @@ impl Walker {
         }
     }
 
-    pub(super) fn is_as_wireshark(&self) -> bool {
-        self.as_wireshark
+    pub(super) fn heuristic(&self) -> Heuristic {
+        match self.as_wireshark {
+            false => Heuristic::None,
+            true if self.config.media_rule == MediaRule::Anything as u8 => Heuristic::PayloadAndPorts,
+            true => Heuristic::Payload,
+        }
     }
 
     /// The verdict, with the questions that only files are asked.
@@ -302,7 +307,7 @@ impl Walker {
         match found {
             Found::Datagram { place, seen, layers, verdict } => {
                 let bytes = select(given, &self.wholes, &place);
-                datagram::cut_out(seen, bytes, &layers, verdict, self.as_wireshark, endpoints)
+                datagram::cut_out(seen, bytes, &layers, verdict, self.heuristic(), endpoints)
             }
             Found::Message { place, seen, message } => {
                 let bytes = select(given, &self.wholes, &place);

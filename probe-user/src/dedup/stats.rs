@@ -6,6 +6,7 @@
 use serde::Serialize;
 
 use super::cause::{Cause, Differs, Explanation};
+use crate::decode;
 use crate::histogram::MicrosHistogram;
 use crate::packet::{Carrier, Layer, Nanos};
 
@@ -216,7 +217,7 @@ pub struct CauseReport {
     pub session: Carrier,
     /// The same in full: who carried it to whom, on which port.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub carrier: Option<CarrierReport>,
+    pub carrier: Option<Session>,
     /// Copies of this kind a packet.
     pub share: f64,
     /// How sure the cause is: a constant delay, and a whole number of copies a packet, are signs of a capture's copy.
@@ -255,7 +256,7 @@ impl CauseReport {
 
 /// Who carried a tunnel's copies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct CarrierReport {
+pub struct Session {
     /// "tcp", "udp", "ip".
     pub transport: &'static str,
     /// The port by which the tunnel is known; absent where it has none.
@@ -267,7 +268,18 @@ pub struct CarrierReport {
     pub to: String,
 }
 
-impl CarrierReport {
+impl Session {
+    /// From what the decoder knows of a session.
+    pub fn new(carrier: &decode::CarrierReport) -> Self {
+        let decode::CarrierReport { src, dst, transport, port, .. } = *carrier;
+        let (transport, port) = match transport {
+            decode::Transport::Tcp => ("tcp", Some(port)),
+            decode::Transport::Udp => ("udp", Some(port)),
+            decode::Transport::Ip => ("ip", None),
+        };
+        Self { transport, port, from: src.to_string(), to: dst.to_string() }
+    }
+
     /// What excludes it, as a capture filter says it.
     pub fn filter(&self) -> String {
         match self.port {

@@ -7,7 +7,7 @@
 use serde::Serialize;
 
 use super::cause::Differs;
-use super::stats::CarrierReport;
+use super::stats::Session;
 use crate::packet::{Carrier, Encapsulation, Evidence, Nanos, Tap, Vlans};
 use crate::rtp::stream::TapPart;
 
@@ -55,7 +55,7 @@ pub struct TapReport {
     pub session: Carrier,
     /// The same in full.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub carrier: Option<CarrierReport>,
+    pub carrier: Option<Session>,
     /// Do its times count?
     pub is_reference: bool,
     /// In what it differs from the tap whose times count.

@@ -9,7 +9,7 @@ use probe_ebpf::classify::VERDICTS;
 use probe_ebpf::{Config, MediaRule};
 use thiserror::Error;
 
-use super::receiver::Receiver;
+use super::receiver::{Receiver, Remains};
 use super::shard::{Event, Overflow, ShardStatus, Shards};
 use super::table::{End, Limits};
 use crate::capture::file::{FileError, Frame, Frames, Progress};
@@ -19,8 +19,9 @@ use crate::packet::Nanos;
 use crate::report::contract::{self, CaptureReport, Report, StreamReport, TunnelReport};
 use crate::report::joins;
 use crate::rtp::quality::Settings;
+use crate::rtp::raw::Compat;
 use crate::rtp::stream::StreamParts;
-use crate::sip::{Signalling, signalling};
+use crate::sip::{Signalling, Transcript, signalling};
 
 /// Events that may wait for the collector.
 const EVENTS: usize = 1024;
@@ -56,6 +57,8 @@ impl RtpRule {
 pub struct Options {
     /// Which UDP is media.
     pub rtp: RtpRule,
+    /// Whose figures the raw ledgers equal.
+    pub compat: Compat,
     /// Ports; the media rule is taken from `rtp`.
     pub config: Config,
     /// Shards: threads besides the reader, if more than one.
@@ -70,6 +73,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             rtp: RtpRule::Auto,
+            compat: Compat::Wireshark40,
             config: Config::DEFAULT,
             shards: 1,
             max_streams: 1 << 17,
@@ -115,7 +119,7 @@ pub fn analyze(
     options: &Options,
     opened: impl FnMut(&Path, Progress),
 ) -> Result<Report, AnalyzeError> {
-    read(paths, options, opened, false).map(|(report, _)| report)
+    read(paths, options, opened, Asked::Report).map(|(report, _)| report)
 }
 
 /// What each frame of the files is, in their order: a copy of which and why, a retransmission by which timer, new.
@@ -137,15 +141,39 @@ pub fn analyze_and_classify(
     options: &Options,
     opened: impl FnMut(&Path, Progress),
 ) -> Result<(Report, Classes), AnalyzeError> {
-    read(paths, &Options { shards: 1, ..options.clone() }, opened, true)
+    let (report, remains) = read(paths, &Options { shards: 1, ..options.clone() }, opened, Asked::Classes)?;
+    Ok((report, remains.classes.unwrap_or_default()))
+}
+
+/// Reads the files once more for what is said in `calls`: message by message, with the report.
+///
+/// # Errors
+/// As [`analyze`].
+pub fn transcribe(
+    paths: &[PathBuf],
+    options: &Options,
+    calls: impl IntoIterator<Item = Arc<str>>,
+) -> Result<(Report, Transcript), AnalyzeError> {
+    let asked = Asked::Transcript(Transcript::of(calls));
+    let (report, remains) = read(paths, options, |_, _| (), asked)?;
+    let mut transcript = remains.transcript.unwrap_or_else(|| Transcript::of([]));
+    transcript.set_epoch(remains.first.unwrap_or_default());
+    Ok((report, transcript))
+}
+
+/// What a reading of files is for, besides the report.
+enum Asked {
+    Report,
+    Classes,
+    Transcript(Transcript),
 }
 
 fn read(
     paths: &[PathBuf],
     options: &Options,
     mut opened: impl FnMut(&Path, Progress),
-    classifying: bool,
-) -> Result<(Report, Classes), AnalyzeError> {
+    asked: Asked,
+) -> Result<(Report, Remains), AnalyzeError> {
     let (sender, events) = bounded(EVENTS);
     let limits = Limits { streams: options.max_streams, idle: None, quality: Arc::clone(&options.quality) };
     let shards = Shards::start(options.shards, limits, Overflow::Wait, &sender)?;
@@ -155,7 +183,11 @@ fn read(
     let signalling =
         Signalling::new(signalling::Limits { grace: Nanos(u64::MAX), ..signalling::Limits::default() });
     let receiver = Receiver::new(decoder, signalling, shards, (), sender);
-    let mut receiver = if classifying { receiver.classifying() } else { receiver };
+    let mut receiver = match asked {
+        Asked::Report => receiver,
+        Asked::Classes => receiver.classifying(),
+        Asked::Transcript(transcript) => receiver.transcribing(transcript),
+    };
     let collector = thread::Builder::new().name("vox-collect".to_owned()).spawn({
         let mut collected = Collected::new(options);
         move || {
@@ -189,7 +221,7 @@ fn read(
         }
         read.note_end(path, &frames);
     }
-    let remains = receiver.finish();
+    let mut remains = receiver.finish();
     let collected = collector.join().map_err(|_| AnalyzeError::Failed)?;
     if collected.finished < options.shards.max(1) {
         return Err(AnalyzeError::Failed);
@@ -219,7 +251,9 @@ fn read(
     };
     let mut streams = StreamReport::list(collected.streams, remains.first);
     let capture = CaptureReport { beside: joins::join(&mut streams, &remains.beside), ..capture };
-    Ok((Report::new(capture, streams, remains.signalling), remains.classes.unwrap_or_default()))
+    let mut report = Report::new(capture, streams, std::mem::take(&mut remains.signalling));
+    report.generator.compat = options.compat.name();
+    Ok((report, remains))
 }
 
 /// What the shards hand out, bounded: a flood of SSRCs makes a stream of every packet.

@@ -20,7 +20,7 @@ use crate::rtcp;
 use crate::rtp::codec::{Announcement, Payload};
 use crate::rtp::demux::Demux;
 use crate::sip::signalling::Told;
-use crate::sip::{EndpointChange, MediaInfo, Signalling, SignallingReport, Transport};
+use crate::sip::{EndpointChange, MediaInfo, Signalling, SignallingReport, Transcript, Transport};
 use probe_ebpf::Verdict;
 
 /// Who follows the announced endpoints and the learned carriers: the kernel's map, or nobody.
@@ -129,6 +129,8 @@ pub struct Remains {
     pub last: Nanos,
     /// What each frame is, if that was asked for.
     pub classes: Option<Classes>,
+    /// What was said in calls, if that was asked for.
+    pub transcript: Option<Transcript>,
 }
 
 impl<S: EndpointSink> Receiver<S> {
@@ -161,6 +163,13 @@ impl<S: EndpointSink> Receiver<S> {
         self
     }
 
+    /// Keeps what is said in the calls of `transcript`, for [`Remains::transcript`].
+    #[must_use]
+    pub fn transcribing(mut self, transcript: Transcript) -> Self {
+        self.analysis.signalling = self.analysis.signalling.transcribing(transcript);
+        self
+    }
+
     /// Takes one frame of a file. What the filter does not match is only counted, as its verdict.
     pub fn frame(&mut self, frame: &Frame<'_>) -> Verdict {
         self.begin(frame.time);
@@ -180,8 +189,8 @@ impl<S: EndpointSink> Receiver<S> {
     fn unpack(&mut self, is_carrier: bool) {
         let Self { decoder, analysis, .. } = self;
         while is_carrier && let Some(decoded) = decoder.more(analysis.signalling.media()) {
-            // What the RTP heuristic refuses at last is not ours.
-            if !matches!(decoded, Decoded::Nothing(_)) {
+            // What is refused at last is not ours.
+            if decoded.verdict().is_matched() {
                 analysis.account.matched += 1;
                 analysis.account.unpacked += 1;
                 analysis.take(decoded);
@@ -216,9 +225,11 @@ impl<S: EndpointSink> Receiver<S> {
                         Verdict::NotIp | Verdict::Truncated | Verdict::Malformed | Verdict::TooDeep,
                     ) => analysis.account.lose(Loss::Undecodable, 1),
                     // A reassembled datagram that is not ours, or media whose line went since.
-                    Decoded::Nothing(_) | Decoded::Beside(..) => analysis.account.analysed += 1,
+                    Decoded::Nothing(_) => analysis.account.analysed += 1,
                     decoded => {
                         let (verdict, is_carrier) = (decoded.verdict(), decoded == Decoded::Carrier);
+                        // The kernel matched it, whatever it is now.
+                        analysis.account.analysed += u64::from(!verdict.is_matched());
                         analysis.take(decoded);
                         if verdict == Verdict::Tunnel {
                             self.unpack(is_carrier);
@@ -280,7 +291,7 @@ impl<S: EndpointSink> Receiver<S> {
     pub fn finish(mut self) -> Remains {
         self.decoder.finish();
         self.settle_fragments();
-        let Analysis { signalling, beside, shards, mut account, sink, events_dropped, classes, .. } =
+        let Analysis { mut signalling, beside, shards, mut account, sink, events_dropped, classes, .. } =
             self.analysis;
         let (lost, failed_shards) = shards.finish();
         account.merge(&lost);
@@ -299,6 +310,7 @@ impl<S: EndpointSink> Receiver<S> {
             first: self.first,
             last: self.last,
             classes,
+            transcript: signalling.take_transcript(),
         }
     }
 }
@@ -324,15 +336,15 @@ impl<S: EndpointSink> Analysis<S> {
                 self.beside.rtcp.observe(&datagram);
                 self.note(datagram.number, FrameClass::Unique);
             }
-            Decoded::Beside(datagram, verdict) => {
-                let is_announced = verdict == Verdict::MediaOther;
+            Decoded::Beside { datagram, is_announced } => {
+                self.account.analysed += u64::from(decoded.verdict().is_matched());
                 self.beside.demux.observe(&datagram.flow, datagram.payload, is_announced);
             }
-            // Its own bytes were read; what is in it comes after it.
-            Decoded::Carrier => self.account.analysed += 1,
-            // A tunnel without anything for us in it.
-            Decoded::Nothing(verdict) if verdict.is_matched() => self.account.analysed += 1,
-            Decoded::Held(_) | Decoded::Nothing(_) => {}
+            // A segment whose content comes after it, or a tunnel without anything for us in it: it was read.
+            Decoded::Carrier | Decoded::Nothing(_) => {
+                self.account.analysed += u64::from(decoded.verdict().is_matched());
+            }
+            Decoded::Held(_) => {}
         }
     }
 

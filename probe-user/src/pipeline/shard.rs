@@ -15,7 +15,7 @@ use crate::dedup::FrameClass;
 use crate::packet::{MediaId, Nanos, RtpPacket};
 use crate::rtp::StreamKey;
 use crate::rtp::codec::Announcement;
-use crate::rtp::stream::{IntervalSummary, StreamParts, Totals};
+use crate::rtp::stream::{IntervalSummary, StreamParts, TapPart, Totals};
 use crate::sip::CallEvent;
 
 /// Packets handed over at once: a hand-off costs a cache line or two, whatever it carries.
@@ -105,6 +105,8 @@ pub struct IntervalLine {
     pub settings: Arc<crate::rtp::quality::Settings>,
     /// Copies since the stream began, by cause.
     pub causes: Vec<crate::dedup::stats::CauseReport>,
+    /// The taps that see it, if there are several.
+    pub taps: Vec<TapPart>,
 }
 
 /// What a shard's thread is told.
@@ -404,6 +406,7 @@ impl IntervalLine {
             burst_ratio: stream.quality().burst_ratio(),
             settings: Arc::clone(stream.quality().settings()),
             causes: stream.causes(),
+            taps: stream.several_taps(),
         }
     }
 }

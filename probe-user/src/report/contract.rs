@@ -10,10 +10,10 @@ use serde::Serialize;
 
 use super::joins::{self, BesideReport, Identity, RedundancyReport};
 use crate::decode::{CarrierReport, Opened, Refused, RemoteCapture};
-use crate::dedup::stats::CauseReport;
+use crate::dedup::stats::{CauseReport, Session};
 use crate::dedup::topology::{self, TapReport};
 use crate::histogram::MicrosHistogram;
-use crate::packet::{Endpoint, Nanos};
+use crate::packet::{Carrier, Endpoint, Nanos};
 use crate::pipeline::Loss;
 use crate::pipeline::receiver::Remains;
 use crate::rtcp::StreamRtcp;
@@ -82,11 +82,21 @@ impl Report {
             CallWithStreams { streams: its, distributions: delays.report(), call }
         };
         let calls = signalling.calls.into_iter().map(join).collect();
-        let taps = topology::sum_up(&streams.iter().map(|stream| stream.taps.as_slice()).collect::<Vec<_>>());
+        let session = |number: Carrier| {
+            let at = usize::from(number.0).checked_sub(1)?;
+            capture.tunnels.carriers.get(at).map(Session::new)
+        };
+        let name = |cause: &mut CauseReport| cause.carrier = session(cause.session).or(cause.carrier.take());
+        streams.iter_mut().flat_map(|stream| &mut stream.duplicates.causes).for_each(name);
+        let mut sip = signalling.sip;
+        sip.causes.iter_mut().for_each(name);
+        let mut taps =
+            topology::sum_up(&streams.iter().map(|stream| stream.taps.as_slice()).collect::<Vec<_>>());
         // They are summed up, and would be most of the report's memory.
         for stream in &mut streams {
             stream.delays = None;
         }
+        taps.iter_mut().for_each(|tap| tap.carrier = session(tap.session));
         let mut report = Self {
             generator: Generator::default(),
             taps,
@@ -94,7 +104,7 @@ impl Report {
             media,
             calls,
             streams,
-            sip: signalling.sip,
+            sip,
             given_up: signalling.given_up,
             findings: Vec::new(),
         };
@@ -215,11 +225,17 @@ pub struct Generator {
     pub name: &'static str,
     /// Its version.
     pub version: &'static str,
+    /// Whose figures the raw ledgers equal.
+    pub compat: &'static str,
 }
 
 impl Default for Generator {
     fn default() -> Self {
-        Self { name: "voxprobe", version: env!("CARGO_PKG_VERSION") }
+        Self {
+            name: "voxprobe",
+            version: env!("CARGO_PKG_VERSION"),
+            compat: crate::rtp::raw::Compat::default().name(),
+        }
     }
 }
 
@@ -315,8 +331,15 @@ pub struct StreamReport {
     pub encrypted_because: Option<&'static str>,
     /// Seconds from the start of the capture to the first frame.
     pub start_s: f64,
+    /// To the last frame as captured.
+    pub end_s: f64,
+    /// Would tshark mark it with an X: a sequence error as captured, or a timestamp before the first?
+    pub marked_by_tshark: bool,
     /// As captured: every frame, as tshark 4.0 counts.
     pub raw: LedgerReport,
+    /// Why `raw` is empty, where it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub raw_absent_because: Option<&'static str>,
     /// With copies removed.
     pub unique: LedgerReport,
     /// What became of each packet and each frame.
@@ -651,6 +674,8 @@ impl StreamReport {
                 conflict: parts.conflicts,
                 unplaced: parts.strays + parts.too_old,
             },
+            end_s: start_s + parts.raw_end.since(parts.first_seen) as f64 / 1e9,
+            marked_by_tshark: parts.raw_marked,
             reordered: parts.reordered,
             filled_in: parts.filled_in,
             taps: parts.taps,
@@ -697,6 +722,8 @@ impl StreamReport {
             payload_types: parts.payload_types,
             codec: parts.codec,
             clock_rate: parts.clock_rate,
+            raw_absent_because: (parts.raw.packets == 0)
+                .then_some("seen only inside a tunnel that tshark does not open (rpcap, HEP)"),
             raw: parts.raw,
             unique: parts.unique,
             loss_is_upper_bound: false,

@@ -3,27 +3,23 @@
 //! Written for somebody who, as the author of the story put it, "does not have a ton of experience with VoIP".
 //! Every finding names the frames that prove it.
 
+mod copies;
 mod quality;
+
+pub(super) use self::copies::live as live_copies;
 
 use probe_ebpf::Verdict;
 
 use super::contract::{Finding, InterruptionReport, Report, Severity, StreamReport};
-use super::health::StreamEntry;
 use super::{media_findings, words};
-use crate::dedup::cause::Cause;
-use crate::dedup::stats::{CauseReport, CopyStats};
 use crate::pipeline::Loss;
 
-/// Copies a packet, beyond the first, from which "each frame" is said.
-const MOST: f64 = 0.5;
 /// Loss that is heard, in percent.
 const AUDIBLE_LOSS: f64 = 1.0;
 /// Packets that should have come, from which a share of loss is one that somebody hears: a second of speech.
 const HEARD_PACKETS: u64 = 50;
 /// Frames that do not fit their stream, in percent of its frames, from which the stream is in doubt.
 const DOUBTFUL_FRAMES: f64 = 1.0;
-/// Examples named in one finding.
-const EXAMPLES: usize = 6;
 
 /// All findings of a report, worst first; what explains others comes before what it explains.
 pub fn find(report: &Report) -> Vec<Finding> {
@@ -31,10 +27,8 @@ pub fn find(report: &Report) -> Vec<Finding> {
     findings.extend(account_does_not_balance(report));
     findings.extend(lost_by_the_probe(report));
     findings.extend(super::remote::dropped(report));
-    findings.extend(frames_copied(report));
-    findings.extend(copies_not_retransmissions(report));
+    findings.extend(copies::find(report));
     findings.extend(packets_lost(report));
-    findings.extend(retransmissions(report));
     findings.extend(interrupted(report));
     findings.extend(quality::find(report));
     findings.extend(same_number_other_content(report));
@@ -45,140 +39,6 @@ pub fn find(report: &Report) -> Vec<Finding> {
     findings.extend(nothing_there(report));
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     findings
-}
-
-/// Adds up copies of streams and of SIP. The counts are of the same kind: frames beyond a first.
-fn copied(
-    streams: &[StreamReport],
-    sip: (u64, u64),
-    sip_causes: &[CauseReport],
-) -> (u64, u64, Vec<CauseReport>) {
-    let packets = streams.iter().map(|stream| stream.unique.packets).sum::<u64>() + sip.0;
-    let copies = streams.iter().map(|stream| stream.duplicates.total).sum::<u64>() + sip.1;
-    let all = streams.iter().flat_map(|stream| &stream.duplicates.causes).chain(sip_causes);
-    (packets, copies, CopyStats::sum_up(all))
-}
-
-fn frames_copied(report: &Report) -> Option<Finding> {
-    let sip = &report.sip;
-    let (packets, copies, causes) = copied(&report.streams, (sip.messages, sip.copies), &sip.causes);
-    if copies == 0 || packets == 0 {
-        return None;
-    }
-    let ratio = copies as f64 / packets as f64;
-    let examples =
-        causes.iter().flat_map(|cause| &cause.examples).flat_map(|(a, b)| [*a, *b]).take(EXAMPLES).collect();
-    let kinds: Vec<_> = causes
-        .iter()
-        .map(|cause| format!("{} copies {}", words::thousands(cause.count), words::cause(cause)))
-        .collect();
-    let main = causes.first().map(|cause| cause.cause);
-    let seen = match kinds.as_slice() {
-        [] => "By the time they came, their originals were no longer remembered, so no cause is given"
-            .to_owned(),
-        kinds => kinds.join("; "),
-    };
-    let meaning = main.map(|cause| format!(" That means: {}.", cause.meaning())).unwrap_or_default();
-    let advice = causes.first().map(advice).unwrap_or_default();
-    let (id, title, severity) = if ratio >= MOST {
-        let title = format!("each frame was captured {}", words::times(1.0 + ratio));
-        ("every-frame-copied", title, Severity::Warn)
-    } else {
-        let title = format!(
-            "{} copies of {} packets were captured, {:.1} % on top",
-            words::thousands(copies),
-            words::thousands(packets),
-            ratio * 100.0,
-        );
-        ("some-frames-copied", title, Severity::Info)
-    };
-    Some(Finding {
-        id,
-        severity,
-        title,
-        detail: format!(
-            "{seen}.{meaning}{} Loss and jitter below are computed after the copies were removed.",
-            blame(main)
-        ),
-        advice,
-        evidence: examples,
-    })
-}
-
-/// Who made the copies, as far as their main cause says.
-fn blame(main: Option<Cause>) -> &'static str {
-    match main {
-        None => "",
-        Some(Cause::SentTwice) => " The capture shows what was there. It is no retransmission, either.",
-        Some(Cause::SamePoint) => {
-            " This is most likely the capture, not the network (or a loop on layer 2: compare interface counters): no \
-             congestion, no retransmission."
-        }
-        Some(_) => " This is the capture, not the network: no congestion, no retransmission.",
-    }
-}
-
-/// What to do about copies. Those that one host shows arriving and leaving were asked for.
-fn advice(cause: &CauseReport) -> String {
-    if cause.differs.names().any(|name| name == "direction") {
-        return "the capture watches what arrives and what leaves: without --egress each frame shows once"
-            .to_owned();
-    }
-    cause.cause.advice().to_owned()
-}
-
-/// What a running probe says as soon as it sees that most frames come more than once.
-pub fn live_copies(lines: &[StreamEntry]) -> Option<Finding> {
-    let packets: u64 = lines.iter().map(|line| line.packets).sum();
-    let frames: u64 = lines.iter().map(|line| line.frames).sum();
-    let ratio = frames as f64 / packets.max(1) as f64;
-    if packets == 0 || ratio < 1.0 + MOST {
-        return None;
-    }
-    let causes = CopyStats::sum_up(lines.iter().flat_map(|line| &line.causes));
-    let main = causes.first()?;
-    Some(Finding {
-        id: "every-frame-copied",
-        severity: Severity::Warn,
-        title: format!("each frame is captured {}", words::times(ratio)),
-        detail: format!(
-            "{}: {}. The streams' figures have copies removed.",
-            words::cause(main),
-            main.cause.meaning()
-        ),
-        advice: advice(main),
-        // Live, there is no file in which anybody could look up a frame.
-        evidence: Vec::new(),
-    })
-}
-
-fn copies_not_retransmissions(report: &Report) -> Option<Finding> {
-    let sip = &report.sip;
-    if sip.copies == 0 {
-        return None;
-    }
-    Some(Finding {
-        id: "copies-not-retransmissions",
-        severity: Severity::Info,
-        title: format!(
-            "{} repeated SIP frames are copies, not retransmissions",
-            words::thousands(sip.copies)
-        ),
-        detail: format!(
-            "{} SIP messages were sent; {} of them repeat an earlier one by a timer. A retransmission comes 500 ms \
-             or more after the message it repeats (RFC 3261, timers A, E and G), a copy within microseconds.",
-            words::thousands(sip.messages),
-            words::thousands(sip.retransmissions),
-        ),
-        advice: String::new(),
-        evidence: sip
-            .causes
-            .iter()
-            .flat_map(|cause| &cause.examples)
-            .flat_map(|(a, b)| [*a, *b])
-            .take(EXAMPLES)
-            .collect(),
-    })
 }
 
 fn packets_lost(report: &Report) -> Option<Finding> {
@@ -217,22 +77,6 @@ fn packets_lost(report: &Report) -> Option<Finding> {
             .to_owned(),
         // 0: no packet came after another.
         evidence: if after == 0 { Vec::new() } else { vec![after] },
-    })
-}
-
-fn retransmissions(report: &Report) -> Option<Finding> {
-    let sip = &report.sip;
-    let calls = report.calls.iter().filter(|of| of.call.retransmissions > 0).count();
-    (sip.retransmissions > 0).then(|| Finding {
-        id: "real-retransmissions",
-        severity: Severity::Warn,
-        title: format!("{} SIP messages were really sent again", words::thousands(sip.retransmissions)),
-        detail: format!(
-            "In {}. The sender's timer ran out before an answer came (RFC 3261, 17).",
-            words::count(calls as u64, "call")
-        ),
-        advice: "look for loss or a slow answer on the way to whoever should have answered".to_owned(),
-        evidence: Vec::new(),
     })
 }
 
@@ -485,10 +329,6 @@ fn nothing_there(report: &Report) -> Option<Finding> {
 mod tests {
     use super::super::contract::testing::{interrupted, report, stream};
     use super::*;
-    use crate::dedup::cause::explain;
-    use crate::dedup::stats::Copy;
-    use crate::packet::Evidence;
-    use crate::rtp::testing::packet;
 
     fn found<'a>(report: &'a Report, id: &str) -> &'a Finding {
         let finding = report.findings.iter().find(|finding| finding.id == id);
@@ -575,37 +415,5 @@ mod tests {
         let finding = &find(&report)[0];
         assert!(finding.title.starts_with("12 frames look like RTP"), "{}", finding.title);
         assert!(finding.advice.contains("--rtp any"));
-    }
-
-    #[test]
-    fn the_capture_is_blamed_only_where_it_is_to_blame() {
-        let first = packet(1).evidence;
-        let table = [
-            (Evidence { ip_id: 0, ..first }, "the capture, not the network", false),
-            (Evidence { ttl: 9, ..first }, "This is the capture, not the network", true),
-            (first, "or a loop on layer 2: compare interface counters", true),
-        ];
-        for (copy, words, said) in table {
-            let mut stream = stream();
-            let mut copies = CopyStats::default();
-            for number in 1..=10 {
-                let original_time = crate::packet::Nanos(number * 20_000_000);
-                let time = crate::packet::Nanos(original_time.0 + 1_000);
-                let explanation = explain(&first, &copy);
-                copies.observe(&Copy {
-                    explanation,
-                    original_time,
-                    original: number,
-                    time,
-                    number: number + 1,
-                });
-            }
-            stream.duplicates.causes = copies.causes(10);
-            stream.duplicates.total = 10;
-            let report = report(vec![stream]);
-            let finding = found(&report, "every-frame-copied");
-            assert_eq!(finding.title, "each frame was captured twice");
-            assert_eq!(finding.detail.contains(words), said, "{}", finding.detail);
-        }
     }
 }

@@ -17,11 +17,13 @@ use super::contract::{Finding, Percentiles, Severity, StreamReport};
 use super::words;
 use crate::decode::{CarrierReport, Transport};
 use crate::dedup::stats::CauseReport;
+use crate::dedup::topology::TapReport;
 use crate::packet::Endpoint;
 use crate::pipeline::shard::IntervalLine;
 use crate::rtcp::News;
 use crate::rtp::StreamKey;
 use crate::rtp::opinion::Heard;
+use crate::rtp::stream::TapPart;
 use crate::rtp::unique::Interruption;
 use crate::sip::CallEvent;
 
@@ -60,6 +62,8 @@ pub enum Entry {
     Finding(Finding),
     /// The probe lost frames since the last entry.
     Loss(LossEntry),
+    /// A tap began or ceased to show what another shows.
+    Tap(Box<TapEntry>),
     /// The interval as a whole.
     Summary(SummaryEntry),
 }
@@ -108,6 +112,9 @@ pub struct StreamEntry {
     pub copies_per_packet: f64,
     /// Copies since the stream began, by cause.
     pub causes: Vec<CauseReport>,
+    /// The taps that see it, if there are several.
+    #[serde(skip)]
+    pub taps: Vec<TapPart>,
     /// The longest interruption that ended in this interval.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interruption: Option<Interruption>,
@@ -194,6 +201,16 @@ pub struct CallEntry {
     pub state: &'static str,
     /// Number of the frame.
     pub frame: u64,
+}
+
+/// A tap's news.
+#[derive(Clone, Debug, Serialize)]
+pub struct TapEntry {
+    /// "appeared" or "vanished".
+    pub change: &'static str,
+    /// The tap; its counts are those of one stream.
+    #[serde(flatten)]
+    pub tap: TapReport,
 }
 
 /// Frames that the probe lost.
@@ -316,6 +333,7 @@ impl StreamEntry {
             mos_absent_because: quality.err(),
             copies_per_packet,
             causes: line.causes,
+            taps: line.taps,
             interruption: network.interruption,
             far_end: None,
             key: line.key,
@@ -377,6 +395,7 @@ impl Format {
             Entry::Call(call) => ("call", AnsiColor::Magenta, call_text(call)),
             Entry::Tunnel(carrier) => ("tunl", AnsiColor::Blue, tunnel_text(carrier)),
             Entry::Finding(finding) => ("find", severity_colour(finding.severity), finding_text(finding)),
+            Entry::Tap(tap) => ("tap", AnsiColor::Cyan, tap_text(tap)),
             Entry::Loss(loss) => ("probe", AnsiColor::Red, loss_text(loss)),
             Entry::Summary(summary) => ("sum", AnsiColor::White, summary_text(summary)),
         };
@@ -530,6 +549,22 @@ fn tunnel_text(carrier: &CarrierReport) -> String {
     format!("{src} → {dst}  {path} ({over}{session}): opened, what is inside is analysed")
 }
 
+fn tap_text(entry: &TapEntry) -> String {
+    let tap = &entry.tap;
+    let place = match (&tap.carrier, tap.encapsulation.as_str()) {
+        (_, "none") => format!("interface {}", tap.interface),
+        (Some(session), path) => format!("inside {path} ({})", session.filter()),
+        (None, path) => format!("inside {path}"),
+    };
+    let late = tap.late_us.map(|late| format!(", +{}", words::delay(late.max(0.0)))).unwrap_or_default();
+    let differs = words::fields(tap.differs);
+    let what = match entry.change {
+        "appeared" => "shows again what another tap shows",
+        _ => "no longer shows it",
+    };
+    format!("{}: {place} {what} ({differs}{late})", entry.change)
+}
+
 fn finding_text(finding: &Finding) -> String {
     format!("{}: {} {}", finding.title, finding.detail, finding.advice)
 }
@@ -631,6 +666,7 @@ mod tests {
             burst_ratio: 1.0,
             settings: Arc::default(),
             causes: Vec::new(),
+            taps: Vec::new(),
         };
         change(&mut line);
         StreamEntry::new(line)

@@ -1,12 +1,19 @@
 //! What voxprobe says: the health log, the JSON contract, findings, and the text for people.
 
+pub mod calls;
+mod chart;
 pub mod contract;
+pub mod csv;
+pub mod detail;
 pub mod findings;
 pub mod health;
 pub mod joins;
+pub mod ladder;
 pub mod log;
 mod media_findings;
 pub mod monitor;
+pub mod page;
 mod remote;
+pub mod select;
 pub mod text;
 pub mod words;

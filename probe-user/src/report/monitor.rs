@@ -7,10 +7,12 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::contract::{CaptureReport, Report, StreamReport, TunnelReport, verdicts_by_name};
-use super::health::{CallEntry, EndEntry, Entry, LossEntry, StreamEntry, SummaryEntry};
+use super::health::{CallEntry, EndEntry, Entry, LossEntry, StreamEntry, SummaryEntry, TapEntry};
 use super::{findings, joins};
 use crate::capture::live::{KernelCounters, Occupancy};
-use crate::packet::Nanos;
+use crate::dedup::stats::{CauseReport, Session};
+use crate::dedup::topology::{Change, Watch};
+use crate::packet::{Carrier, Nanos};
 use crate::pipeline::live::{Outcome, add_kernel_losses};
 use crate::pipeline::shard::{ReceiverStatus, ShardStatus};
 use crate::pipeline::table::End;
@@ -60,6 +62,9 @@ pub struct Monitor {
     ended: Vec<StreamParts>,
     ended_left_out: u64,
     copies_found: bool,
+    taps: Watch,
+    /// Tunnels' sessions that were told.
+    sessions: Vec<(Carrier, Session)>,
     /// Flows that looked like RTP and never proved to be.
     patterns: u64,
 }
@@ -86,6 +91,8 @@ impl Monitor {
             ended: Vec::new(),
             ended_left_out: 0,
             copies_found: false,
+            taps: Watch::default(),
+            sessions: Vec::new(),
             patterns: 0,
         }
     }
@@ -128,6 +135,7 @@ impl Monitor {
             // The list is the report's; the first ones tell what is going on.
             Event::Carrier(carrier) if carrier.carrier.0 <= MAX_CARRIER_LINES => {
                 let at = Some(carrier.first_seen);
+                self.sessions.push((carrier.carrier, Session::new(&carrier)));
                 self.entries.push(Stamped { at, entry: Entry::Tunnel(carrier) });
             }
             Event::Interval(_) | Event::Receiver(_) | Event::Carrier(_) => {}
@@ -147,6 +155,23 @@ impl Monitor {
                 let at = Some(event.moment.time);
                 self.entries.push(Stamped { at, entry: Entry::Call(CallEntry::new(&event)) });
             }
+        }
+    }
+
+    fn session(&self, number: Carrier) -> Option<Session> {
+        self.sessions.iter().find(|(known, _)| *known == number).map(|(_, session)| session.clone())
+    }
+
+    /// Says which taps began or ceased to show what others show.
+    fn watch_taps(&mut self, lines: &[StreamEntry], at: Option<Nanos>) {
+        let now = at.unwrap_or_default();
+        for change in self.taps.round(now, lines.iter().map(|line| line.taps.as_slice())) {
+            let (change, mut tap) = match change {
+                Change::Appeared(tap) => ("appeared", tap),
+                Change::Vanished(tap) => ("vanished", tap),
+            };
+            tap.carrier = self.session(tap.session);
+            self.entries.push(Stamped { at, entry: Entry::Tap(Box::new(TapEntry { change, tap })) });
         }
     }
 
@@ -201,6 +226,7 @@ impl Monitor {
         for line in &lines {
             *by_status.entry(line.status.word()).or_insert(0) += 1;
         }
+        self.watch_taps(&lines, at);
         self.find_copies(&lines, at);
         let streams = lines.len() as u64;
         let left_out = lines.len().saturating_sub(self.lines_shown);
@@ -262,7 +288,8 @@ impl Monitor {
 
     /// Says once that every frame is copied, and again after it had stopped.
     fn find_copies(&mut self, lines: &[StreamEntry], at: Option<Nanos>) {
-        let finding = findings::live_copies(lines);
+        let session = |cause: &mut CauseReport| cause.carrier = self.session(cause.session);
+        let finding = findings::live_copies(lines, session);
         let found = finding.is_some();
         if let Some(finding) = finding.filter(|_| !self.copies_found) {
             self.entries.push(Stamped { at, entry: Entry::Finding(finding) });
@@ -430,6 +457,7 @@ mod tests {
             burst_ratio: 1.0,
             settings: Arc::default(),
             causes: Vec::new(),
+            taps: Vec::new(),
         }))
     }
 

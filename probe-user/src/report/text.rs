@@ -3,22 +3,28 @@
 use std::fmt::Write as _;
 
 use super::contract::{Report, Severity, StreamReport};
+use super::page::{self, Page, WIDTH, clip};
 use super::words;
 
-/// Columns of a line.
-const WIDTH: usize = 120;
-
-/// The whole report as text.
+/// The whole report as plain text.
 pub fn render(report: &Report) -> String {
-    let mut out = String::new();
-    capture(&mut out, report);
-    findings(&mut out, report);
-    calls(&mut out, report);
-    streams(&mut out, report);
-    out
+    write(Page::new(false), report)
 }
 
-fn capture(out: &mut String, report: &Report) {
+/// The same with styles, to be printed through `anstream`.
+pub fn render_styled(report: &Report) -> String {
+    write(Page::new(true), report)
+}
+
+fn write(mut page: Page, report: &Report) -> String {
+    capture(&mut page, report);
+    findings(&mut page, report);
+    calls(&mut page, report);
+    streams(&mut page, report);
+    page.into_text()
+}
+
+fn capture(page: &mut Page, report: &Report) {
     let capture = &report.capture;
     let read = format!(
         "{}: {} frames, {}, {:.1} s",
@@ -27,7 +33,7 @@ fn capture(out: &mut String, report: &Report) {
         words::bytes(capture.bytes),
         capture.duration_s,
     );
-    hang(out, "", &read, 2);
+    page.hang("", &read, 2);
     let lost: u64 = capture.losses.values().sum();
     let mut account = format!(
         "{} matched (SIP, RTP, RTCP, fragments) = {} analysed + {} lost",
@@ -40,36 +46,38 @@ fn capture(out: &mut String, report: &Report) {
             capture.losses.iter().filter(|(_, n)| **n > 0).map(|(name, n)| format!("{n} {name}")).collect();
         let _ = write!(account, ": {}", named.join(", "));
     }
-    hang(out, "", &account, 2);
+    page.hang("", &account, 2);
     for note in &capture.notes {
-        hang(out, "note: ", &words::printable(note), 6);
+        page.hang("note: ", &words::printable(note), 6);
     }
 }
 
-fn findings(out: &mut String, report: &Report) {
-    let _ = writeln!(out, "\nFINDINGS");
+fn findings(page: &mut Page, report: &Report) {
+    page.section("FINDINGS", "");
     if report.findings.is_empty() {
-        let _ = writeln!(out, "  none: nothing in this capture needs attention");
+        page.wrap("none: nothing in this capture needs attention", 2);
     }
     for finding in &report.findings {
-        let mark = match finding.severity {
-            Severity::Info => "info",
-            Severity::Warn => "warn",
-            Severity::Bad => "BAD ",
+        let (style, mark) = match finding.severity {
+            Severity::Info => (page::INFO, "  info  "),
+            Severity::Warn => (page::WARN, "  warn  "),
+            Severity::Bad => (page::BAD, "  BAD   "),
         };
-        hang(out, &format!("  {mark}  "), &finding.title, 8);
-        wrap(out, &finding.detail, 8);
+        page.styled(style, mark);
+        page.flow(8, &finding.title, 8);
+        page.wrap(&finding.detail, 8);
         if !finding.advice.is_empty() {
-            wrap(out, &format!("→ {}", finding.advice), 8);
+            page.styled(page::ADVICE, "        →");
+            page.flow(9, &format!(" {}", finding.advice), 8);
         }
         if !finding.evidence.is_empty() {
             let numbers: Vec<_> = finding.evidence.iter().map(u64::to_string).collect();
-            wrap(out, &format!("frames {}", numbers.join(", ")), 8);
+            page.wrap(&format!("frames {}", numbers.join(", ")), 8);
         }
     }
 }
 
-fn calls(out: &mut String, report: &Report) {
+fn calls(page: &mut Page, report: &Report) {
     let sum = format!(
         "{}, {} SIP messages, {} captured copies, {} retransmissions, {} authentication challenges",
         report.calls.len(),
@@ -78,12 +86,11 @@ fn calls(out: &mut String, report: &Report) {
         words::thousands(report.sip.retransmissions),
         words::thousands(report.sip.auth_challenges),
     );
-    out.push('\n');
-    hang(out, "CALLS  ", &sum, 7);
+    page.section("CALLS", &sum);
     for super::contract::CallWithStreams { call, .. } in &report.calls {
         let setup = call.setup_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.0} ms"));
         let _ = writeln!(
-            out,
+            page,
             "  {:<8} {:<20} → {:<20} {:<10} setup {:>8}  {:>3} messages{}",
             short(&call.call_id),
             clip(&words::printable(&call.from), 20),
@@ -100,8 +107,8 @@ fn calls(out: &mut String, report: &Report) {
     }
 }
 
-fn streams(out: &mut String, report: &Report) {
-    let _ = writeln!(out, "\nSTREAMS  {}", report.streams.len());
+fn streams(page: &mut Page, report: &Report) {
+    page.section("STREAMS", &report.streams.len().to_string());
     if report.streams.is_empty() {
         return;
     }
@@ -120,7 +127,7 @@ fn streams(out: &mut String, report: &Report) {
         Layout::Above => "  from, to\n".to_owned(),
     };
     let _ = writeln!(
-        out,
+        page,
         "{head}  {:<8} {:>7} {:>7} {:>9} {:>6} {:>7} {:>7} {:>4}  {:<8}",
         "codec", "packets", "lost %", "captured", "copies", "p50 ms", "p99 ms", "MOS", "call"
     );
@@ -130,16 +137,15 @@ fn streams(out: &mut String, report: &Report) {
             Layout::Stacked => format!("  {src}\n  {dst:<width$}"),
             Layout::Above => format!("  {src}\n  {dst}\n"),
         };
-        let _ = writeln!(out, "{who}  {figures}");
+        let _ = writeln!(page, "{who}  {figures}");
     }
-    hang(
-        out,
+    page.hang(
         "  ",
         "\"lost %\" and jitter are of first copies; \"captured\" is the loss that tshark 4.0 would print, copies included.",
         2,
     );
     for stream in &report.streams {
-        reasons(out, stream);
+        reasons(page, stream);
     }
 }
 
@@ -192,7 +198,7 @@ fn short(call_id: &str) -> String {
 }
 
 /// What a dash in the table means, and what the copies are.
-fn reasons(out: &mut String, stream: &StreamReport) {
+fn reasons(page: &mut Page, stream: &StreamReport) {
     let mut lines = Vec::new();
     lines.extend(stream.jitter_absent_because.as_ref().map(|reason| format!("no jitter: {reason}")));
     lines.extend(stream.mos_absent_because.as_ref().map(|reason| format!("no MOS: {reason}")));
@@ -201,7 +207,7 @@ fn reasons(out: &mut String, stream: &StreamReport) {
             .duplicates
             .causes
             .iter()
-            .map(|cause| format!("{} copies, {}", cause.count, words::cause(cause))),
+            .map(|cause| format!("copied {}: {}", words::count(cause.count, "time"), words::cause(cause))),
     );
     if stream.conflicts > 0 {
         lines.push(format!(
@@ -218,49 +224,10 @@ fn reasons(out: &mut String, stream: &StreamReport) {
     if lines.is_empty() {
         return;
     }
-    let _ = writeln!(out, "  {} → {} {}", stream.src, stream.dst, stream.ssrc);
+    let _ = writeln!(page, "  {} → {} {}", stream.src, stream.dst, stream.ssrc);
     for line in &lines {
-        wrap(out, line, 6);
+        page.wrap(line, 6);
     }
-}
-
-/// Writes `text` in lines of at most [`WIDTH`] columns, all indented.
-fn wrap(out: &mut String, text: &str, indent: usize) {
-    hang(out, &" ".repeat(indent), text, indent);
-}
-
-/// The same, with `lead` before the first line. A word longer than a line, as a path may be, is broken.
-fn hang(out: &mut String, lead: &str, text: &str, indent: usize) {
-    out.push_str(lead);
-    let mut column = lead.chars().count();
-    let mut begins = true;
-    for word in text.split_whitespace() {
-        let length = word.chars().count();
-        if !begins && column + 1 + length <= WIDTH {
-            out.push(' ');
-            column += 1;
-        } else if !begins {
-            let _ = write!(out, "\n{:indent$}", "");
-            column = indent;
-        }
-        begins = false;
-        for c in word.chars() {
-            if column == WIDTH {
-                let _ = write!(out, "\n{:indent$}", "");
-                column = indent;
-            }
-            out.push(c);
-            column += 1;
-        }
-    }
-    out.push('\n');
-}
-
-fn clip(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
-        return text.to_owned();
-    }
-    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
 }
 
 #[cfg(test)]

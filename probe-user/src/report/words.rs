@@ -1,6 +1,7 @@
 //! Numbers and names as people read them.
 
 use crate::dedup::stats::CauseReport;
+use crate::dedup::{Cause, Differs};
 
 /// `2004` as `2,004`.
 pub fn thousands(number: u64) -> String {
@@ -69,15 +70,30 @@ pub fn times(copies_per_packet: f64) -> String {
     }
 }
 
+/// A factor: `2`, `1.4`.
+pub fn number(factor: f64) -> String {
+    let rounded = factor.round();
+    if (factor - rounded).abs() <= 0.05 { format!("{rounded:.0}") } else { format!("{factor:.1}") }
+}
+
 /// A cause in a few words: `re-emitted: destination MAC and IP ID differ, +38 us`.
 pub fn cause(report: &CauseReport) -> String {
-    let fields: Vec<&str> = report.differs.names().map(field).collect();
-    let label = report.cause.label();
-    let late = delay(report.delay_us.p50);
+    difference(report.cause, report.differs, report.delay_us.p50)
+}
+
+/// The same of one copy, that came so much later.
+pub fn difference(cause: Cause, differs: Differs, delay_us: f64) -> String {
+    let late = format!("{}{}", if delay_us < 0.0 { '-' } else { '+' }, delay(delay_us.abs()));
+    format!("{}: {}, {late}", cause.label(), fields(differs))
+}
+
+/// The fields in which two sightings differ: `destination MAC, VLAN differ`.
+pub fn fields(differs: Differs) -> String {
+    let fields: Vec<&str> = differs.names().map(field).collect();
     match fields.as_slice() {
-        [] => format!("{label}: every byte equal, +{late}"),
-        [one] => format!("{label}: {one} differs, +{late}"),
-        [most @ .., last] => format!("{label}: {} and {last} differ, +{late}", most.join(", ")),
+        [] => "every byte equal".to_owned(),
+        [one] => format!("{one} differs"),
+        [most @ .., last] => format!("{} and {last} differ", most.join(", ")),
     }
 }
 

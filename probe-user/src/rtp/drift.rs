@@ -10,6 +10,10 @@
 //!           └───block──┴────────┴──┴──── time       ● least of its block
 //! ```
 //!
+//! Some senders pause without counting it, for less than an interruption takes, and some queues stand for seconds: then the
+//! minima step, once, and stay. Where a block differs from the next by much more than blocks usually do, it is a step,
+//! and pairs do not span it either. A wrong clock rate makes all of them differ, by as much, and is none.
+//!
 //! Memory is bounded: when the blocks are used up, neighbours become one and blocks twice as long.
 
 use serde::Serialize;
@@ -25,6 +29,14 @@ const BLOCK_NS: u64 = 1_000_000_000;
 const LEAST_SPAN_NS: i64 = 8_000_000_000;
 /// Pairs of blocks that make a figure: six blocks in a row.
 const LEAST_PAIRS: usize = 15;
+/// Blocks in a row before the quick slope is trusted: with fewer it would bring more error than it takes out.
+const QUICK_POINTS: usize = 12;
+/// What a step is at least: queues move the minima by a few milliseconds, and clocks by less.
+const STEP_NS: f64 = 10e6;
+/// A figure that is less certain than this, over its whole confidence interval in ppm, is none.
+const LEAST_CERTAIN_PPM: f64 = 2_000.0;
+/// A quick slope beyond this is no clock's, but a step that the quick method does not see.
+const QUICK_MOST: f64 = 1e-3;
 /// Of the normal distribution, for 95 % confidence.
 const Z95: f64 = 1.959_964;
 
@@ -96,7 +108,7 @@ impl Drift {
             self.thin();
         }
         self.points.push(block.least);
-        self.slope = self.quick_slope().unwrap_or(self.slope);
+        self.slope = self.quick_slope().filter(|slope| slope.abs() <= QUICK_MOST).unwrap_or(0.0);
     }
 
     /// Makes room: neighbours of one segment become one, and those without a neighbour go, as they say nothing. Then
@@ -126,7 +138,7 @@ impl Drift {
     /// segment later. Sixteen slopes at most, so a stream can afford it with every block.
     fn quick_slope(&self) -> Option<f64> {
         let from = self.points.iter().position(|point| point.segment == self.segment)?;
-        let points = self.points.get(from..).filter(|points| points.len() >= 6)?;
+        let points = self.points.get(from..).filter(|points| points.len() >= QUICK_POINTS)?;
         let half = points.len() / 2;
         let mut slopes = [0.0; MAX_POINTS / 2];
         let mut count = 0;
@@ -146,9 +158,10 @@ impl Drift {
     pub fn estimate(&self) -> Result<ClockDrift, &'static str> {
         let mut points = self.points.clone();
         points.extend(self.block.map(|block| block.least));
+        let is_step = steps(&points);
         let mut slopes = Vec::with_capacity(MAX_POINTS * MAX_POINTS / 2);
         let (mut span_ns, mut variance) = (0_i64, 0.0);
-        for segment in points.chunk_by(|a, b| a.segment == b.segment) {
+        for segment in points.chunk_by(|a, b| a.segment == b.segment && !is_step(a, b)) {
             for (at, a) in segment.iter().enumerate() {
                 slopes.extend(segment.iter().skip(at + 1).filter_map(|b| slope(a, b)));
             }
@@ -159,7 +172,7 @@ impl Drift {
             }
         }
         if span_ns < LEAST_SPAN_NS || slopes.len() < LEAST_PAIRS {
-            return Err("too short: less than 8 s of regular packets between interruptions");
+            return Err("too short: less than 8 s of regular packets between interruptions and steps");
         }
         slopes.sort_unstable_by(f64::total_cmp);
         let count = slopes.len() as f64;
@@ -171,10 +184,32 @@ impl Drift {
             // Transit grows when the sender is slow.
             slopes.get(rank).map_or(0.0, |slope| -slope * 1e6)
         };
-        let median = f64::midpoint(at(((count - 1.0) / 2.0).floor()), at(((count - 1.0) / 2.0).ceil()));
+        let middle = f64::midpoint(at(((count - 1.0) / 2.0).floor()), at(((count - 1.0) / 2.0).ceil()));
         let (low, high) = (((count - spread) / 2.0).floor() - 1.0, f64::midpoint(count, spread).ceil());
-        Ok(ClockDrift { ppm: median, ppm_ci: [at(high), at(low)] })
+        let ppm_ci @ [low, high] = [at(high), at(low)];
+        if high - low > LEAST_CERTAIN_PPM {
+            return Err(
+                "uncertain by more than 2,000 ppm: the sender pauses without counting, or queues stand",
+            );
+        }
+        Ok(ClockDrift { ppm: middle, ppm_ci })
     }
+}
+
+/// Tells where neighbouring minima differ by much more than neighbours usually do.
+fn steps(points: &[Point]) -> impl Fn(&Point, &Point) -> bool {
+    let pairs = points.iter().zip(points.iter().skip(1)).filter(|(a, b)| a.segment == b.segment);
+    let usual = median(pairs.clone().filter_map(|(a, b)| slope(a, b)).collect());
+    let deviation =
+        move |a: &Point, b: &Point| (b.transit_ns - a.transit_ns - usual * b.at.since(a.at) as f64).abs();
+    let most = (8.0 * median(pairs.map(|(a, b)| deviation(a, b)).collect())).max(STEP_NS);
+    move |a, b| deviation(a, b) > most
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    let middle = values.len() / 2;
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(middle).copied().unwrap_or(0.0)
 }
 
 fn slope(a: &Point, b: &Point) -> Option<f64> {
@@ -243,6 +278,41 @@ mod tests {
         }
         let got = drift.estimate().unwrap();
         assert!((got.ppm - 40.0).abs() < 10.0, "{got:?}");
+    }
+
+    #[test]
+    fn pauses_that_a_sender_does_not_count_are_steps_and_no_drift() {
+        let mut drift = Drift::default();
+        let pauses = [150, 161, 162, 215, 350, 361, 620, 900];
+        let late = |n: u64| pauses.iter().filter(|pause| **pause <= n).count() as f64 * 150e6;
+        run(&mut drift, 1, 30, 30.0, true, |n| late(n) + noise(n, 0.2e6));
+        let got = drift.estimate().unwrap();
+        assert!((got.ppm - 30.0).abs() < 15.0, "{got:?}");
+        assert!(drift.slope().abs() < QUICK_MOST);
+    }
+
+    #[test]
+    fn a_sender_that_pauses_in_most_seconds_has_no_drift_but_a_reason() {
+        let mut drift = Drift::default();
+        // One packet of forty comes 70 ms later than it should, and so do all after it.
+        let late: Vec<_> = (0..1_500)
+            .scan(0.0, |late, n| {
+                *late += if noise(n, 1.0) < 0.025 { 70e6 } else { 0.0 };
+                Some(*late)
+            })
+            .collect();
+        run(&mut drift, 1, 30, 0.0, true, |n| late[usize::try_from(n).unwrap()]);
+        assert!(drift.estimate().unwrap_err().starts_with("uncertain"));
+    }
+
+    #[test]
+    fn a_wrong_clock_rate_is_no_step_however_wrong() {
+        for ppm in [12_500.0, -500_000.0, 1_000_000.0] {
+            let mut drift = Drift::default();
+            run(&mut drift, 1, 30, ppm, true, |n| noise(n, 5e6));
+            let got = drift.estimate().unwrap();
+            assert!((got.ppm / ppm - 1.0).abs() < 0.01, "{ppm}: {got:?}");
+        }
     }
 
     #[test]

@@ -35,6 +35,9 @@ pub mod unique;
 pub use stream::{Stream, StreamKey};
 
 #[cfg(test)]
+mod cost_tests;
+
+#[cfg(test)]
 pub(crate) mod testing {
     //! Packets for tests: PCMU at 20 ms, one tap, perfect unless changed.
 

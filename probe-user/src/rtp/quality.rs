@@ -24,11 +24,10 @@ use super::playout::{JitterBuffer, Playout, PlayoutReport};
 use super::rate::RateEstimate;
 use super::timeline::Timeline;
 use super::unique::{Interruption, LedgerReport, Placed, UniqueLedger};
+use crate::dedup::window::DEPTH;
 use crate::histogram::{Distribution, MicrosHistogram};
 use crate::packet::{Nanos, RtpPacket};
 
-/// Numbers whose discard is remembered until they settle: as many as the window of copies holds.
-const DEPTH: u64 = 128;
 /// A marker after a silence of more than this, by the sender's clock, begins a talkspurt. Packets are 60 ms at most;
 /// a marker after less ends a picture, or is set on every packet.
 const SILENCE_NS: f64 = 60e6;
@@ -295,7 +294,8 @@ impl Quality {
     }
 }
 
-/// Which of the numbers that are not settled were discarded by the de-jitter buffer: one bit each.
+/// Which of the numbers that are not settled were discarded by the de-jitter buffer: one bit each, as many as the window
+/// of copies holds.
 #[derive(Clone, Copy, Debug)]
 struct Discards {
     bits: u128,

@@ -250,8 +250,18 @@ proptest! {
     /// Each packet is judged when it arrives and settled, in sequence, long after: nothing is lost on the way.
     #[test]
     fn every_discard_is_settled_at_its_own_number(packets in late_packets()) {
+        // A second tap sees each packet 38 us later, and its sightings change nothing.
+        let mut copied = Vec::new();
+        for packet in &packets {
+            let mut copy = *packet;
+            copy.delay(38_000);
+            copy.evidence.dst_mac = [9; 6];
+            copied.extend([*packet, copy]);
+        }
+        copied.sort_by_key(|packet| packet.time);
         let parts = run(&packets);
         let bursts = parts.loss.bursts(20.0);
+        prop_assert_eq!(&run(&copied).loss.bursts(20.0), &bursts);
         prop_assert_eq!(bursts.discarded, parts.quality.discarded);
         prop_assert_eq!(bursts.lost.cast_signed(), parts.unique.lost);
         // The same by definition: too late against the packet that set the pace, afresh after 16 in a row.

@@ -4,10 +4,31 @@
 //! tshark 4.0.17), numbered as there in the comments. Copies and late packets count, the clock is
 //! a whole number of ticks a millisecond, and the means are not arithmetic means. That is the point: an
 //! operator can put the two side by side. What is true stands in [`super::unique`].
+//!
+//! Later versions of Wireshark count otherwise, in two steps that the specification describes (section 7). None of
+//! them can be run against this code yet, so [`Compat`] has one value.
 
 use super::codec::is_comfort_noise;
 use super::unique::LedgerReport;
 use crate::packet::{Nanos, RtpPacket};
+
+/// Whose figures the raw ledger has to equal. A version is added once `cargo xtask conformance` has compared it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Compat {
+    /// Wireshark and tshark 4.0: compared with 4.0.17.
+    #[default]
+    Wireshark40,
+}
+
+impl Compat {
+    /// As on the command line and in the report.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Wireshark40 => "wireshark-4.0",
+        }
+    }
+}
 
 /// See the module. Times are milliseconds since the first frame of the capture.
 #[derive(Clone, Debug)]
@@ -40,6 +61,8 @@ pub struct RawLedger {
     under: bool,
     packets: u64,
     sequence_errors: u64,
+    wrong_timestamps: u64,
+    end: Nanos,
 }
 
 impl RawLedger {
@@ -76,6 +99,8 @@ impl RawLedger {
             under: false,
             packets: 1,
             sequence_errors: 0,
+            wrong_timestamps: 0,
+            end: packet.time,
         }
     }
 
@@ -99,6 +124,8 @@ impl RawLedger {
             self.last_ms = t; // 8
         }
         self.last_seq_seen = rtp.seq;
+        self.wrong_timestamps += u64::from(!in_time);
+        self.end = packet.time;
         self.packets += 1;
     }
 
@@ -176,6 +203,16 @@ impl RawLedger {
     /// Frames counted.
     pub fn packets(&self) -> u64 {
         self.packets
+    }
+
+    /// Time of the last frame, which in a capture out of order need not be the latest.
+    pub fn end(&self) -> Nanos {
+        self.end
+    }
+
+    /// Would tshark mark the stream with an X: a sequence error, or a timestamp before the first?
+    pub fn is_marked(&self) -> bool {
+        self.sequence_errors > 0 || self.wrong_timestamps > 0
     }
 
     /// The ledger in the words of the contract.

@@ -10,7 +10,7 @@ use super::quality::{Quality, QualityInterval, QualityParts, Settings};
 use super::rate::RateSource;
 use super::raw::RawLedger;
 use super::sequence::{Sequence, Step};
-use super::unique::{Interruption, Placed};
+use super::unique::{Interruption, LedgerReport, Placed};
 use crate::dedup::reference::{self, Reference};
 use crate::dedup::stats::Copy;
 use crate::dedup::window::{DEPTH, DupWindow, MAX_TAPS, Seen};
@@ -49,8 +49,8 @@ pub struct Totals {
 /// Numbers so far behind that RFC 3550 A.1 does not believe them (MAX_MISORDER), and not so far that they are ahead.
 const LAGGING: std::ops::Range<u64> = 100..8_192;
 
-/// See the module. About 5.5 KiB, most of it the window and the two histograms; a live one has two more; where several taps see it, 5 KiB and
-/// 2 KiB for each copy a packet more.
+/// See the module. About 5.5 KiB, most of it the window and the two histograms; a live one has two more. Where several
+/// taps see it, 5 KiB and 2 KiB for each copy a packet more.
 #[derive(Clone, Debug)]
 pub struct Stream {
     key: StreamKey,
@@ -66,7 +66,10 @@ pub struct Stream {
     window: DupWindow,
     /// Which tap's times count; only where several taps see this stream.
     reference: Option<Box<Reference>>,
-    raw: RawLedger,
+    /// Frames, whatever carried them.
+    frames: u64,
+    /// None as long as all came inside rpcap or HEP, which tshark does not open.
+    raw: Option<RawLedger>,
     quality: Quality,
     copies: CopyStats,
     old_copies: u64,
@@ -118,7 +121,8 @@ impl Stream {
             sequence,
             window: DupWindow::new(first, packet),
             reference: None,
-            raw: RawLedger::new(packet, epoch),
+            frames: 1,
+            raw: begin_raw(packet, epoch),
             quality: Quality::new(packet, placed, settings),
             copies: CopyStats::default(),
             old_copies: 0,
@@ -145,7 +149,14 @@ impl Stream {
             None => self.payload_types.push((packet.rtp.payload_type, 1)),
         }
         let wireshark_rate = codec::wireshark_clock_rate(packet.rtp.payload_type, &self.announcement);
-        self.raw.observe(packet, epoch, wireshark_rate);
+        self.frames += 1;
+        match &mut self.raw {
+            Some(raw) if packet.evidence.encapsulation.is_opened_by_tshark() => {
+                raw.observe(packet, epoch, wireshark_rate);
+            }
+            Some(_) => {}
+            None => self.raw = begin_raw(packet, epoch),
+        }
         if let Some(class) = self.lagging(packet) {
             return class;
         }
@@ -337,7 +348,7 @@ impl Stream {
     /// Everything so far.
     pub fn totals(&self) -> Totals {
         Totals {
-            frames: self.raw.packets(),
+            frames: self.frames,
             packets: self.quality.packets() + u64::from(self.is_holding()),
             expected: self.sequence.expected(),
             copies: self.copies.total() + self.old_copies,
@@ -346,6 +357,11 @@ impl Stream {
 
     fn is_holding(&self) -> bool {
         self.reference.as_ref().is_some_and(|reference| reference.is_holding())
+    }
+
+    /// The same if there are several; nothing where one tap sees it all.
+    pub fn several_taps(&self) -> Vec<TapPart> {
+        if self.window.taps().len() > 1 { self.taps() } else { Vec::new() }
     }
 
     /// Through which taps this stream is seen, in order of appearance.
@@ -391,8 +407,8 @@ impl Stream {
     }
 
     /// The raw ledger so far.
-    pub fn raw_report(&self) -> super::unique::LedgerReport {
-        self.raw.report()
+    pub fn raw_report(&self) -> LedgerReport {
+        self.raw.as_ref().map_or_else(LedgerReport::nothing, RawLedger::report)
     }
 
     /// What the network did to it.
@@ -449,7 +465,9 @@ impl Stream {
             codec_parameters,
             clock_rate: rate,
             clock_rate_source: clock_rate.map(|(_, source)| source),
-            raw: self.raw.report(),
+            raw_end: self.raw.as_ref().map_or(self.first_seen, RawLedger::end),
+            raw_marked: self.raw.as_ref().is_some_and(RawLedger::is_marked),
+            raw: self.raw.as_ref().map_or_else(LedgerReport::nothing, RawLedger::report),
             unique,
             reordered,
             interruptions,
@@ -482,6 +500,11 @@ impl Stream {
             events: self.events,
         }
     }
+}
+
+/// The ledger that equals tshark's begins with what tshark would see.
+fn begin_raw(packet: &RtpPacket, epoch: Nanos) -> Option<RawLedger> {
+    packet.evidence.encapsulation.is_opened_by_tshark().then(|| RawLedger::new(packet, epoch))
 }
 
 /// One tap's part in a stream.
@@ -532,6 +555,10 @@ pub struct StreamParts {
     pub encapsulation: crate::packet::Encapsulation,
     /// As captured.
     pub raw: super::unique::LedgerReport,
+    /// Time of the frame that `raw` counted last.
+    pub raw_end: Nanos,
+    /// Would tshark mark the stream?
+    pub raw_marked: bool,
     /// Copies removed.
     pub unique: super::unique::LedgerReport,
     /// Packets after a later one.
@@ -691,6 +718,24 @@ mod tests {
         assert!((parts.interruptions[0].silence_s - 1.81).abs() < 1e-9);
         assert_eq!((parts.interruptions[0].missing, parts.unique.lost), (0, 0));
         assert!(parts.unique.jitter_ms.max < 0.001 && parts.raw.jitter_ms.max > 100.0);
+    }
+
+    #[test]
+    fn frames_inside_rpcap_are_copies_and_never_in_the_ledger_that_equals_tsharks() {
+        let rpcap = crate::packet::Encapsulation::NONE.with(crate::packet::Layer::Rpcap);
+        let inside = |seq| {
+            let mut frame = packet(seq);
+            frame.delay(4_000_000);
+            frame.evidence.encapsulation = rpcap.unwrap();
+            frame
+        };
+        let both: Vec<_> = (0..100).flat_map(|seq| [packet(seq), inside(seq)]).collect();
+        let parts = run(&both);
+        assert_eq!((parts.raw.packets, parts.raw.lost, parts.unique.packets), (100, 0, 100));
+        assert_eq!((parts.copies.total(), parts.taps.len()), (100, 2));
+        let only: Vec<_> = (0..100).map(inside).collect();
+        let parts = run(&only);
+        assert_eq!((parts.raw, parts.unique.packets), (LedgerReport::nothing(), 100));
     }
 
     fn jittered() -> impl Strategy<Value = Vec<RtpPacket>> {

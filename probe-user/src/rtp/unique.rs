@@ -49,6 +49,28 @@ pub struct LedgerReport {
     pub first_copies: Option<FirstCopies>,
 }
 
+impl LedgerReport {
+    /// The ledger of no frames.
+    pub fn nothing() -> Self {
+        let none = Spread { min: -1.0, mean: 0.0, max: 0.0 };
+        Self {
+            packets: 0,
+            expected: 0,
+            lost: 0,
+            lost_percent: 0.0,
+            sequence_errors: 0,
+            delta_ms: Delta { min: -1.0, mean: 0.0, max: 0.0, max_packet: 0 },
+            jitter_ms: none,
+            skew_ms: Skew { max: 0.0 },
+            clock_drift_ms: None,
+            clock_drift_percent: None,
+            clock_hz: None,
+            duration_s: 0.0,
+            first_copies: None,
+        }
+    }
+}
+
 /// What the ledger of first copies says beyond tshark's words. Copies change nothing in it, so it does not count them.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct FirstCopies {

@@ -124,6 +124,8 @@ pub enum Repeat {
 pub(super) struct Noted {
     pub(super) tally: usize,
     pub(super) call: Option<u64>,
+    /// Its place in the transcript, if there is one and it is in it.
+    pub(super) line: Option<u32>,
 }
 
 /// Transmissions of the last 32 s.

@@ -22,9 +22,11 @@ pub mod signalling;
 mod stream;
 mod text;
 pub mod totals;
+pub mod transcript;
 
 pub use calls::{CallEvent, CallReport, CallState};
 pub use copies::{Repeat, Timer, Transport};
 pub use media::{EndpointChange, MediaInfo, MediaTable};
 pub use signalling::{Limits, Observed, Signalling, SignallingReport};
 pub use totals::SipReport;
+pub use transcript::Transcript;

@@ -10,6 +10,7 @@
 //! One thread owns it: the one that receives packets, so that an SDP takes effect before the next packet.
 //! No clocks, no I/O: the same packets give the same answers.
 
+use rustc_hash::FxHashMap;
 use serde::Serialize;
 
 use super::call::Sighting;
@@ -20,8 +21,12 @@ use super::media::{self, MediaTable};
 use super::message::{self, Front, Malformed, Message};
 use super::stream::{Segment, Streams};
 use super::totals::SipReport;
+use super::transcript::Transcript;
 use crate::dedup::{Cause, CopyStats, FrameClass};
 use crate::packet::{Evidence, Flow, Nanos};
+
+/// Pairs of hosts told apart; more make no difference to whether any is seen both ways.
+const MAX_PAIRS: usize = 4_096;
 
 /// Bounds, and what the caller wants to follow.
 #[derive(Clone, Copy, Debug)]
@@ -85,6 +90,10 @@ pub struct Signalling {
     transmissions: Transmissions,
     streams: Streams,
     challenges: Challenges,
+    /// What was said in some calls, if anybody asks.
+    transcript: Option<Transcript>,
+    /// Who sent to whom, by pair of hosts, the smaller first: 1, or 2 the other way.
+    pairs: FxHashMap<[[u8; 16]; 2], u8>,
     /// Of the frame that was observed last.
     class: FrameClass,
     /// What the last frame told of earlier ones.
@@ -144,9 +153,23 @@ impl Signalling {
             transmissions: Transmissions::default(),
             streams: Streams::default(),
             challenges: Challenges::default(),
+            transcript: None,
+            pairs: FxHashMap::default(),
             class: FrameClass::Other,
             told: Vec::new(),
         }
+    }
+
+    /// Keeps what is said in the calls of `transcript`.
+    #[must_use]
+    pub fn transcribing(mut self, transcript: Transcript) -> Self {
+        self.transcript = Some(transcript);
+        self
+    }
+
+    /// What was said in the calls that were asked for.
+    pub fn take_transcript(&mut self) -> Option<Transcript> {
+        self.transcript.take()
     }
 
     /// Takes the payload of a frame on a SIP port: of a datagram, or of a TCP segment.
@@ -179,7 +202,7 @@ impl Signalling {
             if !self.transmissions.noted(&key).is_empty() {
                 self.copies.observe(&copy);
             }
-            return self.count_copies(&key, copy.original, copy.explanation.cause);
+            return self.count_copies(&key, copy.original, copy.explanation.cause, evidence);
         }
         let at = Sighting { time, number, flow };
         self.class = FrameClass::Unique;
@@ -247,7 +270,12 @@ impl Signalling {
     pub fn report(&self) -> SignallingReport {
         let (ended_calls, live_calls) = self.calls.evicted();
         SignallingReport {
-            sip: SipReport { causes: self.copies.causes(self.totals.messages), ..self.totals.clone() },
+            sip: SipReport {
+                causes: self.copies.causes(self.totals.messages),
+                pairs_one_way: self.pairs.values().filter(|seen| **seen != 3).count() as u64,
+                pairs_both_ways: self.pairs.values().filter(|seen| **seen == 3).count() as u64,
+                ..self.totals.clone()
+            },
             calls: self.calls.reports().into_iter().cloned().collect(),
             given_up: GivenUp {
                 ended_calls,
@@ -349,6 +377,9 @@ impl Signalling {
                 };
                 if let (Repeat::Timer(timer), Some((number, of))) = (repeat, explained) {
                     self.told.push(Told::Was(number, FrameClass::Retransmission { of, timer }));
+                    if let Some(kept) = &mut self.transcript {
+                        kept.explain(number, repeat);
+                    }
                 }
                 Some((repeat, u64::from(explained.is_some())))
             }
@@ -357,6 +388,7 @@ impl Signalling {
         if repeat.is_none() && self.challenges.observe(message) {
             self.class = FrameClass::AuthRetry;
         }
+        self.note_direction(&at.flow);
         self.totals.messages += 1;
         self.totals.defective += u64::from(message.defects.any());
         let tally = self.totals.kinds.count(message.status(), message.method());
@@ -372,8 +404,18 @@ impl Signalling {
             }
         }
         self.transmissions.clear_noted(key);
-        self.transmissions.note(key, Noted { tally, call });
-        repeat.map(|(repeat, _)| repeat)
+        let repeat = repeat.map(|(repeat, _)| repeat);
+        let line = self.transcript.as_mut().and_then(|kept| kept.message(at, message, repeat));
+        self.transmissions.note(key, Noted { tally, call, line });
+        repeat
+    }
+
+    fn note_direction(&mut self, flow: &Flow) {
+        let (src, dst) = (flow.src.address, flow.dst.address);
+        let (pair, way) = if src <= dst { ([src, dst], 1) } else { ([dst, src], 2) };
+        if self.pairs.len() < MAX_PAIRS || self.pairs.contains_key(&pair) {
+            *self.pairs.entry(pair).or_default() |= way;
+        }
     }
 
     /// Sets right what earlier frames were taken for before their place was known to be always so late.
@@ -386,16 +428,22 @@ impl Signalling {
                 if let Some(call) = noted.call {
                     self.calls.note_was_copy(call);
                 }
+                if let (Some(kept), Some(line)) = (&mut self.transcript, noted.line) {
+                    kept.was_copy(line, copy.original, copy.explanation.cause);
+                }
             }
         }
     }
 
-    fn count_copies(&mut self, key: &Key, of: u64, cause: Cause) -> Observed {
+    fn count_copies(&mut self, key: &Key, of: u64, cause: Cause, evidence: &Evidence) -> Observed {
         for noted in self.transmissions.noted(key) {
             self.totals.copies += 1;
             self.totals.kinds.count_copy(noted.tally);
             if let Some(call) = noted.call {
                 self.calls.note_copy(call);
+            }
+            if let (Some(kept), Some(line)) = (&mut self.transcript, noted.line) {
+                kept.copy(line, cause, evidence);
             }
         }
         Observed::Copy { of, cause }

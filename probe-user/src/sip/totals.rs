@@ -246,6 +246,10 @@ pub struct SipReport {
     pub repeats: Repeats,
     /// By method and status code.
     pub kinds: Kinds,
+    /// Pairs of hosts of which only one sent SIP.
+    pub pairs_one_way: u64,
+    /// Pairs of hosts that both did.
+    pub pairs_both_ways: u64,
     /// Examples of retransmissions, the first few.
     pub retransmitted: Vec<Retransmitted>,
     /// Copies by cause. Filled when a report is made.

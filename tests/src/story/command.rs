@@ -79,6 +79,21 @@ pub struct Options {
     /// Signalling over TCP.
     #[arg(long)]
     tcp: bool,
+    /// The timer T1 of both ends, in milliseconds.
+    #[arg(long, default_value_t = 500, value_name = "MS")]
+    t1: u64,
+    /// Offers too long for one frame, and so fragmented.
+    #[arg(long)]
+    large: bool,
+    /// Somebody guesses passwords so often: one Call-ID and CSeq, always another branch.
+    #[arg(long, default_value_t = 0)]
+    guesses: u32,
+    /// How much later than the first tap the others see everything.
+    #[arg(long, default_value = "0ms", value_parser = humantime::parse_duration)]
+    delay: Duration,
+    /// The first tap is no longer the first to see a packet.
+    #[arg(long)]
+    shuffled: bool,
     /// Each tap is an interface of its own in the file.
     #[arg(long)]
     interfaces: bool,
@@ -105,6 +120,9 @@ impl Options {
             hold: self.hold,
             dtmf: self.dtmf,
             ipv6: self.ipv6,
+            t1_ms: self.t1,
+            large: self.large,
+            guesses: self.guesses,
             tcp: self.tcp,
         }
     }
@@ -123,6 +141,8 @@ impl Options {
             rpcap: self.rpcap.then_some(rpcap),
             misses_percent: self.misses,
             interfaces: self.interfaces,
+            delay_ns: nanos(self.delay),
+            shuffled: self.shuffled,
         }
     }
 }

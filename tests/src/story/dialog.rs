@@ -23,6 +23,8 @@ pub(super) struct Dialog {
     pub(super) law: Law,
     /// `UDP` or `TCP`.
     pub(super) transport: &'static str,
+    /// Offers have more lines than fit a frame.
+    pub(super) large: bool,
     cseq: u32,
     pbx_cseq: u32,
     branches: u32,
@@ -43,6 +45,7 @@ impl Dialog {
             user: "1001".to_owned(),
             law: Law::Mu,
             transport: "UDP",
+            large: false,
             cseq: 0,
             pbx_cseq: 100,
             branches: 0,
@@ -55,6 +58,12 @@ impl Dialog {
         let to_tag = if matches!(method, "INVITE" | "REGISTER") && self.cseq < 3 { "" } else { ";tag=pbx" };
         let (cseq, branch) = (self.cseq, self.branch());
         self.of_phone(method, &branch, cseq, to_tag)
+    }
+
+    /// A request that is always the first: the same CSeq in another transaction.
+    pub(super) fn first_request(&mut self, method: &str) -> Message {
+        let branch = self.branch();
+        self.of_phone(method, &branch, 1, "")
     }
 
     /// The offer: an INVITE with SDP. `direction` is an SDP attribute, like `sendonly`.
@@ -157,6 +166,17 @@ impl Dialog {
 
     fn sdp(&self, at: SocketAddr, direction: &str) -> String {
         let session = u64::from(self.cseq);
-        message::sdp(at, &[self.law], session).replace("a=sendrecv", &format!("a={direction}"))
+        let sdp = message::sdp(at, &[self.law], session).replace("a=sendrecv", &format!("a={direction}"));
+        if !self.large {
+            return sdp;
+        }
+        let candidate = |number| {
+            format!(
+                "a=candidate:{number} 1 UDP {} 192.0.2.{number} {} typ host\r\n",
+                2_130_706_431 - number,
+                at.port()
+            )
+        };
+        sdp + &(1..30).map(candidate).collect::<String>()
     }
 }

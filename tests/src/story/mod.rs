@@ -9,6 +9,7 @@
 //! the taps were told to do. The same plan and recording give the same bytes. `voxlab story` writes the capture and the
 //! truth as JSON, whose form is described in [`truth`].
 
+pub mod bulk;
 pub mod command;
 mod dialog;
 mod rpcap;
@@ -31,6 +32,8 @@ pub use self::rpcap::Rpcap;
 
 /// When stories begin: 14 November 2023.
 const START_NS: u64 = 1_700_000_000_000_000_000;
+/// Octets of an IP packet that Ethernet carries.
+const MTU: usize = 1_500;
 /// Before the first transmission, for what a remote capture says to begin with.
 const LEAD_NS: u64 = 100_000_000;
 
@@ -45,6 +48,10 @@ pub struct Recording {
     pub misses_percent: f64,
     /// Each tap is an interface of its own in the file.
     pub interfaces: bool,
+    /// Taps besides the first see everything later by this.
+    pub delay_ns: u64,
+    /// The first tap is no longer the first to see a packet, but comes among the others.
+    pub shuffled: bool,
 }
 
 /// A captured frame.
@@ -70,11 +77,12 @@ pub struct Story {
 /// A frame on its way into the story.
 struct Draft {
     time_ns: u64,
+    tap: u8,
     interface: u16,
     bytes: Vec<u8>,
     shows: Vec<Sighting>,
-    /// A message of the carrier ends later.
-    is_part: bool,
+    /// What it is a part of, or completes, as a number of that whole's own.
+    whole: Option<u64>,
 }
 
 /// A transmission as one tap sees it.
@@ -133,6 +141,19 @@ impl Recording {
         Self { rpcap: Some(Rpcap::default()), ..self }
     }
 
+    /// How much later than the packet a tap sees it: some tens of microseconds, in a tunnel some hundreds.
+    fn delay(&self, random: &mut Random, at: u8, tap: &Tap) -> u64 {
+        let own = spread(random, 9_000);
+        let tunnelled = spread(random, 300_000);
+        let place = 15_000 + 23_000 * u64::from(at);
+        match at {
+            0 if self.shuffled => self.delay_ns + 70_000 + own,
+            0 => 0,
+            _ if tap.is_tunnelled() => self.delay_ns + 185_000 + place + tunnelled,
+            _ => self.delay_ns + place + own,
+        }
+    }
+
     fn capture(&self, scene: &Scene, seed: u64) -> Vec<Draft> {
         let taps: Vec<Tap> = std::iter::once(Tap::FIRST).chain(self.taps.iter().cloned()).collect();
         let mut counted = vec![0_u32; taps.len()];
@@ -147,7 +168,7 @@ impl Recording {
             let nobody = !taps.iter().zip(&seen_by).any(|(tap, seen)| *seen && tap.shows(datagram));
             for (at, tap) in (0_u8..).zip(&taps) {
                 let place = usize::from(at);
-                let late_ns = delay(&mut random, at, tap);
+                let late_ns = self.delay(&mut random, at, tap);
                 let is_seen = (seen_by[place] && tap.shows(datagram)) || (at == 0 && nobody);
                 if !is_seen {
                     continue;
@@ -156,38 +177,35 @@ impl Recording {
                 let seen_ns = LEAD_NS + time_ns + late_ns;
                 let clock_ns = START_NS + seen_ns;
                 let (seen, look) = tap.view(datagram, at, clock_ns, counted[place]);
-                let sighting = Sighting { sent, leg: tap.is_translated(), look };
-                drafts.push(Draft {
-                    time_ns: seen_ns,
-                    interface: if self.interfaces { u16::from(at) } else { 0 },
-                    bytes: seen.ethernet(),
-                    shows: if *what == What::Segment { Vec::new() } else { vec![sighting] },
-                    is_part: false,
-                });
+                let interface = if self.interfaces { u16::from(at) } else { 0 };
+                let sighting = Sighting { sent, leg: tap.is_translated(), look: look.on(interface) };
+                let shows = if *what == What::Segment { Vec::new() } else { vec![sighting] };
+                // Tunnels here have room for all.
+                let frames = if tap.is_tunnelled() || datagram.payload.len() <= MTU - 48 {
+                    vec![seen.ethernet()]
+                } else {
+                    seen.fragments(MTU - 48)
+                };
+                let count = frames.len();
+                let whole = (count > 1).then_some(drafts.len() as u64);
+                let apart_ns = spread(&mut random, 60_000);
+                let mut time_ns = seen_ns;
+                for (index, bytes) in (1..).zip(frames) {
+                    let shows = if index == count { shows.clone() } else { Vec::new() };
+                    drafts.push(Draft { time_ns, tap: at, interface, bytes, shows, whole });
+                    time_ns += apart_ns;
+                }
             }
         }
         if let Some(rpcap) = self.rpcap {
             let tunnelled: Vec<bool> = taps.iter().map(Tap::is_tunnelled).collect();
             let number = u8::try_from(taps.len()).unwrap_or(u8::MAX);
             let interface = if self.interfaces { u16::from(number) } else { 0 };
-            let captured = drafts.iter().filter(|draft| {
-                draft.shows.first().is_some_and(|one| !tunnelled[usize::from(one.look.tap())])
-            });
+            let captured = drafts.iter().filter(|draft| !tunnelled[usize::from(draft.tap)]);
             let again = rpcap.capture(captured, number, interface, &mut random);
             drafts.extend(again);
         }
         drafts
-    }
-}
-
-/// How much later than the first tap another one sees a packet: some tens of microseconds, in a tunnel some hundreds.
-fn delay(random: &mut Random, at: u8, tap: &Tap) -> u64 {
-    let own = spread(random, 9_000);
-    let tunnelled = spread(random, 300_000);
-    match at {
-        0 => 0,
-        _ if tap.is_tunnelled() => 200_000 + 23_000 * u64::from(at) + tunnelled,
-        _ => 15_000 + 23_000 * u64::from(at) + own,
     }
 }
 
@@ -220,13 +238,21 @@ impl<'a> Judge<'a> {
 
     fn judge(mut self, drafts: &[Draft], plan: &Plan, recording: &Recording) -> Truth {
         let mut frames = Vec::with_capacity(drafts.len());
+        let ends: HashMap<u64, u64> = (1..)
+            .zip(drafts)
+            .filter(|(_, draft)| !draft.shows.is_empty())
+            .filter_map(|(number, draft)| draft.whole.map(|whole| (whole, number)))
+            .collect();
         for (number, draft) in (1..).zip(drafts) {
             let mut classes: Vec<_> = draft.shows.iter().map(|one| self.sighting(number, one)).collect();
             let holds = if classes.is_empty() { 1 } else { classes.len() };
             let class = if classes.is_empty() {
-                if draft.is_part { Class::Part } else { Class::Other }
+                let whole = draft.whole.and_then(|whole| ends.get(&whole));
+                whole.map_or(Class::Other, |whole| Class::Part { whole: *whole })
             } else {
-                classes.swap_remove(0)
+                // What is no copy decides.
+                let news = classes.iter().position(|class| !matches!(class, Class::Copy { .. }));
+                classes.swap_remove(news.unwrap_or(0))
             };
             frames.push(FrameTruth { class, holds });
         }

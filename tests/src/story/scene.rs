@@ -26,8 +26,8 @@ const SAMPLES: u32 = 160;
 const TRANSFER_PAUSE_NS: u64 = 1_790 * MS;
 /// The silence of a hold.
 const HOLD_PAUSE_NS: u64 = 1_200 * MS;
-/// Sends of timers A, G and of 2xx, after the first.
-const DOUBLING: [u64; 3] = [500 * MS, 1_500 * MS, 3_500 * MS];
+/// Sends of timers A, G and of 2xx, after the first, in units of T1.
+const DOUBLING: [u64; 3] = [1, 3, 7];
 /// How much too late a timer fires at most.
 const TIMER_SLACK_NS: u64 = 8 * MS;
 
@@ -59,6 +59,12 @@ pub struct Plan {
     pub dtmf: bool,
     /// Over IPv6.
     pub ipv6: bool,
+    /// The timer T1 of both ends in milliseconds; RFC 3261's is 500.
+    pub t1_ms: u64,
+    /// Offers that are too long for one Ethernet frame, and so are fragmented.
+    pub large: bool,
+    /// Tries of somebody who guesses passwords: one Call-ID and CSeq, each time another branch, each time a 401.
+    pub guesses: u32,
     /// Signalling over TCP; with `retransmissions`, TCP repeats segments as well.
     pub tcp: bool,
 }
@@ -78,6 +84,9 @@ impl Plan {
         hold: false,
         dtmf: false,
         ipv6: false,
+        t1_ms: 500,
+        large: false,
+        guesses: 0,
         tcp: false,
     };
 }
@@ -160,6 +169,10 @@ pub struct Stream {
     pub ssrc: u32,
     /// Codec.
     pub law: Law,
+    /// The phone speaks, not the PBX.
+    pub from_phone: bool,
+    /// When its first packet is due.
+    pub begins_ns: u64,
 }
 
 /// All of it, in no particular order of time.
@@ -187,17 +200,31 @@ impl Scene {
     }
 }
 
+impl Scene {
+    /// Only the signalling of one call of a plan, and what its streams will be.
+    pub fn signalling(plan: &Plan, index: u32, start_ns: u64) -> Self {
+        let mut scene = Self::default();
+        let mut performance = Performance::new(&mut scene, plan, index);
+        performance.silent = true;
+        performance.perform(start_ns);
+        scene
+    }
+}
+
 /// One call while it is put into the scene.
 struct Performance<'a> {
     scene: &'a mut Scene,
     plan: &'a Plan,
     random: Random,
     call: usize,
+    index: u32,
     dialog: Dialog,
     connection: Option<Connection>,
     phone_ip_id: u16,
     pbx_ip_id: u16,
     now_ns: u64,
+    /// Nothing is said: somebody else makes the audio.
+    silent: bool,
 }
 
 impl<'a> Performance<'a> {
@@ -227,7 +254,19 @@ impl<'a> Performance<'a> {
         scene.calls.push(Call { call_id: dialog.call_id.clone(), transferred: plan.transfer });
         let (phone_ip_id, pbx_ip_id) = (random_id(&mut random), random_id(&mut random));
         let call = scene.calls.len() - 1;
-        Self { scene, plan, random, call, dialog, connection, phone_ip_id, pbx_ip_id, now_ns: 0 }
+        Self {
+            scene,
+            plan,
+            random,
+            call,
+            index,
+            dialog,
+            connection,
+            phone_ip_id,
+            pbx_ip_id,
+            now_ns: 0,
+            silent: false,
+        }
     }
 
     fn perform(mut self, start_ns: u64) {
@@ -236,6 +275,7 @@ impl<'a> Performance<'a> {
         if self.plan.auth {
             self.register();
         }
+        self.guess();
         let media_ns = self.invite();
         let (pauses, end_ns) = self.pauses(media_ns);
         for phone_speaks in [true, false] {
@@ -269,8 +309,22 @@ impl<'a> Performance<'a> {
         self.wait(150);
     }
 
+    /// As sipvicious does it: only the branch tells one try from another.
+    fn guess(&mut self) {
+        let mut dialog = self.dialog.clone();
+        dialog.call_id.insert(0, 'g');
+        for _ in 0..self.plan.guesses {
+            let register = dialog.first_request("REGISTER");
+            self.say(true, &register);
+            self.wait(3);
+            self.say(false, &dialog.challenge(401, &register));
+            self.wait(4);
+        }
+    }
+
     /// Until the call is answered; when its audio begins.
     fn invite(&mut self) -> u64 {
+        self.dialog.large = self.plan.large;
         let mut invite = self.dialog.invite("sendrecv");
         if self.plan.auth {
             let first = self.say(true, &invite);
@@ -340,10 +394,10 @@ impl<'a> Performance<'a> {
     /// taps, and is given again.
     fn transact(&mut self, from_phone: bool, request: &Message, answer: &Message) {
         let sent = self.say(from_phone, request);
-        if self.repeats() && self.random.chance(0.4) {
+        if self.repeats() && self.plan.t1_ms == 500 && self.random.chance(0.4) {
             self.wait(10);
             let answered = self.say(!from_phone, answer);
-            self.now_ns = self.scene.sent[sent].time_ns + DOUBLING[0] + self.slack();
+            self.now_ns = self.scene.sent[sent].time_ns + self.plan.t1_ms * MS + self.slack();
             self.again(sent, Again::Timer("E"));
             self.wait(10);
             self.again(answered, Again::Echo);
@@ -360,9 +414,11 @@ impl<'a> Performance<'a> {
             return;
         }
         let first_ns = self.scene.sent[sent].time_ns;
-        let times = 1 + spread(&mut self.random, 2);
-        for after_ns in DOUBLING.iter().take(usize::try_from(times).unwrap_or(1)) {
-            self.now_ns = first_ns + after_ns + self.slack();
+        // Of another T1 than RFC 3261's, the second interval is the sign.
+        let least = if self.plan.t1_ms == 500 { 1 } else { 2 };
+        let times = least + spread(&mut self.random, 2);
+        for intervals in DOUBLING.iter().take(usize::try_from(times).unwrap_or(1)) {
+            self.now_ns = first_ns + intervals * self.plan.t1_ms * MS + self.slack();
             self.again(sent, Again::Timer(timer));
         }
     }
@@ -472,7 +528,8 @@ impl<'a> Performance<'a> {
     fn speak(&mut self, phone_speaks: bool, media_ns: u64, pauses: &[(u32, u64)]) {
         let Plan { packets, jitter_ms, loss_percent, reorder_percent, dtmf, .. } = *self.plan;
         let stream = self.scene.streams.len();
-        let mut random = Random::derived(self.plan.seed, 1_000_000 + stream as u64);
+        let sequence = 2 * u64::from(self.index) + u64::from(!phone_speaks);
+        let mut random = Random::derived(self.plan.seed, 1_000_000 + sequence);
         let (phone, pbx) = (self.dialog.phone_media, self.dialog.pbx_media);
         let law = self.dialog.law;
         let ssrc = random.next_u32();
@@ -482,7 +539,7 @@ impl<'a> Performance<'a> {
         let first_timestamp = random.next_u32();
         let pitch_hz = 120.0 + 160.0 * random.unit();
         let event = dtmf.then_some(packets / 3);
-        for packet in 0..packets {
+        for packet in 0..if self.silent { 0 } else { packets } {
             let pause: u64 =
                 pauses.iter().filter(|(before, _)| packet >= *before).map(|(_, length)| length).sum();
             // Three draws a packet, whatever they decide: the fate of one must not shift that of the next.
@@ -515,7 +572,15 @@ impl<'a> Performance<'a> {
             self.put(phone_speaks, datagram, What::Media { stream, packet }, None);
         }
         let (src, dst) = if phone_speaks { (phone, pbx) } else { (pbx, phone) };
-        self.scene.streams.push(Stream { call: self.call, src, dst, ssrc, law });
+        self.scene.streams.push(Stream {
+            call: self.call,
+            src,
+            dst,
+            ssrc,
+            law,
+            from_phone: phone_speaks,
+            begins_ns: media_ns,
+        });
     }
 }
 
@@ -546,6 +611,6 @@ pub(super) fn spread(random: &mut Random, most: u64) -> u64 {
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive amount")]
-fn scaled(most: f64, unit: f64) -> u64 {
+pub(super) fn scaled(most: f64, unit: f64) -> u64 {
     (most * unit) as u64
 }

@@ -29,6 +29,8 @@ pub enum Step {
     Routed,
     /// A device that writes the IP header anew.
     ReEmitted,
+    /// Nothing between them, but sent twice with a new IP header.
+    SentTwice,
     /// A network address translator: the other side of it.
     Nat,
     /// Between labels (RFC 3032).
@@ -42,8 +44,8 @@ pub enum Step {
 impl Step {
     /// What can be named on a command line.
     pub fn all() -> impl Iterator<Item = Self> {
-        use Step::{L2Mirror, Mpls, Nat, Pppoe, ReEmitted, Routed, SamePoint, Vlan};
-        [SamePoint, L2Mirror, Vlan, Routed, ReEmitted, Nat, Mpls, Pppoe]
+        use Step::{L2Mirror, Mpls, Nat, Pppoe, ReEmitted, Routed, SamePoint, SentTwice, Vlan};
+        [SamePoint, L2Mirror, Vlan, Routed, ReEmitted, SentTwice, Nat, Mpls, Pppoe]
             .into_iter()
             .chain(Tunnel::ALL.map(Step::Tunnel))
     }
@@ -56,6 +58,7 @@ impl Step {
             Self::Vlan => "vlan",
             Self::Routed => "routed",
             Self::ReEmitted => "re-emitted",
+            Self::SentTwice => "sent-twice",
             Self::Nat => "nat",
             Self::Mpls => "mpls",
             Self::Pppoe => "pppoe",
@@ -101,7 +104,7 @@ impl Tap {
     /// What the tap sees of a packet, as a frame. `number` is the tap's own, `at` its place in the list of taps.
     pub fn view(&self, datagram: &Datagram, at: u8, time_ns: u64, number: u32) -> (Datagram, Look) {
         let mut seen = datagram.clone();
-        let mut look = Look { tap: at, ..Look::of(datagram) };
+        let mut look = Look::of(datagram);
         for step in &self.steps {
             seen = apply(*step, seen, at, time_ns, number);
             match step {
@@ -109,7 +112,7 @@ impl Tap {
                 Step::Mpls => look.carrier = Some(("mpls", at)),
                 Step::Pppoe => look.carrier = Some(("pppoe", at)),
                 // Outside of a tunnel it no longer matters how the inner packet looks.
-                _ if look.carrier.is_none() => look = Look { tap: at, ..Look::of(&seen) },
+                _ if look.carrier.is_none() => look = Look::of(&seen),
                 _ => {}
             }
         }
@@ -148,6 +151,7 @@ fn apply(step: Step, seen: Datagram, at: u8, time_ns: u64, number: u32) -> Datag
             Datagram { dst_mac: here(1), src_mac: here(2), ttl: seen.ttl.saturating_sub(1), ..seen }
         }
         Step::ReEmitted => Datagram { dst_mac: here(1), ip_id: 0, ..seen },
+        Step::SentTwice => Datagram { ip_id: 0, ..seen },
         Step::Nat => translated(seen, at),
         Step::Mpls => seen.mpls(&[1_000 + u32::from(at), 16]),
         Step::Pppoe => seen.pppoe(u16::from(at) + 1),
@@ -199,7 +203,8 @@ fn translated(seen: Datagram, at: u8) -> Datagram {
 /// What of a sighting can be compared. `None` where it is not there to be seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Look {
-    tap: u8,
+    /// Of the capture. Shows a place, but makes two sightings no less similar.
+    interface: u16,
     macs: Option<([u8; 6], [u8; 6])>,
     tags: Vec<(u16, u16)>,
     ttl: Option<u8>,
@@ -211,7 +216,7 @@ pub struct Look {
 impl Look {
     fn of(datagram: &Datagram) -> Self {
         Self {
-            tap: 0,
+            interface: 0,
             macs: (datagram.shim == Shim::None).then_some((datagram.dst_mac, datagram.src_mac)),
             tags: datagram.tags.clone(),
             ttl: Some(datagram.ttl),
@@ -232,15 +237,16 @@ impl Look {
         }
     }
 
-    /// Whose it is.
-    pub(super) fn tap(&self) -> u8 {
-        self.tap
+    /// The same on this interface.
+    #[must_use]
+    pub fn on(self, interface: u16) -> Self {
+        Self { interface, ..self }
     }
 
     /// The same inside an rpcap session.
     #[must_use]
-    pub fn captured_again(&self, session: u8) -> Self {
-        Self { carrier: Some(("rpcap", session)), ..self.clone() }
+    pub fn captured_again(&self, session: u8, interface: u16) -> Self {
+        Self { carrier: Some(("rpcap", session)), interface, ..self.clone() }
     }
 
     /// Why this sighting exists beside those before it: the cause that the most similar of them shows. If several are
@@ -274,7 +280,7 @@ impl Look {
             () if carrier => "encapsulated",
             () if ttl => "routed",
             () if ip_id => {
-                if tags || dst_mac || src_mac {
+                if tags || dst_mac || src_mac || self.interface != other.interface {
                     "re-emitted"
                 } else {
                     "sent-twice"

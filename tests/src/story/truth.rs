@@ -17,8 +17,9 @@
 //! its `cause`, and `or`, causes that are as right because several earlier sightings are equally similar ·
 //! `retransmission` sent again by a timer of RFC 3261 (`timer`), `of` a frame of an earlier transmission · `echo` sent
 //! again because what it answers was · `auth-retry` a request that comes again with credentials · `tcp-retransmission` by TCP · `leg` the first sighting behind a translator, `of` the
-//! one before it · `part` of a message that a later frame completes · `other` none of these (TCP handshakes, rpcap's own
-//! messages). A frame that holds several packets (`holds`) has the class of the first.
+//! one before it · `part` of what a later frame (`whole`) completes: a fragment, or a segment · `other` none of these (TCP handshakes, rpcap's own
+//! messages). A frame that holds several packets (`holds`) has the class of the first that is no copy, else of
+//! the first.
 //!
 //! Counts: `sip_messages` were sent (copies removed, retransmissions, echoes and legs included); `copies` are
 //! sightings beyond the first, of SIP and RTP together; `lost` was never seen by any tap; `late` came after a later one.
@@ -153,7 +154,9 @@ pub enum Class {
     Leg {
         of: u64,
     },
-    Part,
+    Part {
+        whole: u64,
+    },
     Other,
 }
 
@@ -168,7 +171,7 @@ impl Class {
             Self::AuthRetry => "auth-retry",
             Self::TcpRetransmission { .. } => "tcp-retransmission",
             Self::Leg { .. } => "leg",
-            Self::Part => "part",
+            Self::Part { .. } => "part",
             Self::Other => "other",
         }
     }

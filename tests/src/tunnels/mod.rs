@@ -18,7 +18,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use crate::frames::{Datagram, checksum, length, udp};
 
 pub use self::hep::{Hep, HepKind, hep};
-pub use self::rpcap::{RpcapSession, rpcap_packet, rpcap_udp};
+pub use self::rpcap::{RpcapKind, RpcapSession, rpcap_message, rpcap_packet, rpcap_udp};
 
 /// IP protocol number of GRE.
 pub const GRE: u8 = 47;

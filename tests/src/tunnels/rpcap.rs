@@ -20,13 +20,28 @@ use crate::segments::{Connection, From};
 
 /// The control port.
 const PORT: u16 = 2002;
-const OPEN: u8 = 3;
-const STARTCAP: u8 = 4;
 const PACKET: u8 = 7;
-const AUTH: u8 = 8;
-const STATS: u8 = 9;
-const ENDCAP: u8 = 10;
 const REPLY: u8 = 0x80;
+
+/// What is asked for, and answered, by rpcap's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RpcapKind {
+    /// An interface, whose link type is the answer.
+    Open = 3,
+    /// Capturing, with the data port in the answer.
+    StartCapture = 4,
+    /// To be let in.
+    Auth = 8,
+    /// Received and dropped frames.
+    Statistics = 9,
+    /// No more packets.
+    EndCapture = 10,
+}
+
+/// A request or a reply.
+pub fn rpcap_message(kind: RpcapKind, is_reply: bool, payload: &[u8]) -> Vec<u8> {
+    message(kind as u8 | if is_reply { REPLY } else { 0 }, payload)
+}
 
 /// A message: version 0, type, value 0, length, payload.
 fn message(kind: u8, payload: &[u8]) -> Vec<u8> {
@@ -117,9 +132,9 @@ impl RpcapSession {
         let started = [&0x0010_0000_u32.to_be_bytes()[..], &data_port.to_be_bytes(), &[0, 0]].concat();
         let mut segments = self.control.open();
         // Authentication: none, no name, no password.
-        segments.extend(self.ask(AUTH, &[0; 8], &[]));
-        segments.extend(self.ask(OPEN, INTERFACE, &opened));
-        segments.extend(self.ask(STARTCAP, &start, &started));
+        segments.extend(self.ask(RpcapKind::Auth, &[0; 8], &[]));
+        segments.extend(self.ask(RpcapKind::Open, INTERFACE, &opened));
+        segments.extend(self.ask(RpcapKind::StartCapture, &start, &started));
         if let Some(data) = &mut self.data {
             segments.extend(data.open());
         }
@@ -155,21 +170,21 @@ impl RpcapSession {
     /// [`Self::flush`]) if packets are on the same connection.
     pub fn statistics(&mut self, received: u32, if_dropped: u32, kernel_dropped: u32) -> Vec<Datagram> {
         let reply = [received, if_dropped, kernel_dropped, self.captured].map(u32::to_be_bytes).concat();
-        self.ask(STATS, &[], &reply)
+        self.ask(RpcapKind::Statistics, &[], &reply)
     }
 
     /// ENDCAP, and the connections end.
     pub fn close(&mut self) -> Vec<Datagram> {
         let mut segments = self.flush();
-        segments.extend(self.ask(ENDCAP, &[], &[]));
+        segments.extend(self.ask(RpcapKind::EndCapture, &[], &[]));
         segments.extend(self.data.iter_mut().flat_map(Connection::close));
         segments.extend(self.control.close());
         segments
     }
 
-    fn ask(&mut self, kind: u8, request: &[u8], reply: &[u8]) -> Vec<Datagram> {
-        let mut segments = self.control.send(From::Client, &message(kind, request));
-        segments.extend(self.control.send(From::Server, &message(REPLY | kind, reply)));
+    fn ask(&mut self, kind: RpcapKind, request: &[u8], reply: &[u8]) -> Vec<Datagram> {
+        let mut segments = self.control.send(From::Client, &rpcap_message(kind, false, request));
+        segments.extend(self.control.send(From::Server, &rpcap_message(kind, true, reply)));
         segments
     }
 

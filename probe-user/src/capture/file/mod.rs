@@ -10,6 +10,7 @@
 
 mod erf;
 mod open;
+pub mod rewrite;
 
 use std::io::Read;
 use std::path::PathBuf;

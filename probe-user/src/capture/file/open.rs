@@ -72,7 +72,9 @@ impl Frames {
 }
 
 /// Takes gzip or zstd off, by magic number.
-fn unpack(mut input: BufReader<Counted<Box<dyn Read + Send>>>) -> io::Result<Box<dyn Read + Send>> {
+pub(super) fn unpack(
+    mut input: BufReader<Counted<Box<dyn Read + Send>>>,
+) -> io::Result<Box<dyn Read + Send>> {
     let mut magic = Vec::new();
     (&mut input).take(4).read_to_end(&mut magic)?;
     let is_gzip = magic.starts_with(GZIP);

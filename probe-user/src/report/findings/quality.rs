@@ -10,6 +10,9 @@ const DRIFT_PPM: f64 = 300.0;
 const WRONG_RATE_PPM: f64 = 10_000.0;
 /// A drift as captured that is worth explaining, in percent, if the clock is none of it.
 const APPARENT_PERCENT: f64 = 0.5;
+/// Of it, what interruptions have to make up to be the explanation. A line through everything weighs them by where they
+/// are, so the parts do not add up to the whole.
+const EXPLAINED: f64 = 0.3;
 /// Packets too late for the de-jitter buffer, in percent of those expected, that are heard.
 const LATE_PERCENT: f64 = 1.0;
 /// Examples named in one finding.
@@ -168,17 +171,21 @@ fn timestamp_jumps(report: &Report) -> Option<Finding> {
     };
     let (stream, percent, count) = worst(report, |stream| {
         let apparent = stream.raw.clock_drift_percent?.abs();
-        let is_jump =
-            apparent >= APPARENT_PERCENT && jumped_s(stream) >= 0.1 && certain_drift(stream).is_none();
+        let apparent_s = stream.raw.clock_drift_ms?.abs() / 1e3;
+        let is_jump = apparent >= APPARENT_PERCENT
+            && jumped_s(stream) >= EXPLAINED * apparent_s
+            && certain_drift(stream).is_none();
         is_jump.then_some(apparent)
     })?;
     let largest = stream
         .interruptions
         .iter()
         .max_by(|a, b| a.jump_s.unwrap_or(0.0).abs().total_cmp(&b.jump_s.unwrap_or(0.0).abs()))?;
-    let clock = match stream.unique.first_copies.and_then(|own| own.clock_drift_ppm) {
-        Some(ppm) => format!("Between them its clock is off by {ppm:+.0} ppm."),
-        None => "Between them there is too little to measure its clock by.".to_owned(),
+    let own = stream.unique.first_copies?;
+    let clock = match (own.clock_drift_ppm, own.clock_drift_absent_because) {
+        (Some(ppm), _) => format!("Between them its clock is off by {ppm:+.0} ppm."),
+        (None, Some(reason)) => format!("Between them its clock cannot be measured ({reason})."),
+        (None, None) => String::new(),
     };
     let raw = stream.raw.clock_drift_percent.unwrap_or(percent);
     Some(Finding {

@@ -1,0 +1,609 @@
+//! Findings about copies: how often each frame was captured and why, and what that is not.
+
+use super::super::contract::{Finding, Report, Severity, StreamReport};
+use super::super::health::StreamEntry;
+use super::super::words;
+use crate::dedup::cause::Cause;
+use crate::dedup::stats::{CauseReport, CopyStats, Session};
+use crate::packet::Layer;
+
+/// Copies a packet, beyond the first, from which "each frame" is said.
+const MOST: f64 = 0.5;
+/// Examples named in one finding.
+const EXAMPLES: usize = 6;
+/// Packets from which a stream without its other direction says something: five seconds.
+const ONE_WAY_PACKETS: u64 = 250;
+/// SIP messages of which none comes back.
+const ONE_WAY_MESSAGES: u64 = 3;
+/// Holes that begin and end within this of each other are one hole.
+const SAME_INSTANT_S: f64 = 0.05;
+/// Streams with a hole at the same instant.
+const STREAMS_WITH_HOLE: usize = 3;
+
+/// All of them, what explains others first.
+pub(super) fn find(report: &Report) -> Vec<Finding> {
+    let copied = Copied::of(&report.streams, (report.sip.messages, report.sip.copies), &report.sip.causes);
+    let mut found = Vec::new();
+    found.extend(frames_copied(report, &copied));
+    found.extend(own_transport(&copied));
+    found.extend(delivered_twice(&copied));
+    found.extend(copies_not_retransmissions(report));
+    found.extend(retransmissions(report));
+    found.extend(one_direction(report));
+    found.extend(holes_at_one_instant(report));
+    found.extend(remote_drops(report));
+    found
+}
+
+/// Copies of streams and of SIP together. The counts are of the same kind: frames beyond a first.
+struct Copied {
+    packets: u64,
+    copies: u64,
+    causes: Vec<CauseReport>,
+}
+
+impl Copied {
+    fn of(streams: &[StreamReport], sip: (u64, u64), sip_causes: &[CauseReport]) -> Self {
+        let all = streams.iter().flat_map(|stream| &stream.duplicates.causes).chain(sip_causes);
+        Self {
+            packets: streams.iter().map(|stream| stream.unique.packets).sum::<u64>() + sip.0,
+            copies: streams.iter().map(|stream| stream.duplicates.total).sum::<u64>() + sip.1,
+            causes: CopyStats::sum_up(all),
+        }
+    }
+
+    /// Copies a packet, beyond the first.
+    fn ratio(&self) -> f64 {
+        self.copies as f64 / self.packets.max(1) as f64
+    }
+
+    /// Taps times tunnels, if both multiply: "2 taps (…) x 2 (again inside rpcap, TCP port 2002)". What is in a tunnel
+    /// was seen outside of it, so the tunnel's factor is over all that was.
+    fn product(&self) -> Option<String> {
+        let in_tunnel = |cause: &&CauseReport| cause.cause == Cause::Encapsulated;
+        let (tunnels, taps): (Vec<_>, Vec<_>) = self.causes.iter().partition(in_tunnel);
+        let count = |causes: &[&CauseReport]| causes.iter().map(|cause| cause.count).sum::<u64>();
+        let outside = self.packets + count(&taps);
+        let by_taps = outside as f64 / self.packets.max(1) as f64;
+        let by_tunnels = (outside + count(&tunnels)) as f64 / outside.max(1) as f64;
+        let taps: Vec<_> =
+            taps.into_iter().filter(|cause| self.is_frequent(cause)).map(words::cause).collect();
+        let tunnels: Vec<_> =
+            tunnels.into_iter().filter(|cause| self.is_frequent(cause)).map(again_inside).collect();
+        match (taps.is_empty(), tunnels.is_empty()) {
+            (true, true) => None,
+            (false, true) => Some(format!("{} ({})", factor(by_taps, "taps"), taps.join("; "))),
+            (true, false) => Some(tunnels.join("; ")),
+            (false, false) => Some(format!(
+                "{} ({}) x {} ({})",
+                factor(by_taps, "taps"),
+                taps.join("; "),
+                words::number(by_tunnels),
+                tunnels.join("; ")
+            )),
+        }
+    }
+
+    /// Is it one of those that make the number, not an accident beside them?
+    fn is_frequent(&self, cause: &CauseReport) -> bool {
+        cause.count * 20 >= self.copies
+    }
+
+    fn evidence(&self) -> Vec<u64> {
+        let rounds = 0..EXAMPLES;
+        let pairs = rounds.flat_map(|at| self.causes.iter().filter_map(move |cause| cause.examples.get(at)));
+        let mut frames: Vec<u64> = Vec::new();
+        for frame in pairs.flat_map(|(original, copy)| [*original, *copy]) {
+            if frames.len() < EXAMPLES && !frames.contains(&frame) {
+                frames.push(frame);
+            }
+        }
+        frames
+    }
+}
+
+fn factor(times: f64, of: &str) -> String {
+    format!("{} {of}", words::number(times))
+}
+
+/// "again inside rpcap, TCP port 2002".
+fn again_inside(cause: &CauseReport) -> String {
+    let layer = cause.layer.unwrap_or("a tunnel");
+    match &cause.carrier {
+        Some(session) => format!("again inside {layer}, {}", port(session)),
+        None => format!("again inside {layer}"),
+    }
+}
+
+fn port(session: &Session) -> String {
+    match session.port {
+        Some(port) => format!("{} port {port}", session.transport.to_uppercase()),
+        None => format!("from {} to {}", session.from, session.to),
+    }
+}
+
+/// What to do about all of it: the tunnel first, because it is one word in a capture filter.
+fn advice(causes: &[CauseReport]) -> String {
+    let mut steps: Vec<String> = Vec::new();
+    for cause in causes {
+        let step = match &cause.carrier {
+            Some(session) if cause.cause == Cause::Encapsulated => {
+                format!("capture with the filter \"{}\"", session.filter())
+            }
+            // Those that one host shows arriving and leaving were asked for.
+            _ if cause.differs.names().any(|name| name == "direction") => {
+                "the capture watches what arrives and what leaves: without --egress each frame shows once"
+                    .to_owned()
+            }
+            _ => cause.cause.advice().to_owned(),
+        };
+        if steps.len() < 3 && !steps.contains(&step) {
+            steps.push(step);
+        }
+    }
+    steps.join("; ")
+}
+
+fn frames_copied(report: &Report, copied: &Copied) -> Option<Finding> {
+    if copied.copies == 0 || copied.packets == 0 {
+        return None;
+    }
+    let ratio = copied.ratio();
+    let main = copied.causes.first().map(|cause| cause.cause);
+    let kinds: Vec<_> = copied
+        .causes
+        .iter()
+        .map(|cause| {
+            let example = cause.examples.first();
+            let example = example.map(|(a, b)| format!(" (frames {a} and {b})")).unwrap_or_default();
+            format!("{} copies {}{example}", words::thousands(cause.count), words::cause(cause))
+        })
+        .collect();
+    let seen = match kinds.as_slice() {
+        [] => "By the time they came, their originals were no longer remembered, so no cause is given"
+            .to_owned(),
+        kinds => kinds.join("; "),
+    };
+    let mut meanings: Vec<_> = copied.causes.iter().filter(|cause| copied.is_frequent(cause)).collect();
+    meanings.dedup_by_key(|cause| cause.cause);
+    let meanings: Vec<_> = meanings.into_iter().map(|cause| cause.cause.meaning()).collect();
+    let meaning =
+        if meanings.is_empty() { String::new() } else { format!(" That means: {}.", meanings.join("; ")) };
+    let (id, title, severity) = if ratio >= MOST {
+        let product = copied.product().map(|product| format!(": {product}")).unwrap_or_default();
+        let title = format!("each frame was captured {}{product}", words::times(1.0 + ratio));
+        ("every-frame-copied", title, Severity::Warn)
+    } else {
+        let title = format!(
+            "{} copies of {} packets were captured, {:.1} % on top",
+            words::thousands(copied.copies),
+            words::thousands(copied.packets),
+            ratio * 100.0,
+        );
+        ("some-frames-copied", title, Severity::Info)
+    };
+    Some(Finding {
+        id,
+        severity,
+        title,
+        detail: format!("{seen}.{meaning}{}{}", blame(main), without_copies(&report.streams)),
+        advice: advice(&copied.causes),
+        evidence: copied.evidence(),
+    })
+}
+
+/// Who made the copies, as far as their main cause says.
+fn blame(main: Option<Cause>) -> &'static str {
+    match main {
+        None => "",
+        Some(Cause::SentTwice) => " The capture shows what was there. It is no retransmission, either.",
+        Some(Cause::Network) => " It is no retransmission: no timer is so short.",
+        Some(Cause::SamePoint) => {
+            " This is most likely the capture, not the network (or a loop on layer 2: compare interface counters): no \
+             congestion, no retransmission."
+        }
+        Some(_) => " This is the capture, not the network: no congestion, no retransmission.",
+    }
+}
+
+/// What the streams are like once their copies are gone: the answer to what the copies made people fear.
+fn without_copies(streams: &[StreamReport]) -> String {
+    let copied = streams.iter().filter(|stream| stream.duplicates.total > 0);
+    let Some(worst) = copied.max_by(|a, b| a.unique.lost_percent.total_cmp(&b.unique.lost_percent)) else {
+        return " Loss and jitter below are computed after the copies were removed.".to_owned();
+    };
+    let jitter = worst
+        .jitter_percentiles_us
+        .map(|jitter| format!(", jitter p99 {} ms", words::ms(jitter.p99)))
+        .unwrap_or_default();
+    format!(
+        " After the copies were removed, the worst of these streams, {} → {}, lost {:.1} % (as captured {:.1} %){jitter}.",
+        worst.src, worst.dst, worst.unique.lost_percent, worst.raw.lost_percent
+    )
+}
+
+/// What a running probe says as soon as it sees that most frames come more than once. `name` fills in a tunnel's session.
+pub(in crate::report) fn live(lines: &[StreamEntry], name: impl Fn(&mut CauseReport)) -> Option<Finding> {
+    let mut causes = CopyStats::sum_up(lines.iter().flat_map(|line| &line.causes));
+    causes.iter_mut().for_each(name);
+    let packets: u64 = lines.iter().map(|line| line.packets).sum();
+    let frames: u64 = lines.iter().map(|line| line.frames).sum();
+    let ratio = frames as f64 / packets.max(1) as f64;
+    if packets == 0 || ratio < 1.0 + MOST || causes.is_empty() {
+        return None;
+    }
+    // Causes are counted since their streams began, packets in this interval: the shares know both.
+    let main = causes.first()?.cause;
+    let counted = causes.iter().map(|cause| cause.count).sum::<u64>();
+    let of =
+        causes.iter().map(|cause| if cause.share > 0.0 { cause.count as f64 / cause.share } else { 0.0 });
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of packets")]
+    let copied = Copied { packets: of.fold(0.0, f64::max) as u64, copies: counted, causes };
+    let product = copied.product().map(|product| format!(": {product}")).unwrap_or_default();
+    Some(Finding {
+        id: "every-frame-copied",
+        severity: Severity::Warn,
+        title: format!("each frame is captured {}{product}", words::times(ratio)),
+        detail: format!("{}.{} The streams' figures have copies removed.", main.meaning(), blame(Some(main))),
+        advice: advice(&copied.causes),
+        // Live, there is no file in which anybody could look up a frame.
+        evidence: Vec::new(),
+    })
+}
+
+/// Tunnels whose only purpose is to carry a capture.
+fn is_for_captures(layer: &str) -> bool {
+    const LAYERS: [Layer; 6] =
+        [Layer::Rpcap, Layer::Hep, Layer::Tzsp, Layer::Erspan1, Layer::Erspan2, Layer::Erspan3];
+    LAYERS.iter().any(|each| each.name() == layer)
+}
+
+fn own_transport(copied: &Copied) -> Option<Finding> {
+    let is_one =
+        |cause: &&CauseReport| cause.cause == Cause::Encapsulated && cause.layer.is_some_and(is_for_captures);
+    let found: Vec<_> = copied.causes.iter().filter(is_one).collect();
+    let main = found.first()?;
+    let layer = main.layer.unwrap_or_default();
+    let (over, between, advice) = match &main.carrier {
+        Some(session) => (
+            format!(" on {}", port(session)),
+            format!(" from {} to {}", session.from, session.to),
+            format!(
+                "capture with the filter \"{}\", or on an interface that does not carry it",
+                session.filter()
+            ),
+        ),
+        None => (String::new(), String::new(), format!("exclude {layer} from the capture")),
+    };
+    let count: u64 = found.iter().map(|cause| cause.count).sum();
+    Some(Finding {
+        id: "capture-includes-its-own-transport",
+        severity: Severity::Warn,
+        title: format!("the capture contains a capture on its way: {layer}{over}"),
+        detail: format!(
+            "{} frames were captured once where they were, and once more inside {layer}{between}: somebody captures \
+             elsewhere and has the frames sent over a line that this capture watches.",
+            words::thousands(count)
+        ),
+        advice,
+        evidence: examples(&found),
+    })
+}
+
+fn delivered_twice(copied: &Copied) -> Option<Finding> {
+    let found: Vec<_> = copied.causes.iter().filter(|cause| cause.cause == Cause::Network).collect();
+    let main = found.first()?;
+    Some(Finding {
+        id: "network-duplicates",
+        severity: Severity::Warn,
+        title: format!("the network delivered {} twice", words::count(main.count, "packet")),
+        detail: format!(
+            "{:.1} % of their streams' packets, at one place, {} to {} later. A capture that copies anything copies \
+             nearly everything, and evenly; this is neither.",
+            main.share * 100.0,
+            words::delay(main.delay_us.min),
+            words::delay(main.delay_us.max),
+        ),
+        advice: Cause::Network.advice().to_owned(),
+        evidence: examples(&found),
+    })
+}
+
+fn examples(causes: &[&CauseReport]) -> Vec<u64> {
+    let pairs = causes.iter().flat_map(|cause| &cause.examples);
+    pairs.flat_map(|(original, copy)| [*original, *copy]).take(EXAMPLES).collect()
+}
+
+fn copies_not_retransmissions(report: &Report) -> Option<Finding> {
+    let sip = &report.sip;
+    if sip.copies == 0 {
+        return None;
+    }
+    let latest = sip.causes.iter().map(|cause| cause.delay_us.max).fold(0.0, f64::max);
+    Some(Finding {
+        id: "copies-not-retransmissions",
+        severity: Severity::Info,
+        title: format!(
+            "{} repeated SIP frames are copies, not retransmissions",
+            words::thousands(sip.copies)
+        ),
+        detail: format!(
+            "{} SIP messages were sent; {} of them repeat an earlier one by a timer. A retransmission comes 500 ms \
+             or more after the message it repeats (RFC 3261, timers A, E and G); the latest of these copies came \
+             after {}.",
+            words::thousands(sip.messages),
+            words::thousands(sip.retransmissions),
+            words::delay(latest),
+        ),
+        advice: String::new(),
+        evidence: examples(&sip.causes.iter().collect::<Vec<_>>()),
+    })
+}
+
+fn retransmissions(report: &Report) -> Option<Finding> {
+    let sip = &report.sip;
+    if sip.retransmissions == 0 {
+        return None;
+    }
+    let calls = report.calls.iter().filter(|of| of.call.retransmissions > 0).count();
+    let told: Vec<_> = sip
+        .retransmitted
+        .iter()
+        .take(EXAMPLES / 2)
+        .map(|again| {
+            format!(
+                "frame {} repeats frame {} after {} ({}, timer {}): {} had not answered",
+                again.frame,
+                again.of,
+                words::delay(again.gap_ms * 1e3),
+                words::printable(&again.message),
+                again.timer,
+                again.to,
+            )
+        })
+        .collect();
+    let told = if told.is_empty() { String::new() } else { format!(" {}.", told.join("; ")) };
+    let who = sip.retransmitted.first().map(|again| again.to.to_string());
+    Some(Finding {
+        id: "real-retransmissions",
+        severity: Severity::Warn,
+        title: format!("{} SIP messages were really sent again", words::thousands(sip.retransmissions)),
+        detail: format!(
+            "In {}. The sender's timer ran out before an answer came (RFC 3261, 17).{told}",
+            words::count(calls as u64, "call")
+        ),
+        advice: format!(
+            "look for loss or a slow answer on the way to {}",
+            who.as_deref().unwrap_or("whoever should have answered")
+        ),
+        evidence: sip.retransmitted.iter().flat_map(|again| [again.of, again.frame]).take(EXAMPLES).collect(),
+    })
+}
+
+/// Nothing comes back, neither signalling nor media: no network is like that, but a mirror of one direction is.
+fn one_direction(report: &Report) -> Option<Finding> {
+    let long = || report.streams.iter().filter(|stream| stream.unique.packets >= ONE_WAY_PACKETS);
+    let comes_back = |stream: &StreamReport| {
+        let (from, to) = (stream.src.address, stream.dst.address);
+        report.streams.iter().any(|other| (other.src.address, other.dst.address) == (to, from))
+    };
+    let streams = long().count();
+    let sip = &report.sip;
+    let is_sip_one_way =
+        sip.pairs_both_ways == 0 && sip.pairs_one_way > 0 && sip.messages >= ONE_WAY_MESSAGES;
+    let no_sip = sip.messages == 0;
+    if long().any(comes_back) || !(is_sip_one_way || no_sip && streams >= 2) {
+        return None;
+    }
+    let worst = report.streams.first();
+    Some(Finding {
+        id: "one-direction-only",
+        severity: Severity::Warn,
+        title: "only one direction of the calls is in the capture".to_owned(),
+        detail: format!(
+            "{}{}. A call needs both, so it is the capture that sees one: one direction of a mirror port, or one of two \
+             asymmetric paths. Nothing can be said of the other direction.",
+            if is_sip_one_way {
+                format!("{} SIP messages, and not one answers another", words::thousands(sip.messages))
+            } else {
+                "No SIP".to_owned()
+            },
+            match worst {
+                Some(stream) if streams > 0 => format!(
+                    "; {}, none with its counterpart (as {} → {})",
+                    words::count(streams as u64, "stream"),
+                    stream.src,
+                    stream.dst
+                ),
+                _ => String::new(),
+            }
+        ),
+        advice: "mirror both directions of the port (received and transmitted), on one capture interface"
+            .to_owned(),
+        evidence: report.calls.iter().map(|of| of.call.first_frame).take(EXAMPLES).collect(),
+    })
+}
+
+/// Streams that have nothing in common but the capture, and miss packets at the same instant.
+fn holes_at_one_instant(report: &Report) -> Option<Finding> {
+    let mut holes: Vec<(f64, f64, &StreamReport, u64, u64)> = Vec::new();
+    for stream in &report.streams {
+        for found in stream.interruptions.iter().filter(|found| found.gap.missing > 0) {
+            let end_s = found.gap.at.0 as f64 / 1e9;
+            holes.push((end_s, found.gap.silence_s, stream, found.gap.packet, found.gap.missing));
+        }
+    }
+    holes.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let together = |from: usize| -> Vec<_> {
+        let Some(first) = holes.get(from) else { return Vec::new() };
+        let mut ends = Vec::new();
+        let alike = holes.iter().skip(from).take_while(|hole| hole.0 - first.0 <= SAME_INSTANT_S);
+        for hole in alike.filter(|hole| (hole.1 - first.1).abs() <= 2.0 * SAME_INSTANT_S) {
+            // Neither the sender nor the receiver of another: those may share a line.
+            let (src, dst) = (hole.2.src.address, hole.2.dst.address);
+            if !ends.iter().any(|(_, a, b)| [*a, *b].iter().any(|end| [src, dst].contains(end))) {
+                ends.push((hole, src, dst));
+            }
+        }
+        ends.into_iter().map(|(hole, ..)| hole).collect()
+    };
+    let worst = (0..holes.len()).map(together).max_by_key(Vec::len)?;
+    if worst.len() < STREAMS_WITH_HOLE {
+        return None;
+    }
+    let missing: u64 = worst.iter().map(|hole| hole.4).sum();
+    Some(Finding {
+        id: "loss-made-by-the-capture",
+        severity: Severity::Bad,
+        title: format!("{} unrelated streams miss packets at the same instant", worst.len()),
+        detail: format!(
+            "{} packets, for {:.2} s, in streams that share neither sender nor receiver. What they share is the capture: \
+             it lost these packets (a full buffer, a busy disk, a mirror port that carries more than it can).",
+            words::thousands(missing),
+            worst.first().map_or(0.0, |hole| hole.1),
+        ),
+        advice: "do not hold this loss against the network; capture with a larger buffer (tcpdump -B), less load on the \
+                 mirror port, or a filter"
+            .to_owned(),
+        evidence: worst.iter().map(|hole| hole.3).take(EXAMPLES).collect(),
+    })
+}
+
+/// A remote capture that says itself what it dropped.
+fn remote_drops(report: &Report) -> Option<Finding> {
+    let dropped = |capture: &&crate::decode::RemoteCapture| {
+        capture.statistics.map_or(0, |said| said.kernel_dropped.saturating_add(said.interface_dropped))
+    };
+    let worst = report.capture.remote_captures.iter().max_by_key(dropped).filter(|one| dropped(one) > 0)?;
+    Some(Finding {
+        id: "loss-made-by-the-capture",
+        severity: Severity::Warn,
+        title: format!("the remote capture on {} dropped {} frames", worst.server, dropped(&worst)),
+        detail: "Its own statistics say so. Packets that are missing inside it may have been on the wire."
+            .to_owned(),
+        advice: "do not hold loss that only the remote capture shows against the network".to_owned(),
+        evidence: worst.statistics.iter().map(|said| said.frame).collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::contract::testing::{interrupted, report, stream};
+    use super::*;
+    use crate::dedup::cause::explain;
+    use crate::dedup::stats::Copy;
+    use crate::packet::{Carrier, Encapsulation, Endpoint, Evidence, Nanos};
+    use crate::rtp::testing::packet;
+
+    fn found<'a>(findings: &'a [Finding], id: &str) -> &'a Finding {
+        let finding = findings.iter().find(|finding| finding.id == id);
+        finding.unwrap_or_else(|| panic!("no {id} in {findings:#?}"))
+    }
+
+    /// Copies of ten packets, as (original, copy, delay).
+    fn causes(pairs: &[(Evidence, Evidence, u64)]) -> Vec<CauseReport> {
+        let mut copies = CopyStats::default();
+        for number in 1..=10 {
+            for (at, (original, copy, delay_us)) in (1..).zip(pairs) {
+                let original_time = Nanos(number * 20_000_000);
+                copies.observe(&Copy {
+                    explanation: explain(original, copy),
+                    original_time,
+                    original: number * 10,
+                    time: Nanos(original_time.0 + delay_us * 1_000),
+                    number: number * 10 + at,
+                });
+            }
+        }
+        copies.causes(10)
+    }
+
+    fn copied(causes: Vec<CauseReport>) -> Vec<Finding> {
+        let total = causes.iter().map(|cause| cause.count).sum();
+        let mut stream = stream();
+        stream.duplicates.causes = causes;
+        stream.duplicates.total = total;
+        report(vec![stream]).findings
+    }
+
+    #[test]
+    fn the_story_is_told_as_a_product_with_the_filter_that_ends_it() {
+        let first = Evidence { ip_id: 7, ..packet(1).evidence };
+        let second = Evidence { dst_mac: [9; 6], ip_id: 0, ..first };
+        let rpcap = Encapsulation::NONE.with(Layer::Rpcap).unwrap();
+        let inside = |seen| Evidence { encapsulation: rpcap, carrier: Carrier(1), ..seen };
+        let mut causes =
+            causes(&[(first, second, 38), (first, inside(first), 4_000), (second, inside(second), 4_010)]);
+        for cause in causes.iter_mut().filter(|cause| cause.cause == Cause::Encapsulated) {
+            cause.carrier = Some(Session {
+                transport: "tcp",
+                port: Some(2002),
+                from: "192.0.2.1".to_owned(),
+                to: "192.0.2.9".to_owned(),
+            });
+        }
+        let findings = copied(causes);
+        let copied = found(&findings, "every-frame-copied");
+        assert_eq!(
+            copied.title,
+            "each frame was captured 4 times: 2 taps (re-emitted: destination MAC and IP ID differ, +38 us) x 2 \
+             (again inside rpcap, TCP port 2002)"
+        );
+        assert!(copied.detail.contains("no congestion, no retransmission"), "{}", copied.detail);
+        assert!(copied.advice.contains("not (tcp port 2002)"), "{}", copied.advice);
+        let own = found(&findings, "capture-includes-its-own-transport");
+        assert_eq!(own.title, "the capture contains a capture on its way: rpcap on TCP port 2002");
+        assert!(!own.evidence.is_empty() && own.detail.contains("from 192.0.2.1 to 192.0.2.9"));
+    }
+
+    #[test]
+    fn the_capture_is_blamed_only_where_it_is_to_blame() {
+        let first = packet(1).evidence;
+        let table = [
+            (Evidence { ip_id: 0, ..first }, "the capture, not the network", false),
+            (Evidence { ttl: 9, ..first }, "This is the capture, not the network", true),
+            (first, "or a loop on layer 2: compare interface counters", true),
+        ];
+        for (copy, words, said) in table {
+            let findings = copied(causes(&[(first, copy, 1)]));
+            let finding = found(&findings, "every-frame-copied");
+            assert!(
+                finding.title.starts_with("each frame was captured twice: 2 taps ("),
+                "{}",
+                finding.title
+            );
+            assert_eq!(finding.detail.contains(words), said, "{}", finding.detail);
+        }
+    }
+
+    #[test]
+    fn media_and_signalling_that_nobody_answers_is_half_a_capture() {
+        let mut one_way = stream();
+        one_way.unique.packets = 500;
+        let mut half = report(vec![one_way.clone()]);
+        half.sip.messages = 5;
+        half.sip.pairs_one_way = 1;
+        assert_eq!(found(&find(&half), "one-direction-only").severity, Severity::Warn);
+        half.sip.pairs_both_ways = 1;
+        assert!(find(&half).is_empty(), "one-way audio is the call's, not the capture's");
+        let back = StreamReport { src: one_way.dst, dst: one_way.src, ..one_way.clone() };
+        let whole = report(vec![one_way, back]);
+        assert!(find(&whole).is_empty());
+    }
+
+    #[test]
+    fn holes_of_unrelated_streams_at_one_instant_are_the_captures() {
+        let hole = |host: u8, peer: u8| {
+            let mut stream = interrupted(1.0, 50, false);
+            stream.src = Endpoint::v4([10, 0, 0, host], 4000);
+            stream.dst = Endpoint::v4([10, 0, 1, peer], 4000);
+            stream
+        };
+        let unrelated = report((0..4).map(|host| hole(host, host)).collect());
+        let found_it = found(&unrelated.findings, "loss-made-by-the-capture");
+        assert!(found_it.title.starts_with("4 unrelated streams"), "{}", found_it.title);
+        // All to one receiver: that is its line.
+        let one_line = report((0..4).map(|host| hole(host, 1)).collect());
+        assert!(one_line.findings.iter().all(|finding| finding.id != "loss-made-by-the-capture"));
+    }
+}

@@ -1,0 +1,174 @@
+//! Text for people: lines of at most 120 columns, broken between words, with colours where they help.
+//!
+//! A page is written once, with or without styles. Styles are escape sequences around words, so they are put in only by
+//! the methods that know how wide the words are. Whoever prints a styled page does it through `anstream`, which
+//! takes the styles out again where no terminal shows them.
+
+use std::fmt::{self, Write};
+
+use anstyle::{AnsiColor, Style};
+
+/// Columns of a line.
+pub(super) const WIDTH: usize = 120;
+
+/// Headings of sections.
+pub(super) const HEADING: Style = Style::new().bold();
+/// What hurts calls.
+pub(super) const BAD: Style = AnsiColor::Red.on_default().bold();
+/// What distorts what is seen.
+pub(super) const WARN: Style = AnsiColor::Yellow.on_default();
+/// What is good to know.
+pub(super) const INFO: Style = AnsiColor::Cyan.on_default();
+/// What to do.
+pub(super) const ADVICE: Style = AnsiColor::Green.on_default();
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Page {
+    text: String,
+    is_styled: bool,
+}
+
+impl Page {
+    /// An empty page.
+    pub(super) fn new(is_styled: bool) -> Self {
+        Self { text: String::new(), is_styled }
+    }
+
+    /// Writes words in a style. They stay on the line.
+    pub(super) fn styled(&mut self, style: Style, words: &str) {
+        if self.is_styled {
+            let _ = write!(self.text, "{style}{words}{style:#}");
+        } else {
+            self.text.push_str(words);
+        }
+    }
+
+    /// Begins a section, after an empty line.
+    pub(super) fn section(&mut self, name: &str, rest: &str) {
+        self.text.push('\n');
+        self.styled(HEADING, name);
+        let name_width = name.chars().count();
+        self.flow(name_width, &format!("  {rest}"), 2);
+    }
+
+    /// Writes `text` in lines, all indented.
+    pub(super) fn wrap(&mut self, text: &str, indent: usize) {
+        self.hang(&" ".repeat(indent), text, indent);
+    }
+
+    /// The same, with `lead` before the first line.
+    pub(super) fn hang(&mut self, lead: &str, text: &str, indent: usize) {
+        self.text.push_str(lead);
+        self.flow(lead.chars().count(), text, indent);
+    }
+
+    /// The same, where `column` columns of the first line are written already. A word longer than a line, as a path may
+    /// be, is broken.
+    pub(super) fn flow(&mut self, mut column: usize, text: &str, indent: usize) {
+        let out = &mut self.text;
+        for _ in 0..text.chars().take_while(|c| *c == ' ').count() {
+            out.push(' ');
+            column += 1;
+        }
+        let mut begins = true;
+        for word in text.split_whitespace() {
+            let length = word.chars().count();
+            if !begins && column + 1 + length <= WIDTH {
+                out.push(' ');
+                column += 1;
+            } else if !begins {
+                let _ = write!(out, "\n{:indent$}", "");
+                column = indent;
+            }
+            begins = false;
+            for c in word.chars() {
+                if column == WIDTH {
+                    let _ = write!(out, "\n{:indent$}", "");
+                    column = indent;
+                }
+                out.push(c);
+                column += 1;
+            }
+        }
+        while out.ends_with(' ') {
+            out.pop();
+        }
+        out.push('\n');
+    }
+
+    /// All of it.
+    pub(super) fn into_text(self) -> String {
+        self.text
+    }
+}
+
+impl Write for Page {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.text.write_str(text)
+    }
+}
+
+/// Text of at most `width` columns, with an ellipsis where something is left out.
+pub(super) fn clip(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// The same page for a terminal without UTF-8, column for column: what ASCII lacks becomes what comes near, or `?`.
+pub fn ascii(page: &str) -> String {
+    let near = |c: char| match c {
+        '→' => '>',
+        '…' => '~',
+        '█'..='▏' => '#',
+        '\0'..='\x7f' => c,
+        _ => '?',
+    };
+    page.chars().map(near).collect()
+}
+
+/// Does the locale of this environment show UTF-8? The first of the three that is set decides, as in the C library.
+pub fn is_utf8_locale(variable: impl Fn(&str) -> Option<String>) -> bool {
+    ["LC_ALL", "LC_CTYPE", "LANG"]
+        .into_iter()
+        .find_map(|name| variable(name).filter(|value| !value.is_empty()))
+        .is_some_and(|locale| {
+            let locale = locale.to_ascii_lowercase();
+            locale.contains("utf-8") || locale.contains("utf8")
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_style_takes_no_room() {
+        let written = |is_styled| {
+            let mut page = Page::new(is_styled);
+            page.styled(BAD, "  BAD   ");
+            page.flow(8, &"word ".repeat(40), 8);
+            page.into_text()
+        };
+        assert_ne!(written(true), written(false));
+        assert_eq!(anstream::adapter::strip_str(&written(true)).to_string(), written(false));
+    }
+
+    #[test]
+    fn ascii_keeps_the_columns() {
+        assert_eq!(ascii("a → b…  ██▌ Jürgen"), "a > b~  ### J?rgen");
+    }
+
+    #[test]
+    fn the_first_locale_variable_that_is_set_decides() {
+        let with = |set: &[(&str, &str)]| {
+            let set: Vec<_> =
+                set.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            is_utf8_locale(|name| set.iter().find(|(set, _)| set == name).map(|(_, value)| value.clone()))
+        };
+        assert!(with(&[("LANG", "de_DE.UTF-8")]) && with(&[("LC_ALL", ""), ("LC_CTYPE", "C.utf8")]));
+        assert!(!with(&[("LC_ALL", "C"), ("LANG", "en_US.UTF-8")]) && !with(&[]));
+    }
+}
