@@ -161,6 +161,24 @@ fn a_dtls_handshake_makes_the_stream_encrypted_without_any_sdp() {
 }
 
 #[test]
+fn a_handshake_inside_of_a_tunnel_is_the_tunnels_frame_and_marks_the_stream_in_it() {
+    let hello = [&[22, 0xfe, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4][..], &[1, 0, 0, 0]].concat();
+    // GRE (RFC 2784) of IPv4: no flags, version 0.
+    let in_gre = |inner: &Datagram| {
+        udp().protocol(47).payload(&[&[0, 0, 0x08, 0][..], &inner.ip()].concat()).ethernet()
+    };
+    let mut frames = vec![(START_NS - MS, in_gre(&media().payload(&hello)))];
+    for seq in 0..PACKETS {
+        let inner = rtp().seq(seq).over(media());
+        frames.push((START_NS + u64::from(seq) * 20 * MS, in_gre(&inner)));
+    }
+    let report = report(frames, RtpRule::Auto);
+    assert_eq!(report.streams[0].encrypted_because, Some("DTLS was seen between its endpoints"));
+    assert_eq!(report.capture.verdicts["tunnel"], u64::from(PACKETS) + 1);
+    assert_eq!(report.capture.matched, u64::from(PACKETS) + 1);
+}
+
+#[test]
 fn what_is_no_rtp_on_an_announced_port_is_counted_by_kind() {
     let stun = [&[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42][..], &[7; 12]].concat();
     let mut frames = vec![(START_NS - 2 * MS, invite("RTP/AVP 8", ""))];
