@@ -92,7 +92,7 @@ const FIGURES: [Figure; 17] = [
 ];
 
 fn optional(value: Option<f64>, digits: usize) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
+    value.map_or_else(|| "-".to_owned(), |value| words::decimal(value, digits))
 }
 
 fn ledgers(page: &mut Page, stream: &StreamReport) {
@@ -121,9 +121,9 @@ fn clock(page: &mut Page, stream: &StreamReport) {
     let Some(own) = stream.unique.first_copies else { return };
     match (own.clock_drift_ppm, own.clock_drift_ppm_ci, own.clock_drift_absent_because) {
         (Some(ppm), Some([low, high]), _) => {
-            let said = format!(
-                "the sender's clock: {ppm:+.1} ppm between interruptions, 95 % sure: {low:+.1} to {high:+.1}"
-            );
+            let [ppm, low, high] = [ppm, low, high].map(|ppm| words::signed(ppm, 1));
+            let said =
+                format!("the sender's clock: {ppm} ppm between interruptions, 95 % sure: {low} to {high}");
             page.wrap(&said, 2);
         }
         (_, _, Some(reason)) => page.wrap(&format!("no clock drift: {reason}"), 2),

@@ -39,6 +39,22 @@ pub fn delay(microseconds: f64) -> String {
     }
 }
 
+/// A number with so many decimals, and never a zero with a sign: "-0.1", "0.0".
+pub fn decimal(value: f64, digits: usize) -> String {
+    let text = format!("{value:.digits$}");
+    match text.strip_prefix('-') {
+        Some(amount) if amount.chars().all(|c| matches!(c, '0' | '.')) => amount.to_owned(),
+        _ => text,
+    }
+}
+
+/// The same with its sign: "+12", "-3", "0".
+pub fn signed(value: f64, digits: usize) -> String {
+    let text = decimal(value, digits);
+    let is_plus = value > 0.0 && text.chars().any(|c| matches!(c, '1'..='9'));
+    if is_plus { format!("+{text}") } else { text }
+}
+
 /// Bytes in binary units.
 pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 4] = ["B", "KiB", "MiB", "GiB"];
@@ -132,6 +148,13 @@ pub fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_zero_has_no_sign() {
+        let values = [-0.04, 0.04, -0.06, 12.34, f64::NEG_INFINITY];
+        assert_eq!(values.map(|value| decimal(value, 1)), ["0.0", "0.0", "-0.1", "12.3", "-inf"]);
+        assert_eq!(values.map(|value| signed(value, 1)), ["0.0", "0.0", "-0.1", "+12.3", "-inf"]);
+    }
 
     #[test]
     fn numbers_read_well() {

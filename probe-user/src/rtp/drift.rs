@@ -181,8 +181,8 @@ impl Drift {
         let at = |rank: f64| {
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rank in the list")]
             let rank = rank.clamp(0.0, count - 1.0) as usize;
-            // Transit grows when the sender is slow.
-            slopes.get(rank).map_or(0.0, |slope| -slope * 1e6)
+            // Transit grows when the sender is slow. Tenths are more than anybody can be sure of.
+            slopes.get(rank).map_or(0.0, |slope| (-slope * 1e7).round() / 10.0)
         };
         let middle = f64::midpoint(at(((count - 1.0) / 2.0).floor()), at(((count - 1.0) / 2.0).ceil()));
         let (low, high) = (((count - spread) / 2.0).floor() - 1.0, f64::midpoint(count, spread).ceil());

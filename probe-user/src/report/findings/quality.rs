@@ -183,7 +183,7 @@ fn timestamp_jumps(report: &Report) -> Option<Finding> {
         .max_by(|a, b| a.jump_s.unwrap_or(0.0).abs().total_cmp(&b.jump_s.unwrap_or(0.0).abs()))?;
     let own = stream.unique.first_copies?;
     let clock = match (own.clock_drift_ppm, own.clock_drift_absent_because) {
-        (Some(ppm), _) => format!("Between them its clock is off by {ppm:+.0} ppm."),
+        (Some(ppm), _) => format!("Between them its clock is off by {} ppm.", words::signed(ppm, 0)),
         (None, Some(reason)) => format!("Between them its clock cannot be measured ({reason})."),
         (None, None) => String::new(),
     };
