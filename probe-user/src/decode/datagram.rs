@@ -72,11 +72,11 @@ pub(super) fn cut_out<'a, E: Endpoints>(
             }
             rtp(seen, flow, evidence, bytes, layers, payload, claimed)
         }
-        Verdict::MediaOther => Decoded::Beside(datagram(8, None), verdict),
+        Verdict::MediaOther => Decoded::Beside { datagram: datagram(8, None), is_announced: true },
         Verdict::OtherUdp => {
             let datagram = datagram(8, None);
             match demux::Other::of(datagram.payload) {
-                demux::Other::Dtls | demux::Other::Zrtp => Decoded::Beside(datagram, verdict),
+                demux::Other::Dtls | demux::Other::Zrtp => Decoded::Beside { datagram, is_announced: false },
                 _ => Decoded::Nothing(verdict),
             }
         }

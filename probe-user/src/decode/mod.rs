@@ -55,9 +55,13 @@ pub enum Decoded<'a> {
     /// A fragment that waits for others; it is accounted for when its datagram is, see [`fragment`]. With the verdict on
     /// its frame: a fragment may come in a tunnel.
     Held(Verdict),
-    /// Beside media: on a media port and no RTP ([`Verdict::MediaOther`]), or the handshake of an SRTP session whose port
-    /// nobody announced. Not matched, only counted.
-    Beside(Datagram<'a>, Verdict),
+    /// Beside media: no RTP and no RTCP on an announced port, or the handshake of an SRTP session whose port nobody announced.
+    Beside {
+        /// It.
+        datagram: Datagram<'a>,
+        /// Was its port announced?
+        is_announced: bool,
+    },
     /// Nothing for us, and why. A tunnel that was opened and holds nothing for us is [`Verdict::Tunnel`].
     Nothing(Verdict),
 }
@@ -67,7 +71,7 @@ impl Decoded<'_> {
     pub fn verdict(&self) -> Verdict {
         match self {
             Self::Rtp(packet) if !packet.evidence.encapsulation.is_none() => Verdict::Tunnel,
-            Self::Rtcp(datagram) | Self::Sip(datagram) | Self::Beside(datagram, _)
+            Self::Rtcp(datagram) | Self::Sip(datagram) | Self::Beside { datagram, .. }
                 if !datagram.evidence.encapsulation.is_none() =>
             {
                 Verdict::Tunnel
@@ -77,7 +81,9 @@ impl Decoded<'_> {
             Self::Sip(datagram) if datagram.tcp_seq.is_some() => Verdict::SipTcp,
             Self::Sip(_) => Verdict::SipUdp,
             Self::Carrier => Verdict::Tunnel,
-            Self::Held(verdict) | Self::Beside(_, verdict) | Self::Nothing(verdict) => *verdict,
+            Self::Beside { is_announced: true, .. } => Verdict::MediaOther,
+            Self::Beside { .. } => Verdict::OtherUdp,
+            Self::Held(verdict) | Self::Nothing(verdict) => *verdict,
         }
     }
 }

@@ -336,9 +336,8 @@ impl<S: EndpointSink> Analysis<S> {
                 self.beside.rtcp.observe(&datagram);
                 self.note(datagram.number, FrameClass::Unique);
             }
-            Decoded::Beside(datagram, verdict) => {
+            Decoded::Beside { datagram, is_announced } => {
                 self.account.analysed += u64::from(decoded.verdict().is_matched());
-                let is_announced = verdict == Verdict::MediaOther;
                 self.beside.demux.observe(&datagram.flow, datagram.payload, is_announced);
             }
             // A segment whose content comes after it, or a tunnel without anything for us in it: it was read.

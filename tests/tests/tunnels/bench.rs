@@ -53,7 +53,7 @@ impl From<Decoded<'_>> for Got {
             },
             Decoded::Carrier => Self::Carrier,
             Decoded::Held(verdict) => Self::Held(verdict),
-            Decoded::Beside(_, verdict) | Decoded::Nothing(verdict) => Self::Nothing(verdict),
+            Decoded::Beside { .. } | Decoded::Nothing(_) => Self::Nothing(decoded.verdict()),
         }
     }
 }
