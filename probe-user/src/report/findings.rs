@@ -42,8 +42,11 @@ pub fn find(report: &Report) -> Vec<Finding> {
 }
 
 fn packets_lost(report: &Report) -> Option<Finding> {
-    let is_lossy =
-        |stream: &&StreamReport| stream.unique.lost_percent >= AUDIBLE_LOSS && !stream.loss_is_upper_bound;
+    let is_lossy = |stream: &&StreamReport| {
+        stream.unique.lost_percent >= AUDIBLE_LOSS
+            && !stream.loss_is_upper_bound
+            && !media_findings::is_lost_by_the_capture(stream)
+    };
     let (heard, brief): (Vec<_>, Vec<_>) =
         report.streams.iter().filter(is_lossy).partition(|stream| stream.unique.expected >= HEARD_PACKETS);
     let (streams, severity, what) = if heard.is_empty() {

@@ -30,9 +30,17 @@ pub(super) fn find(report: &Report) -> impl Iterator<Item = Finding> {
     found.into_iter().flatten()
 }
 
+/// Did its receiver have what is missing here? Then nobody hears that loss.
+pub(super) fn is_lost_by_the_capture(stream: &StreamReport) -> bool {
+    compared(std::slice::from_ref(stream)).next().is_some_and(|(_, far, more)| {
+        let is_covered = far.silent_s <= stream.unique.duration_s * (1.0 - COVERED) && far.reports > 1;
+        more <= -DISAGREEMENT && is_covered
+    })
+}
+
 /// Streams that both ends measured, by how much more the far end lost, in points of percent.
-fn compared(report: &Report) -> impl Iterator<Item = (&StreamReport, &FarEnd, f64)> {
-    report.streams.iter().filter_map(|stream| {
+fn compared(streams: &[StreamReport]) -> impl Iterator<Item = (&StreamReport, &FarEnd, f64)> {
+    streams.iter().filter_map(|stream| {
         let far = stream.rtcp.as_ref()?.far_end.as_ref()?;
         let is_measured = stream.unique.expected >= ENOUGH_PACKETS && !stream.loss_is_upper_bound;
         let more = far.lost_percent? - stream.unique.lost_percent;
@@ -59,7 +67,7 @@ fn figures(stream: &StreamReport, far: &FarEnd) -> String {
 }
 
 fn far_end_loses_more(report: &Report) -> Option<Finding> {
-    let apart: Vec<_> = compared(report).filter(|(.., more)| *more >= DISAGREEMENT).collect();
+    let apart: Vec<_> = compared(&report.streams).filter(|(.., more)| *more >= DISAGREEMENT).collect();
     let (stream, far, _) = apart.iter().max_by(|(.., a), (.., b)| a.total_cmp(b))?;
     Some(Finding {
         id: "far-end-loses-more",
@@ -81,12 +89,8 @@ fn far_end_loses_more(report: &Report) -> Option<Finding> {
 }
 
 fn far_end_loses_less(report: &Report) -> Option<Finding> {
-    let is_covered = |stream: &StreamReport, far: &FarEnd| {
-        far.silent_s <= stream.unique.duration_s * (1.0 - COVERED) && far.reports > 1
-    };
-    let apart: Vec<_> = compared(report)
-        .filter(|(stream, far, more)| *more <= -DISAGREEMENT && is_covered(stream, far))
-        .collect();
+    let apart: Vec<_> =
+        compared(&report.streams).filter(|(stream, ..)| is_lost_by_the_capture(stream)).collect();
     let (stream, far, _) = apart.iter().min_by(|(.., a), (.., b)| a.total_cmp(b))?;
     Some(Finding {
         id: "capture-loses-more",

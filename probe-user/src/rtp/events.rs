@@ -77,7 +77,7 @@ impl Events {
         }
     }
 
-    /// The first [`MAX_EVENTS`], and how many there were.
+    /// The first 64, and how many there were.
     pub fn list(&self) -> (&[TelephoneEvent], u64) {
         let kept = self.events.get(..MAX_EVENTS).unwrap_or(&self.events);
         (kept, self.count)
