@@ -271,7 +271,7 @@ impl DupWindow {
             }
             MAX_TAPS
         });
-        u8::try_from(at).unwrap_or(u8::MAX & !HASHED)
+        u8::try_from(at).unwrap_or(!HASHED)
     }
 }
 

@@ -98,7 +98,9 @@ impl Report {
         for stream in &mut streams {
             stream.delays = None;
         }
-        taps.iter_mut().for_each(|tap| tap.carrier = session(tap.session));
+        for tap in &mut taps {
+            tap.carrier = session(tap.session);
+        }
         let mut report = Self {
             generator: Generator::default(),
             taps,
