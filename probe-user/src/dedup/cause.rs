@@ -131,6 +131,9 @@ impl Differs {
     const CARRIER: u16 = 1 << 9;
     /// Set between signatures whose IP IDs mean something to each other; never shown.
     const IP_COMPARABLE: u16 = 1 << 15;
+    /// Set between signatures of which one has no link layer, so that MACs and tags say nothing; never shown.
+    const LINK_UNKNOWN: u16 = 1 << 14;
+    const SHOWN: u16 = (1 << Self::FIELDS.len()) - 1;
     /// What shows that two frames were seen at two places.
     const PLACE: u16 = Self::DST_MAC
         | Self::SRC_MAC
@@ -176,6 +179,7 @@ impl Differs {
         mark(macs_differ(a.src_mac, b.src_mac), Self::SRC_MAC);
         let has_link = |seen: &Evidence| seen.dst_mac != none || seen.src_mac != none;
         let tunnels_differ = a.encapsulation.without_vlans() != b.encapsulation.without_vlans();
+        mark(has_link(a) != has_link(b), Self::LINK_UNKNOWN);
         mark(has_link(a) == has_link(b) && a.vlans != b.vlans, Self::VLAN);
         // A tag outside of the same tunnel: the tunnel itself is seen on both sides of a trunk.
         mark(!tunnels_differ && a.encapsulation != b.encapsulation, Self::VLAN);
@@ -198,20 +202,31 @@ impl Differs {
     }
 
     /// How unlike two sightings are, for choosing the one that a copy resembles most. A tunnel changes nothing
-    /// inside, so it weighs least; what a device does to a packet weighs more than where it was seen.
+    /// inside, so it weighs least; what a device does to a packet weighs more than where it was seen. A device that
+    /// changes the tag, the TTL or the IP ID changes MACs too, which then weigh nothing. What cannot be compared weighs as
+    /// much as what differs, or a tunnel without MACs would resemble everything.
     pub(super) fn distance(self) -> u32 {
-        const WEIGHTS: [(u16, u32); 9] = [
+        const WEIGHTS: [(u16, u32); 8] = [
             (Differs::ENCAPSULATION | Differs::CARRIER, 2),
             (Differs::INTERFACE, 1),
             (Differs::DIRECTION, 1),
             (Differs::TOS, 2),
-            (Differs::DST_MAC, 3),
-            (Differs::SRC_MAC, 3),
             (Differs::VLAN, 3),
             (Differs::IP_ID, 4),
             (Differs::TTL, 4),
+            (Differs::LINK_UNKNOWN, 4),
         ];
-        WEIGHTS.into_iter().map(|(fields, weight)| if self.has(fields) { weight } else { 0 }).sum()
+        const MACS: u32 = 3;
+        let is_forwarded = self.has(Self::VLAN | Self::IP_ID | Self::TTL);
+        let has_other_macs = self.has(Self::DST_MAC | Self::SRC_MAC);
+        let macs = if has_other_macs && !is_forwarded { MACS } else { 0 };
+        WEIGHTS.into_iter().map(|(fields, weight)| if self.has(fields) { weight } else { 0 }).sum::<u32>()
+            + macs
+    }
+
+    /// Without what is only for choosing.
+    fn shown(self) -> Self {
+        Self(self.0 & Self::SHOWN)
     }
 }
 
@@ -263,7 +278,7 @@ impl Explanation {
             layer = tunnelled.encapsulation.layers().filter(|layer| *layer != Layer::Vlan).last();
             carrier = tunnelled.carrier;
         }
-        Self { cause, differs, layer, carrier }
+        Self { cause, differs: differs.shown(), layer, carrier }
     }
 }
 
@@ -330,6 +345,27 @@ mod tests {
             let found = explain(&seen(), &copy);
             assert_eq!((found.cause, found.differs.names().collect::<Vec<_>>().as_slice()), (cause, fields));
         }
+    }
+
+    #[test]
+    fn what_a_device_did_is_not_laid_to_a_tunnel_without_macs() {
+        let ipip = Encapsulation::NONE.with(Layer::IpIp).unwrap();
+        let tunnelled = Evidence { dst_mac: [0; 6], src_mac: [0; 6], encapsulation: ipip, ..seen() };
+        let tagged = Vlans::from_tci(Some(7), None);
+        for copy in [
+            Evidence { dst_mac: [9; 6], ..seen() },
+            Evidence { vlans: tagged, ..seen() },
+            Evidence { ttl: 63, dst_mac: [9; 6], src_mac: [8; 6], ..seen() },
+            Evidence { ttl: 63, ip_id: 0, dst_mac: [9; 6], src_mac: [8; 6], ..seen() },
+            Evidence { ip_id: 0, dst_mac: [9; 6], ..seen() },
+        ] {
+            assert!(distance(&seen(), &copy) < distance(&tunnelled, &copy), "{copy:?}");
+        }
+        // Of two taps and their rpcap, each one's tunnelled frame is its own.
+        let rpcap = Encapsulation::NONE.with(Layer::Rpcap).unwrap();
+        let second = Evidence { dst_mac: [9; 6], ip_id: 0, ..seen() };
+        let inside = |of: Evidence| Evidence { encapsulation: rpcap, carrier: Carrier(1), ..of };
+        assert!(distance(&second, &inside(second)) < distance(&inside(seen()), &inside(second)));
     }
 
     #[test]
