@@ -267,7 +267,7 @@ fn live_the_kernels_count_and_what_was_unpacked_is_what_was_analysed_or_lost() {
     frames.push(udp().payload(&[0; 40]).mpls(&[7]).ethernet());
     frames.extend(gre(&sip(&OPTIONS.repeat(50)).ip()).over(tunnel()).fragments(1_400));
     let (sender, events) = crossbeam_channel::bounded(1_024);
-    let limits = Limits { streams: 100, idle: None, quality: Default::default() };
+    let limits = Limits { streams: 100, idle: None, quality: std::sync::Arc::default() };
     let shards = Shards::start(1, limits, Overflow::Lose, &sender).unwrap();
     let config = Config::DEFAULT;
     let signalling = Signalling::new(signalling::Limits::default());

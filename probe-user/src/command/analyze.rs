@@ -21,6 +21,7 @@ use super::quality::Quality;
 /// Several files are read as one capture, in the order given. The raw figures equal what tshark 4.0 prints for the
 /// same capture; the others have copies removed.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "switches of a command line")]
 pub(crate) struct Analyze {
     /// Capture files; - is standard input
     #[arg(required = true, value_name = "FILE")]

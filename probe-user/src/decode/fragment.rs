@@ -8,11 +8,14 @@
 //! A fragment is accounted for when its datagram is: completed, it is analysed; given up, it is lost.
 
 use std::collections::HashMap;
+use std::hash::BuildHasher as _;
 
 use etherparse::defrag::IpDefragBuf;
 use etherparse::{IpFragOffset, IpNumber};
 use probe_ebpf::Layers;
 use rustc_hash::FxBuildHasher;
+
+use super::Seen;
 
 use crate::packet::{Carrier, Encapsulation, Nanos};
 
@@ -67,6 +70,8 @@ pub struct Fragments {
 #[derive(Debug)]
 struct Datagram {
     began: Nanos,
+    /// By which way its first fragment came.
+    way: u64,
     fragments: u64,
     /// Their frames; the first few.
     frames: Vec<u64>,
@@ -83,19 +88,19 @@ struct Piece<'a> {
 
 impl Fragments {
     /// Takes one fragment. On [`Outcome::Complete`], `whole` holds the datagram as the frame it would have been.
-    pub fn observe(
+    pub(super) fn observe(
         &mut self,
-        time: Nanos,
-        number: u64,
-        carried: Carried,
+        seen: &Seen,
         bytes: &[u8],
         layers: &Layers,
         whole: &mut Vec<u8>,
     ) -> Outcome {
-        let Some(piece) = piece(carried, bytes, layers) else {
+        let Seen { time, number, .. } = *seen;
+        let Some(piece) = piece((seen.path, seen.carrier), bytes, layers) else {
             self.lost += 1;
             return Outcome::Refused;
         };
+        let way = way(seen, bytes, layers);
         self.make_room(time, piece.data.len());
         let copies = self.datagrams.entry(piece.key).or_default();
         // Identifications come round within minutes: what is left of the last datagram is not of this one.
@@ -112,10 +117,12 @@ impl Fragments {
         let mut target = None;
         for (at, datagram) in copies.iter().enumerate() {
             match datagram.overlap(usize::from(piece.offset), end) {
-                Overlap::None => {
+                // Those that came the same way belong together; where there is none, any will do.
+                Overlap::None if datagram.way == way => {
                     target = Some(at);
                     break;
                 }
+                Overlap::None => target = target.or(Some(at)),
                 Overlap::Whole => {}
                 Overlap::Part => {
                     // The two cannot both be right, and which one the receiver believed is unknown (RFC 5722).
@@ -138,7 +145,7 @@ impl Fragments {
             }
             None => {
                 let buffer = IpDefragBuf::new(IpNumber(layers.protocol), Vec::new(), Vec::new());
-                copies.push(Datagram { began: time, fragments: 0, frames: Vec::new(), buffer });
+                copies.push(Datagram { began: time, way, fragments: 0, frames: Vec::new(), buffer });
                 self.count += 1;
                 copies.len() - 1
             }
@@ -242,6 +249,12 @@ impl Datagram {
         }
         Overlap::None
     }
+}
+
+/// What tells one tap's fragments from another's, hashed: interface, direction, link layer, TTL.
+fn way(seen: &Seen, bytes: &[u8], layers: &Layers) -> u64 {
+    let hop = bytes.get(layers.ip + if layers.v6 { 7 } else { 8 });
+    FxBuildHasher.hash_one((seen.tap, seen.macs, bytes.get(..layers.ip), hop))
 }
 
 fn piece<'a>(carried: Carried, bytes: &'a [u8], layers: &Layers) -> Option<Piece<'a>> {

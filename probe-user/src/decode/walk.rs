@@ -342,7 +342,6 @@ impl Walker {
 
     /// Takes a fragment. `None` if it completed a datagram, at which the walk then stands.
     fn reassemble(&mut self, given: &[u8], here: &mut Here, layers: &Layers) -> Option<Found> {
-        let Seen { time, number, path, carrier, .. } = here.seen;
         let [first, second] = &mut self.wholes;
         // Never into the buffer that it is read from.
         let (from, whole, to) = match here.place.source {
@@ -351,9 +350,9 @@ impl Walker {
             Source::Second => (second.as_slice(), first, Source::First),
         };
         let bytes = from.get(here.place.range.clone()).unwrap_or_default();
-        match self.fragments.observe(time, number, (path, carrier), bytes, layers, whole) {
+        match self.fragments.observe(&here.seen, bytes, layers, whole) {
             Outcome::Held | Outcome::Refused => {
-                Some(Found::Held(if path.is_none() { Verdict::Fragment } else { Verdict::Tunnel }))
+                Some(Found::Held(if here.seen.path.is_none() { Verdict::Fragment } else { Verdict::Tunnel }))
             }
             Outcome::Complete => {
                 here.place = Place { source: to, range: 0..whole.len(), claimed: whole.len() };

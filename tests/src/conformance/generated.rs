@@ -287,6 +287,9 @@ pub fn named() -> Vec<Capture> {
     captures
 }
 
+/// Puts a datagram into a frame.
+type Carry = fn(&Datagram) -> Vec<u8>;
+
 /// Each tunnel: packets and, 100 us later, the same in it; and packets in it alone, signalling included. tshark
 /// opens most of them, and what it opens is in the stream of the plain packets.
 fn tunnelled() -> Vec<Capture> {
@@ -306,7 +309,7 @@ fn tunnelled() -> Vec<Capture> {
         let frames = alone.map(|((time, packet), n)| carried(tunnel, &packet, time, n)).collect();
         captures.push((format!("tunnel-{}-alone", tunnel.name()), frames));
     }
-    let nested: [(&str, fn(&Datagram) -> Vec<u8>); 5] = [
+    let nested: [(&str, Carry); 5] = [
         ("mpls", |packet| packet.clone().mpls(&[100, 200]).ethernet()),
         ("pppoe", |packet| packet.clone().pppoe(7).ethernet()),
         ("qinq", |packet| packet.clone().tag(0x88a8, 5).vlan(7).ethernet()),
