@@ -160,6 +160,17 @@ impl Differs {
             .map(|(_, name)| name)
     }
 
+    /// All but that one of them came in a tunnel.
+    #[must_use]
+    pub fn besides_tunnel(self) -> Self {
+        Self(self.0 & !(Self::ENCAPSULATION | Self::CARRIER))
+    }
+
+    /// Do they not differ at all?
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
     /// Do they show that two frames were seen at two places?
     pub(super) fn is_elsewhere(self) -> bool {
         self.has(Self::PLACE | Self::TTL)

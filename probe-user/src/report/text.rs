@@ -35,8 +35,12 @@ fn capture(page: &mut Page, report: &Report) {
     );
     page.hang("", &read, 2);
     let lost: u64 = capture.losses.values().sum();
+    let unpacked = match capture.unpacked {
+        0 => String::new(),
+        count => format!("; {} of them inside segments", words::thousands(count)),
+    };
     let mut account = format!(
-        "{} matched (SIP, RTP, RTCP, fragments) = {} analysed + {} lost",
+        "{} matched (SIP, RTP, RTCP, fragments, tunnels{unpacked}) = {} analysed + {} lost",
         words::thousands(capture.matched),
         words::thousands(capture.analysed),
         words::thousands(lost),

@@ -92,15 +92,25 @@ pub fn number(factor: f64) -> String {
     if (factor - rounded).abs() <= 0.05 { format!("{rounded:.0}") } else { format!("{factor:.1}") }
 }
 
-/// A cause in a few words: `re-emitted: destination MAC and IP ID differ, +38 us`.
+/// A cause in a few words: `re-emitted: destination MAC and IP ID differ, +38 us`, `encapsulated: inside rpcap, +4.9 ms`.
 pub fn cause(report: &CauseReport) -> String {
-    difference(report.cause, report.differs, report.delay_us.p50)
+    let differs = report.differs.besides_tunnel();
+    match report.layer {
+        Some(layer) if differs.is_empty() => {
+            format!("{}: inside {layer}, {}", report.cause.label(), late(report.delay_us.p50))
+        }
+        _ => difference(report.cause, report.differs, report.delay_us.p50),
+    }
 }
 
 /// The same of one copy, that came so much later.
 pub fn difference(cause: Cause, differs: Differs, delay_us: f64) -> String {
-    let late = format!("{}{}", if delay_us < 0.0 { '-' } else { '+' }, delay(delay_us.abs()));
-    format!("{}: {}, {late}", cause.label(), fields(differs))
+    format!("{}: {}, {}", cause.label(), fields(differs), late(delay_us))
+}
+
+/// How much later: `+38 us`; some clocks say earlier.
+fn late(delay_us: f64) -> String {
+    format!("{}{}", if delay_us < 0.0 { '-' } else { '+' }, delay(delay_us.abs()))
 }
 
 /// The fields in which two sightings differ: `destination MAC, VLAN differ`.
