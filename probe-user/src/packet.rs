@@ -186,6 +186,11 @@ impl Layer {
         Self::Rpcap,
     ];
 
+    /// The layer of that word.
+    pub fn named(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|layer| layer.name() == word)
+    }
+
     /// The word for it in a path.
     pub const fn name(self) -> &'static str {
         match self {
@@ -206,6 +211,11 @@ impl Layer {
             Self::Hep => "hep",
             Self::Rpcap => "rpcap",
         }
+    }
+
+    /// Does it carry captures, and nothing else? Then whatever comes in it was captured before.
+    pub const fn is_for_captures(self) -> bool {
+        matches!(self, Self::Rpcap | Self::Hep | Self::Tzsp | Self::Erspan1 | Self::Erspan2 | Self::Erspan3)
     }
 
     /// Does tshark 4.0 open it unasked, so that what is inside counts in the raw ledger?
@@ -232,6 +242,14 @@ impl Encapsulation {
     pub const fn with(self, layer: Layer) -> Option<Self> {
         const FULL: usize = Encapsulation::BITS * (Encapsulation::MAX_LAYERS - 1);
         if self.0 >> FULL != 0 { None } else { Some(Self(self.0 << Self::BITS | layer as u64)) }
+    }
+
+    /// What of this path is around `inner`, if that is its inner part: all of it, if not.
+    #[must_use]
+    pub fn around(self, inner: Self) -> Self {
+        let bits = Self::BITS * inner.layers().count();
+        let is_inner_part = self.0 & ((1 << bits) - 1) == inner.0;
+        if is_inner_part { Self(self.0 >> bits) } else { self }
     }
 
     /// Is there none?
@@ -406,6 +424,17 @@ mod tests {
             .unwrap();
         assert_eq!((full.layers().count(), full.with(Layer::Gre)), (12, None));
         assert!(!full.is_opened_by_tshark());
+    }
+
+    #[test]
+    fn what_is_around_a_path_is_what_only_the_longer_one_has() {
+        let path = |layers: &[Layer]| {
+            layers.iter().copied().try_fold(Encapsulation::NONE, Encapsulation::with).unwrap()
+        };
+        let long = path(&[Layer::Rpcap, Layer::Gre]);
+        assert_eq!(long.around(path(&[Layer::Gre])), path(&[Layer::Rpcap]));
+        assert_eq!((long.around(Encapsulation::NONE), long.around(long)), (long, Encapsulation::NONE));
+        assert_eq!(long.around(path(&[Layer::Rpcap])), long);
     }
 
     #[test]

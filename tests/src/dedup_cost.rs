@@ -56,7 +56,7 @@ impl Without {
 }
 
 fn placed(seq: u64) -> Placed {
-    Placed { seq, clock_rate: Some(RATE), restarted: false }
+    Placed { seq, clock_rate: Some(RATE), restarted: false, filled_in: false }
 }
 
 /// Prints the table.

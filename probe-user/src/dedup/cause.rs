@@ -254,9 +254,10 @@ pub struct Explanation {
     pub cause: Cause,
     /// In what.
     pub differs: Differs,
-    /// The innermost layer of the tunnel that one of them came in and the other did not.
+    /// What one of them came in and the other did not: the innermost such layer that carries captures, else the
+    /// innermost.
     pub layer: Option<Layer>,
-    /// The session of that tunnel.
+    /// The innermost session around it: that of `layer`, or inside of it.
     pub carrier: Carrier,
 }
 
@@ -285,8 +286,12 @@ impl Explanation {
         if cause == Cause::Encapsulated {
             // Of two, the one with more around it: the capture may well see a tunnel's copy first.
             let count = |seen: &Evidence| seen.encapsulation.layers().count();
-            let tunnelled = if count(original) > count(copy) { original } else { copy };
-            layer = tunnelled.encapsulation.layers().filter(|layer| *layer != Layer::Vlan).last();
+            let (tunnelled, other) =
+                if count(original) > count(copy) { (original, copy) } else { (copy, original) };
+            // What both came in says nothing; of the rest, what carries captures says most.
+            let path = |seen: &Evidence| seen.encapsulation.without_vlans();
+            let added = path(tunnelled).around(path(other));
+            layer = added.layers().filter(|layer| layer.is_for_captures()).last().or(added.layers().last());
             carrier = tunnelled.carrier;
         }
         Self { cause, differs: differs.shown(), layer, carrier }

@@ -29,6 +29,8 @@ pub struct Placed {
     pub seq: u64,
     /// The packet; `tap_time` is on the reference's timeline.
     pub packet: RtpPacket,
+    /// The reference missed it.
+    pub filled_in: bool,
 }
 
 /// See the module. About 5 KiB.
@@ -89,7 +91,7 @@ impl Reference {
     pub fn first(&mut self, seq: u64, packet: &RtpPacket, tap: usize) -> [Option<Placed>; 2] {
         let before = self.release();
         self.count(tap, packet.time);
-        let now = Placed { seq, packet: *packet };
+        let now = Placed { seq, packet: *packet, filled_in: false };
         if tap == self.current {
             return [before, Some(self.stamp(now))];
         }
@@ -101,13 +103,13 @@ impl Reference {
     pub fn again(&mut self, seq: u64, packet: &RtpPacket, tap: usize) -> Option<Placed> {
         self.count(tap, packet.time);
         if tap == self.current {
-            let now = self.stamp(Placed { seq, packet: *packet });
+            let now = self.stamp(Placed { seq, packet: *packet, filled_in: false });
             let (by, held) = self.held.filter(|(_, held)| held.seq == seq)?;
             self.held = None;
             self.learn(by, &held);
             return Some(now);
         }
-        self.learn(tap, &Placed { seq, packet: *packet });
+        self.learn(tap, &Placed { seq, packet: *packet, filled_in: false });
         None
     }
 
@@ -117,6 +119,7 @@ impl Reference {
         self.filled_in += 1;
         self.missed += 1;
         held.packet.tap_time = self.on_timeline(tap, &held.packet);
+        held.filled_in = true;
         if self.missed >= LEAD {
             let packets = self.taps.get(self.current).map_or(0, |current| current.packets);
             if let Some(count) = self.taps.get_mut(tap) {

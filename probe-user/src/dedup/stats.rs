@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::cause::{Cause, Differs, Explanation};
 use crate::decode;
 use crate::histogram::MicrosHistogram;
-use crate::packet::{Carrier, Layer, Nanos};
+use crate::packet::{Carrier, Encapsulation, Layer, Nanos};
 
 /// Kinds told apart in one account. Two taps make one kind, four taps at most six; the rest adds up in the last.
 const MAX_KINDS: usize = 12;
@@ -209,7 +209,8 @@ pub struct CauseReport {
     pub count: u64,
     /// In what they differ from the sightings that they resemble most.
     pub differs: Differs,
-    /// Of `encapsulated`: the innermost layer of the tunnel.
+    /// Of `encapsulated`: what only one of the two came in; of several layers the innermost that carries captures, else the
+    /// innermost.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layer: Option<&'static str>,
     /// The tunnel's session, as the decoder counts them.
@@ -269,6 +270,20 @@ pub struct Session {
 }
 
 impl Session {
+    /// The session of `layer`, or of the innermost tunnel, that carrier `number` is or comes in. `carriers` are in the order
+    /// of their numbers.
+    pub fn find(carriers: &[decode::CarrierReport], number: Carrier, layer: Option<&str>) -> Option<Self> {
+        let by_number = |number: Carrier| {
+            carriers.get(carriers.binary_search_by_key(&number, |carrier| carrier.carrier).ok()?)
+        };
+        let innermost = by_number(number)?;
+        let is_meant = |carrier: &&decode::CarrierReport| {
+            layer.is_none_or(|layer| carrier.path.layers().last().is_some_and(|last| last.name() == layer))
+        };
+        let outwards = std::iter::successors(Some(innermost), |carrier| by_number(carrier.outer));
+        Some(Self::new(outwards.take(Encapsulation::MAX_LAYERS).find(is_meant).unwrap_or(innermost)))
+    }
+
     /// From what the decoder knows of a session.
     pub fn new(carrier: &decode::CarrierReport) -> Self {
         let decode::CarrierReport { src, dst, transport, port, .. } = *carrier;

@@ -13,7 +13,7 @@ use crate::decode::{CarrierReport, Opened, Refused, RemoteCapture};
 use crate::dedup::stats::{CauseReport, Session};
 use crate::dedup::topology::{self, TapReport};
 use crate::histogram::MicrosHistogram;
-use crate::packet::{Carrier, Endpoint, Nanos};
+use crate::packet::{Endpoint, Nanos};
 use crate::pipeline::Loss;
 use crate::pipeline::receiver::Remains;
 use crate::rtcp::StreamRtcp;
@@ -82,11 +82,10 @@ impl Report {
             CallWithStreams { streams: its, distributions: delays.report(), call }
         };
         let calls = signalling.calls.into_iter().map(join).collect();
-        let session = |number: Carrier| {
-            let at = usize::from(number.0).checked_sub(1)?;
-            capture.tunnels.carriers.get(at).map(Session::new)
+        let carriers = capture.tunnels.carriers.as_slice();
+        let name = |cause: &mut CauseReport| {
+            cause.carrier = Session::find(carriers, cause.session, cause.layer).or(cause.carrier.take());
         };
-        let name = |cause: &mut CauseReport| cause.carrier = session(cause.session).or(cause.carrier.take());
         for stream in &mut streams {
             stream.duplicates.causes.iter_mut().for_each(name);
         }
@@ -99,7 +98,7 @@ impl Report {
             stream.delays = None;
         }
         for tap in &mut taps {
-            tap.carrier = session(tap.session);
+            tap.carrier = Session::find(carriers, tap.session, None);
         }
         let mut report = Self {
             generator: Generator::default(),

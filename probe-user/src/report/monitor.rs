@@ -10,9 +10,10 @@ use super::contract::{CaptureReport, Report, StreamReport, TunnelReport, verdict
 use super::health::{CallEntry, EndEntry, Entry, LossEntry, StreamEntry, SummaryEntry, TapEntry};
 use super::{findings, joins};
 use crate::capture::live::{KernelCounters, Occupancy};
+use crate::decode::CarrierReport;
 use crate::dedup::stats::{CauseReport, Session};
 use crate::dedup::topology::{Change, Watch};
-use crate::packet::{Carrier, Nanos};
+use crate::packet::Nanos;
 use crate::pipeline::live::{Outcome, add_kernel_losses};
 use crate::pipeline::shard::{ReceiverStatus, ShardStatus};
 use crate::pipeline::table::End;
@@ -64,7 +65,7 @@ pub struct Monitor {
     copies_found: bool,
     taps: Watch,
     /// Tunnels' sessions that were told.
-    sessions: Vec<(Carrier, Session)>,
+    sessions: Vec<CarrierReport>,
     /// Flows that looked like RTP and never proved to be.
     patterns: u64,
 }
@@ -135,7 +136,7 @@ impl Monitor {
             // The list is the report's; the first ones tell what is going on.
             Event::Carrier(carrier) if carrier.carrier.0 <= MAX_CARRIER_LINES => {
                 let at = Some(carrier.first_seen);
-                self.sessions.push((carrier.carrier, Session::new(&carrier)));
+                self.sessions.push(carrier);
                 self.entries.push(Stamped { at, entry: Entry::Tunnel(carrier) });
             }
             Event::Interval(_) | Event::Receiver(_) | Event::Carrier(_) => {}
@@ -158,10 +159,6 @@ impl Monitor {
         }
     }
 
-    fn session(&self, number: Carrier) -> Option<Session> {
-        self.sessions.iter().find(|(known, _)| *known == number).map(|(_, session)| session.clone())
-    }
-
     /// Says which taps began or ceased to show what others show.
     fn watch_taps(&mut self, lines: &[StreamEntry], at: Option<Nanos>) {
         let now = at.unwrap_or_default();
@@ -170,7 +167,7 @@ impl Monitor {
                 Change::Appeared(tap) => ("appeared", tap),
                 Change::Vanished(tap) => ("vanished", tap),
             };
-            tap.carrier = self.session(tap.session);
+            tap.carrier = Session::find(&self.sessions, tap.session, None);
             self.entries.push(Stamped { at, entry: Entry::Tap(Box::new(TapEntry { change, tap })) });
         }
     }
@@ -288,7 +285,9 @@ impl Monitor {
 
     /// Says once that every frame is copied, and again after it had stopped.
     fn find_copies(&mut self, lines: &[StreamEntry], at: Option<Nanos>) {
-        let session = |cause: &mut CauseReport| cause.carrier = self.session(cause.session);
+        let session = |cause: &mut CauseReport| {
+            cause.carrier = Session::find(&self.sessions, cause.session, cause.layer);
+        };
         let finding = findings::live_copies(lines, session);
         let found = finding.is_some();
         if let Some(finding) = finding.filter(|_| !self.copies_found) {

@@ -154,6 +154,10 @@ impl Quality {
     /// The first copy of one more packet, in order of arrival.
     pub fn first_copy(&mut self, packet: &RtpPacket, placed: Placed) {
         self.discards.place(placed.seq);
+        if self.unique.takes_in_place(packet, placed) {
+            self.unique.count_in_place();
+            return;
+        }
         let placed =
             Placed { clock_rate: placed.clock_rate.or_else(|| self.estimated(packet, placed.seq)), ..placed };
         let (at, timestamp) = (packet.tap_time, packet.rtp.timestamp);

@@ -109,7 +109,12 @@ impl Stream {
     ) -> Self {
         let sequence = Sequence::new(packet.rtp.seq);
         let first = sequence.first();
-        let placed = Placed { seq: first, clock_rate: timed_clock(packet, &announcement), restarted: false };
+        let placed = Placed {
+            seq: first,
+            clock_rate: timed_clock(packet, &announcement),
+            restarted: false,
+            filled_in: false,
+        };
         let mut stream = Self {
             key: packet.into(),
             number,
@@ -237,7 +242,7 @@ impl Stream {
         match &mut self.reference {
             Some(reference) if tap < MAX_TAPS => {
                 for placed in reference.first(seq, packet, tap).into_iter().flatten() {
-                    self.count_first(placed.seq, &placed.packet, false);
+                    self.count_placed(&placed);
                 }
             }
             _ => self.count_first(seq, packet, false),
@@ -253,14 +258,14 @@ impl Stream {
         }
         let reference = self.reference.get_or_insert_with(|| Box::new(Reference::new(packets)));
         if let Some(placed) = reference.again(seq, packet, tap) {
-            self.count_first(placed.seq, &placed.packet, false);
+            self.count_placed(&placed);
         }
     }
 
     /// Counts the packet that still waits for the reference tap.
     fn release(&mut self) {
         if let Some(placed) = self.reference.as_mut().and_then(|reference| reference.release()) {
-            self.count_first(placed.seq, &placed.packet, false);
+            self.count_placed(&placed);
         }
     }
 
@@ -275,7 +280,16 @@ impl Stream {
 
     fn count_first(&mut self, seq: u64, packet: &RtpPacket, restarted: bool) {
         self.look_beside(packet);
-        let placed = Placed { seq, clock_rate: timed_clock(packet, &self.announcement), restarted };
+        let clock_rate = timed_clock(packet, &self.announcement);
+        self.quality.first_copy(packet, Placed { seq, clock_rate, restarted, filled_in: false });
+    }
+
+    /// The same of what may have waited for the reference tap.
+    fn count_placed(&mut self, placed: &reference::Placed) {
+        let reference::Placed { seq, packet, filled_in } = placed;
+        self.look_beside(packet);
+        let clock_rate = timed_clock(packet, &self.announcement);
+        let placed = Placed { seq: *seq, clock_rate, restarted: false, filled_in: *filled_in };
         self.quality.first_copy(packet, placed);
     }
 

@@ -178,6 +178,8 @@ pub struct Placed {
     pub clock_rate: Option<u32>,
     /// Did the numbering begin anew with it?
     pub restarted: bool,
+    /// Did the reference tap miss it, so that another tap's sighting stands for it?
+    pub filled_in: bool,
 }
 
 /// See the module.
@@ -251,6 +253,17 @@ impl UniqueLedger {
             interruptions: Vec::new(),
             interruption_count: 0,
         }
+    }
+
+    /// Did the packet come before the newest, as far as its time by the reference tap says? Then it was late here only, by
+    /// way of the tap that filled it in: its neighbours have been compared across it, and nothing is to be measured.
+    pub fn takes_in_place(&self, packet: &RtpPacket, placed: Placed) -> bool {
+        placed.filled_in && placed.seq < self.top_seq && packet.tap_time <= self.last.time
+    }
+
+    /// Counts such a packet.
+    pub fn count_in_place(&mut self) {
+        self.packets += 1;
     }
 
     /// Counts the first copy of one more packet. `measured` is against the last one on the same clock.

@@ -93,12 +93,12 @@ impl Tap {
         self.steps.iter().any(|step| matches!(step, Step::Tunnel(_) | Step::Mpls | Step::Pppoe))
     }
 
-    /// Is its innermost tunnel, which is the one that reports name, one that only captures take?
+    /// Does it come in a tunnel that only captures take?
     pub fn is_remote(&self) -> bool {
         use Tunnel::{Erspan1, Erspan2, Erspan3, Hep, RpcapUdp, Tzsp};
-        let innermost =
-            self.steps.iter().find(|step| matches!(step, Step::Tunnel(_) | Step::Mpls | Step::Pppoe));
-        matches!(innermost, Some(Step::Tunnel(Erspan1 | Erspan2 | Erspan3 | Hep | RpcapUdp | Tzsp)))
+        let is_for_captures =
+            |step: &Step| matches!(step, Step::Tunnel(Erspan1 | Erspan2 | Erspan3 | Hep | RpcapUdp | Tzsp));
+        self.steps.iter().any(is_for_captures)
     }
 
     /// Can it show this packet at all?

@@ -251,11 +251,9 @@ pub(in crate::report) fn live(lines: &[StreamEntry], name: impl Fn(&mut CauseRep
     })
 }
 
-/// Tunnels whose only purpose is to carry a capture.
+/// Does it carry captures, and nothing else?
 fn is_for_captures(layer: &str) -> bool {
-    const LAYERS: [Layer; 6] =
-        [Layer::Rpcap, Layer::Hep, Layer::Tzsp, Layer::Erspan1, Layer::Erspan2, Layer::Erspan3];
-    LAYERS.iter().any(|each| each.name() == layer)
+    Layer::named(layer).is_some_and(Layer::is_for_captures)
 }
 
 fn own_transport(copied: &Copied) -> Option<Finding> {
