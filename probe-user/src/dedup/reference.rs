@@ -5,7 +5,7 @@
 //!   tap B, 90 ms late         1     2     3     4     5   4 is B's only: counted at B's time less 90 ms
 //! ```
 //!
-//! The reference is the tap that saw the most packets of this stream; another must lead by [`LEAD`] before it takes over,
+//! The reference is the tap that saw the most packets of this stream; another must lead by `LEAD` before it takes over,
 //! or the reference must have missed as many in a row. Each other tap's offset to the reference's timeline is the median
 //! of its last sightings. So a late tunnel's copies never become jitter, and a change of the reference is no jump.
 //!

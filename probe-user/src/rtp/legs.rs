@@ -8,7 +8,7 @@
 //! What survives a rewrite of addresses and ports is the RTP header and the payload. The UDP checksum sums both with the
 //! addresses and ports; taking those away in ones' complement leaves a sum of the rest, without a look at the payload.
 //!
-//! Each stream keeps a sketch: of all its packets, the [`SKETCH`] whose identities hash to the smallest numbers. Two sketches
+//! Each stream keeps a sketch: of all its packets, the `SKETCH` whose identities hash to the smallest numbers. Two sketches
 //! name the same packets wherever both legs had them, however long either ran, so two sketches tell what share of
 //! packets two streams have in common, and how long after the other each came by (A. Broder, "On the resemblance and
 //! containment of documents", 1997).
