@@ -26,7 +26,7 @@ pub trait Bytes {
     }
 }
 
-/// Bound of what [`Bytes::forget`] is given: [`LONGEST_HEADERS`], inside of a tunnel too.
+/// Bound of what [`Bytes::forget`] is given: `LONGEST_HEADERS`, inside of a tunnel too.
 pub const FORGOTTEN: usize = 16_384;
 
 /// The most that the parser steps over: two VLAN tags, an IPv6 header and six extension headers of 2,048 bytes.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use probe_ebpf::Fingerprint;
+use voxprobe::dedup::reference::By;
 use voxprobe::dedup::window::DupWindow;
 use voxprobe::packet::{
     Carrier, Encapsulation, Endpoint, Evidence, Flow, Layer, MediaId, Nanos, RtpHeader, RtpPacket, Tap, Vlans,
@@ -56,7 +57,7 @@ impl Without {
 }
 
 fn placed(seq: u64) -> Placed {
-    Placed { seq, clock_rate: Some(RATE), restarted: false, filled_in: false }
+    Placed { seq, clock_rate: Some(RATE), restarted: false, by: By::OnlyTap }
 }
 
 /// Prints the table.

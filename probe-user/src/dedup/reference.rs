@@ -22,6 +22,17 @@ const OFFSETS: u8 = 15;
 const SLOTS: usize = 128;
 const _: () = assert!(SLOTS as u64 == DEPTH);
 
+/// What the time of a packet's arrival means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// One tap sees the stream: what came later was later.
+    OnlyTap,
+    /// Several do, and the time is on the reference's timeline. A late tap's packets are counted after later ones.
+    Timeline,
+    /// The same of a tap whose offset is not known: its time says nothing.
+    Untimed,
+}
+
 /// A packet to be counted, with the arrival time that it has by the reference.
 #[derive(Clone, Copy, Debug)]
 pub struct Placed {
@@ -29,8 +40,8 @@ pub struct Placed {
     pub seq: u64,
     /// The packet; `tap_time` is on the reference's timeline.
     pub packet: RtpPacket,
-    /// The reference missed it.
-    pub filled_in: bool,
+    /// What its time means.
+    pub by: By,
 }
 
 /// See the module. About 5 KiB.
@@ -91,7 +102,7 @@ impl Reference {
     pub fn first(&mut self, seq: u64, packet: &RtpPacket, tap: usize) -> [Option<Placed>; 2] {
         let before = self.release();
         self.count(tap, packet.time);
-        let now = Placed { seq, packet: *packet, filled_in: false };
+        let now = Placed { seq, packet: *packet, by: By::Timeline };
         if tap == self.current {
             return [before, Some(self.stamp(now))];
         }
@@ -103,13 +114,13 @@ impl Reference {
     pub fn again(&mut self, seq: u64, packet: &RtpPacket, tap: usize) -> Option<Placed> {
         self.count(tap, packet.time);
         if tap == self.current {
-            let now = self.stamp(Placed { seq, packet: *packet, filled_in: false });
+            let now = self.stamp(Placed { seq, packet: *packet, by: By::Timeline });
             let (by, held) = self.held.filter(|(_, held)| held.seq == seq)?;
             self.held = None;
             self.learn(by, &held);
             return Some(now);
         }
-        self.learn(tap, &Placed { seq, packet: *packet, filled_in: false });
+        self.learn(tap, &Placed { seq, packet: *packet, by: By::Timeline });
         None
     }
 
@@ -118,8 +129,8 @@ impl Reference {
         let (tap, mut held) = self.held.take()?;
         self.filled_in += 1;
         self.missed += 1;
+        held.by = if self.is_timed(tap) { By::Timeline } else { By::Untimed };
         held.packet.tap_time = self.on_timeline(tap, &held.packet);
-        held.filled_in = true;
         if self.missed >= LEAD {
             let packets = self.taps.get(self.current).map_or(0, |current| current.packets);
             if let Some(count) = self.taps.get_mut(tap) {
@@ -195,6 +206,10 @@ impl Reference {
             count.offset.push(placed.packet.tap_time.since(stamp.timeline));
             count.late.push(placed.packet.time.since(stamp.time));
         }
+    }
+
+    fn is_timed(&self, tap: usize) -> bool {
+        self.taps.get(tap).is_some_and(|count| !count.offset.is_empty())
     }
 
     /// When the reference would have seen it. Of a tap whose offset is not known yet, when it was seen here.

@@ -155,7 +155,7 @@ impl Quality {
     pub fn first_copy(&mut self, packet: &RtpPacket, placed: Placed) {
         self.discards.place(placed.seq);
         if self.unique.takes_in_place(packet, placed) {
-            self.unique.count_in_place();
+            self.unique.count_in_place(placed.seq);
             return;
         }
         let placed =

@@ -11,7 +11,7 @@ use super::rate::RateSource;
 use super::raw::RawLedger;
 use super::sequence::{Sequence, Step};
 use super::unique::{Interruption, LedgerReport, Placed};
-use crate::dedup::reference::{self, Reference};
+use crate::dedup::reference::{self, By, Reference};
 use crate::dedup::stats::Copy;
 use crate::dedup::window::{DEPTH, DupWindow, MAX_TAPS, Seen};
 use crate::dedup::{CopyStats, Explanation, FrameClass, explain};
@@ -113,7 +113,7 @@ impl Stream {
             seq: first,
             clock_rate: timed_clock(packet, &announcement),
             restarted: false,
-            filled_in: false,
+            by: By::OnlyTap,
         };
         let mut stream = Self {
             key: packet.into(),
@@ -281,15 +281,15 @@ impl Stream {
     fn count_first(&mut self, seq: u64, packet: &RtpPacket, restarted: bool) {
         self.look_beside(packet);
         let clock_rate = timed_clock(packet, &self.announcement);
-        self.quality.first_copy(packet, Placed { seq, clock_rate, restarted, filled_in: false });
+        self.quality.first_copy(packet, Placed { seq, clock_rate, restarted, by: By::OnlyTap });
     }
 
     /// The same of what may have waited for the reference tap.
     fn count_placed(&mut self, placed: &reference::Placed) {
-        let reference::Placed { seq, packet, filled_in } = placed;
+        let reference::Placed { seq, packet, by } = placed;
         self.look_beside(packet);
         let clock_rate = timed_clock(packet, &self.announcement);
-        let placed = Placed { seq: *seq, clock_rate, restarted: false, filled_in: *filled_in };
+        let placed = Placed { seq: *seq, clock_rate, restarted: false, by: *by };
         self.quality.first_copy(packet, placed);
     }
 
@@ -623,6 +623,7 @@ fn timed_clock(packet: &RtpPacket, announcement: &Announcement) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packet::{Encapsulation, Layer};
     use crate::rtp::testing::packet;
     use proptest::prelude::*;
 
@@ -654,6 +655,28 @@ mod tests {
             (causes[0].cause.label(), causes[0].count, causes[0].delay_us.p50),
             ("re-emitted", 500, 38.0)
         );
+    }
+
+    #[test]
+    fn a_hole_that_a_late_tunnel_fills_is_neither_reordering_nor_jitter() {
+        for every in [4, 10, 40] {
+            let mut frames = Vec::new();
+            for seq in 0..400 {
+                let near = packet(seq);
+                let mut tunnelled = near;
+                tunnelled.time.0 += 50_000_000;
+                tunnelled.evidence.encapsulation = Encapsulation::NONE.with(Layer::Rpcap).unwrap();
+                if seq % every != 1 {
+                    frames.push(near);
+                }
+                frames.push(tunnelled);
+            }
+            frames.sort_by_key(|frame| frame.time);
+            let parts = run(&frames);
+            assert_eq!((parts.unique.packets, parts.unique.lost, parts.reordered), (400, 0, 0), "{every}");
+            assert!(parts.unique.jitter_ms.max < 0.001, "{every}: {:?}", parts.unique.jitter_ms);
+            assert!(parts.unique.delta_ms.min > 19.0, "{every}: {:?}", parts.unique.delta_ms);
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::codec::is_comfort_noise;
 use super::drift::ClockDrift;
 use super::timeline::Measured;
+use crate::dedup::reference::By;
 use crate::packet::{Nanos, RtpPacket};
 
 /// A pause or a timestamp jump of at least this is told to the operator.
@@ -178,8 +179,8 @@ pub struct Placed {
     pub clock_rate: Option<u32>,
     /// Did the numbering begin anew with it?
     pub restarted: bool,
-    /// Did the reference tap miss it, so that another tap's sighting stands for it?
-    pub filled_in: bool,
+    /// What its time means.
+    pub by: By,
 }
 
 /// See the module.
@@ -255,15 +256,20 @@ impl UniqueLedger {
         }
     }
 
-    /// Did the packet come before the newest, as far as its time by the reference tap says? Then it was late here only, by
-    /// way of the tap that filled it in: its neighbours have been compared across it, and nothing is to be measured.
+    /// Is it late here only by way of the tap that showed it? Then its neighbours have been compared across it, and
+    /// nothing is to be measured: neither its order nor its time.
     pub fn takes_in_place(&self, packet: &RtpPacket, placed: Placed) -> bool {
-        placed.filled_in && placed.seq < self.top_seq && packet.tap_time <= self.last.time
+        match placed.by {
+            By::OnlyTap => false,
+            By::Timeline => placed.seq < self.top_seq && packet.tap_time <= self.last.time,
+            By::Untimed => true,
+        }
     }
 
     /// Counts such a packet.
-    pub fn count_in_place(&mut self) {
+    pub fn count_in_place(&mut self, seq: u64) {
         self.packets += 1;
+        self.top_seq = self.top_seq.max(seq);
     }
 
     /// Counts the first copy of one more packet. `measured` is against the last one on the same clock.
