@@ -31,6 +31,10 @@ const FIELDS: [&str; 13] = [
     "t38.setup-frame",
 ];
 
+/// A captured session of a remote capture counts as copies in voxprobe, and not in the raw ledger. tshark leaves it closed
+/// unless it sees the session open: then it counts what is inside, and where a segment holds several frames, wrongly.
+const PREFERENCES: &[u8] = b"rpcap.decode_content: FALSE\n";
+
 /// An installed tshark, with a configuration folder of its own: the user's preferences change what it prints.
 #[derive(Debug)]
 pub struct Tshark {
@@ -68,6 +72,9 @@ impl Tshark {
             .to_owned();
         let config = Scratch::new(&format!("tshark-{}", FOUND.fetch_add(1, Ordering::Relaxed)))?;
         config.file("heuristic_protos", b"rtp_udp,1\n")?;
+        config.file("preferences", PREFERENCES)?;
+        std::fs::create_dir(config.path().join("none")).context("cannot make a folder for tshark")?;
+        config.file("none/preferences", PREFERENCES)?;
         let sharkd = Command::new("sharkd").arg("--version").output().is_ok().then(|| "sharkd".into());
         Ok(Self { version, config, sharkd })
     }

@@ -262,7 +262,7 @@ fn own_transport(copied: &Copied) -> Option<Finding> {
     let layer = main.layer.unwrap_or_default();
     let (over, between, advice) = match &main.carrier {
         Some(session) => (
-            format!(" on {}", port(session)),
+            session.port.map_or_else(String::new, |_| format!(" on {}", port(session))),
             format!(" from {} to {}", session.from, session.to),
             format!(
                 "capture with the filter \"{}\", or on an interface that does not carry it",
