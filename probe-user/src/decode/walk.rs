@@ -489,8 +489,12 @@ impl Walker {
             self.census.refuse(Some(layer), Reason::TooDeep);
             return Inside::Nothing;
         };
-        // Frames come from an rpcap server, messages go to a collector.
+        // Frames come from an rpcap server, messages go to a collector. What a client asks of the server goes to its port.
+        let is_service = |port: u16| port != 0 && self.config.carrier_ports.contains(&port);
         let (port, peer_port) = match framing {
+            Framing::Rpcap if is_service(flow.dst.port) && !is_service(flow.src.port) => {
+                (flow.dst.port, flow.src.port)
+            }
             Framing::Rpcap => (flow.src.port, flow.dst.port),
             Framing::Hep => (flow.dst.port, flow.src.port),
         };
