@@ -105,6 +105,9 @@ pub fn cause(report: &CauseReport) -> String {
 
 /// The same of one copy, that came so much later.
 pub fn difference(cause: Cause, differs: Differs, delay_us: f64) -> String {
+    if cause == Cause::Encapsulated && differs.besides_tunnel().is_empty() {
+        return format!("{}: again inside a tunnel, {}", cause.label(), late(delay_us));
+    }
     format!("{}: {}, {}", cause.label(), fields(differs), late(delay_us))
 }
 
