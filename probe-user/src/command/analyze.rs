@@ -16,7 +16,7 @@ use super::Filter;
 use super::progress::Bars;
 use super::quality::Quality;
 
-/// Analyse capture files (pcap, pcapng; plain, gzip, zstd): findings, calls, streams
+/// Analyse capture files (pcap, pcapng, ERF; plain, gzip, zstd): findings, calls, streams
 ///
 /// Several files are read as one capture, in the order given. The raw figures equal what tshark 4.0 prints for the
 /// same capture; the others have copies removed.

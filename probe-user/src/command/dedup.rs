@@ -16,7 +16,7 @@ use super::progress::Bars;
 /// rpcap. Real retransmissions stay, and so does everything that is not SIP, RTP or RTCP. The output is pcapng.
 #[derive(Debug, Args)]
 pub(crate) struct Dedup {
-    /// Capture file (pcap, pcapng; plain, gzip, zstd)
+    /// Capture file (pcap, pcapng, ERF; plain, gzip, zstd)
     #[arg(value_name = "IN")]
     input: PathBuf,
     /// File to write; it appears whole or not at all

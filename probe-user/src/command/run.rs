@@ -117,6 +117,14 @@ impl Run {
         if self.interval < Duration::from_millis(100) {
             bail!("--interval: less than 100 ms leaves nothing to measure in one");
         }
+        if let Some(path) = self.report.as_ref().filter(|path| !path.exists() || path.is_file()) {
+            // Now, not after a night of which it is all that is wanted.
+            fs::OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(path)
+                .with_context(|| format!("cannot write the report to {}", path.display()))?;
+        }
         let ring_bytes =
             self.ring_size.checked_mul(1024).filter(|bytes| bytes.is_power_of_two() && *bytes >= 4096);
         let Some(ring_bytes) = ring_bytes else {
@@ -234,7 +242,7 @@ impl Run {
             ports(&options.capture.config.sip_ports),
             humantime::format_duration(self.interval),
             words::thousands(self.max_streams as u64),
-            words::bytes((self.max_streams as u64).saturating_mul(3072)),
+            words::bytes((self.max_streams as u64).saturating_mul(6144)),
         )
     }
 }

@@ -14,6 +14,9 @@ use super::contract::{Finding, InterruptionReport, Report, Severity, StreamRepor
 use super::{media_findings, words};
 use crate::pipeline::Loss;
 
+/// Verdicts named where nothing was found.
+const VERDICTS: usize = 4;
+
 /// Loss that is heard, in percent.
 const AUDIBLE_LOSS: f64 = 1.0;
 /// Packets that should have come, from which a share of loss is one that somebody hears: a second of speech.
@@ -126,7 +129,7 @@ fn interrupted(report: &Report) -> Option<Finding> {
         return Some(Finding {
             id: "gap-at-transfer",
             severity,
-            title: format!("{:.2} s without packets, begun at {}", gap.silence_s, moment.event),
+            title: format!("{:.2} s without packets, begun at the {}", gap.silence_s, named(&moment.event)),
             detail: format!(
                 "{} → {}, call {}: the last packet before it came {:.0} ms {} the {} (frame {}). {why}",
                 stream.src,
@@ -134,7 +137,7 @@ fn interrupted(report: &Report) -> Option<Finding> {
                 words::printable(words::short_call_id(stream.call_id.as_deref().unwrap_or("-"))),
                 moment.after_ms.abs(),
                 if moment.after_ms < 0.0 { "before" } else { "after" },
-                moment.event,
+                named(&moment.event),
                 moment.frame,
             ),
             advice: if is_pause {
@@ -241,6 +244,11 @@ fn account_does_not_balance(report: &Report) -> Option<Finding> {
     })
 }
 
+/// An event of a call within a sentence: "REFER: transfer" as "REFER (transfer)".
+fn named(event: &str) -> String {
+    event.split_once(": ").map_or_else(|| event.to_owned(), |(what, why)| format!("{what} ({why})"))
+}
+
 fn authentication(report: &Report) -> Option<Finding> {
     let challenges = report.sip.auth_challenges;
     (challenges > 0).then(|| Finding {
@@ -317,13 +325,25 @@ fn nothing_there(report: &Report) -> Option<Finding> {
             evidence: Vec::new(),
         });
     }
+    let mut verdicts: Vec<_> = report.capture.verdicts.iter().filter(|(_, frames)| **frames > 0).collect();
+    verdicts.sort_by_key(|(_, frames)| std::cmp::Reverse(**frames));
+    let most = verdicts.iter().take(VERDICTS);
+    let most: Vec<_> = most.map(|(name, frames)| format!("{} {name}", words::thousands(**frames))).collect();
+    let read = words::count(report.capture.packets, "frame");
     Some(Finding {
         id: "nothing-found",
         severity: Severity::Info,
         title: "no SIP and no RTP in here".to_owned(),
-        detail: format!("{} frames were read.", words::thousands(report.capture.packets)),
-        advice: "check the SIP ports (--sip-ports); RTP without SIP on unusual ports needs --rtp any"
-            .to_owned(),
+        detail: if most.is_empty() {
+            format!("{read} read.")
+        } else {
+            format!("{read} read: {}.", most.join(", "))
+        },
+        advice: if report.capture.packets == 0 {
+            "check that it is the right interface, and that the mirror port sends".to_owned()
+        } else {
+            "check the SIP ports (--sip-ports); RTP without SIP on unusual ports needs --rtp any".to_owned()
+        },
         evidence: Vec::new(),
     })
 }

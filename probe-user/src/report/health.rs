@@ -530,12 +530,11 @@ fn interruption_text(gap: &Interruption) -> String {
 }
 
 fn call_text(call: &CallEntry) -> String {
-    format!(
-        "{}  {}  {}",
-        words::printable(words::short_call_id(&call.call_id)),
-        call.state,
-        words::printable(&call.event)
-    )
+    let id = words::printable(words::short_call_id(&call.call_id));
+    if call.event == call.state {
+        return format!("{id}  {}", call.state);
+    }
+    format!("{id}  {}  {}", call.state, words::printable(&call.event))
 }
 
 fn tunnel_text(carrier: &CarrierReport) -> String {
@@ -553,7 +552,10 @@ fn tap_text(entry: &TapEntry) -> String {
     let tap = &entry.tap;
     let place = match (&tap.carrier, tap.encapsulation.as_str()) {
         (_, "none") => format!("interface {}", tap.interface),
-        (Some(session), path) => format!("inside {path} ({})", session.filter()),
+        (Some(session), path) => match session.port {
+            Some(port) => format!("inside {path}, {} port {port},", session.transport.to_uppercase()),
+            None => format!("inside {path}"),
+        },
         (None, path) => format!("inside {path}"),
     };
     let late = tap.late_us.map(|late| format!(", +{}", words::delay(late.max(0.0)))).unwrap_or_default();
@@ -566,7 +568,8 @@ fn tap_text(entry: &TapEntry) -> String {
 }
 
 fn finding_text(finding: &Finding) -> String {
-    format!("{}: {} {}", finding.title, finding.detail, finding.advice)
+    let Finding { title, detail, advice, .. } = finding;
+    if advice.is_empty() { format!("{title}: {detail}") } else { format!("{title}: {detail} → {advice}") }
 }
 
 fn loss_text(loss: &LossEntry) -> String {

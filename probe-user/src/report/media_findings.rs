@@ -117,7 +117,7 @@ fn far_end_reports_nothing(report: &Report) -> Option<Finding> {
         id: "far-end-does-not-measure",
         severity: Severity::Info,
         title: format!(
-            "The receivers of {} send reports with nothing in them",
+            "the receivers of {} send reports with nothing in them",
             words::count(streams.len() as u64, "stream")
         ),
         detail: format!(

@@ -27,9 +27,9 @@ fn write(mut page: Page, report: &Report) -> String {
 fn capture(page: &mut Page, report: &Report) {
     let capture = &report.capture;
     let read = format!(
-        "{}: {} frames, {}, {:.1} s",
+        "{}: {}, {}, {:.1} s",
         words::printable(&capture.sources.join(", ")),
-        words::thousands(capture.packets),
+        words::count(capture.packets, "frame"),
         words::bytes(capture.bytes),
         capture.duration_s,
     );
@@ -83,12 +83,12 @@ fn findings(page: &mut Page, report: &Report) {
 
 fn calls(page: &mut Page, report: &Report) {
     let sum = format!(
-        "{}, {} SIP messages, {} captured copies, {} retransmissions, {} authentication challenges",
+        "{}, {}, {} captured copies, {}, {}",
         report.calls.len(),
-        words::thousands(report.sip.messages),
+        words::count(report.sip.messages, "SIP message"),
         words::thousands(report.sip.copies),
-        words::thousands(report.sip.retransmissions),
-        words::thousands(report.sip.auth_challenges),
+        words::count(report.sip.retransmissions, "retransmission"),
+        words::count(report.sip.auth_challenges, "authentication challenge"),
     );
     page.section("CALLS", &sum);
     for super::contract::CallWithStreams { call, .. } in &report.calls {

@@ -110,7 +110,10 @@ fn legacy_link_type(start: &[u8]) -> Option<LinkType> {
 
 /// What a person would say it is.
 fn looks_like(start: &[u8]) -> String {
-    let known: [(&[u8], &str); 8] = [
+    let known: [(&[u8], &str); 11] = [
+        (b"\n\r\r\n", "pcapng that ends inside its header"),
+        (b"\xd4\xc3\xb2\xa1", "pcap that ends inside its header"),
+        (b"\xa1\xb2\xc3\xd4", "pcap that ends inside its header"),
         (b"\x7fELF", "an ELF program"),
         (b"PK\x03\x04", "a zip archive"),
         (b"\xfd7zXZ", "xz data"),

@@ -232,13 +232,12 @@ pub(in crate::report) fn live(lines: &[StreamEntry], name: impl Fn(&mut CauseRep
     if packets == 0 || ratio < 1.0 + MOST || causes.is_empty() {
         return None;
     }
-    // Causes are counted since their streams began, packets in this interval: the shares know both.
+    // Causes are counted since their streams began, packets in this interval. The product has to say what "4 times" says,
+    // so the packets are those that so many copies make at this interval's ratio.
     let main = causes.first()?.cause;
     let counted = causes.iter().map(|cause| cause.count).sum::<u64>();
-    let of =
-        causes.iter().map(|cause| if cause.share > 0.0 { cause.count as f64 / cause.share } else { 0.0 });
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of packets")]
-    let copied = Copied { packets: of.fold(0.0, f64::max) as u64, copies: counted, causes };
+    let copied = Copied { packets: (counted as f64 / (ratio - 1.0)).round() as u64, copies: counted, causes };
     let product = copied.product().map(|product| format!(": {product}")).unwrap_or_default();
     Some(Finding {
         id: "every-frame-copied",
