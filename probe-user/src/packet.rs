@@ -397,6 +397,8 @@ pub struct RtpPacket {
     pub udp_len: u16,
     /// What stands for the payload. See [`probe_ebpf::fingerprint`].
     pub fingerprint: probe_ebpf::Fingerprint,
+    /// Was less captured than a hash in its place reads? Then it is the hash of something shorter.
+    pub is_hash_cut: bool,
     /// The first octets of its payload, where it has so many and they were captured: what an event is (RFC 4733). From
     /// files, and live of those packets that came whole.
     pub payload_head: Option<[u8; 4]>,

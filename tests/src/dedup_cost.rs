@@ -161,6 +161,7 @@ fn packet(ssrc: u32, seq: u64, tap: u8) -> RtpPacket {
             encapsulation: if tap >= 2 { rpcap } else { Encapsulation::NONE },
             carrier: if tap >= 2 { Carrier(1) } else { Carrier::NONE },
         },
+        is_hash_cut: false,
         payload_head: None,
         media: MediaId::UNANNOUNCED,
     }

@@ -1,12 +1,16 @@
 //! The last step of decoding: what is ours, cut out of the frame around it, with the evidence of how it was seen.
 
 use probe_ebpf::classify::{self, RTP_HEADER};
+use probe_ebpf::record::HASHED_PAYLOAD;
 use probe_ebpf::{Endpoints, Layers, Verdict, fingerprint};
 
 use super::tunnel::hep;
 use super::{Datagram, Decoded, Seen, link, taken};
 use crate::packet::{Endpoint, Evidence, Flow, MediaId, RtpHeader, RtpPacket, Vlans};
 use crate::rtp::demux;
+
+/// Octets of an RTP packet up to where the hash of its payload ends.
+const HASHED: usize = RTP_HEADER as usize + HASHED_PAYLOAD;
 
 /// What unannounced UDP has to pass to be RTP, besides the classifier's rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +42,7 @@ pub(super) fn cut_out<'a, E: Endpoints>(
         let there = bytes.get(start..).unwrap_or_default();
         let payload = there.get(..claimed).unwrap_or(there);
         let cut = payload.len() < claimed;
-        Datagram { time: seen.time, number: seen.number, flow, tcp_seq, payload, cut, evidence }
+        Datagram { time: seen.time, number: seen.number, flow, tcp_seq, payload, cut, claimed, evidence }
     };
     match verdict {
         Verdict::SipUdp => Decoded::Sip(datagram(8, None)),
@@ -105,6 +109,7 @@ pub(super) fn of_hep<'a>(seen: Seen, payload: &'a [u8], message: &hep::Message) 
         tcp_seq: None,
         payload,
         cut: false,
+        claimed: payload.len(),
         evidence,
     };
     match message.carries {
@@ -141,6 +146,7 @@ fn rtp<'a>(
         udp_len: layers.transport_len,
         payload_head: payload_head(payload),
         fingerprint,
+        is_hash_cut: fingerprint.hashed && payload.len() < claimed.min(HASHED),
         evidence,
         media: MediaId::UNANNOUNCED,
     })

@@ -62,6 +62,8 @@ fn packet(common: &MediaCommon, number: u64, flow: Flow, inner: Option<u16>, ip_
         udp_len: common.udp_len,
         payload_head: None,
         fingerprint: Fingerprint { value: common.fingerprint, hashed: common.kind & kind::HASHED != 0 },
+        // The kernel reads the frame itself, which is whole.
+        is_hash_cut: false,
         evidence: Evidence {
             tap: tap(common.point),
             dst_mac: [d0, d1, d2, d3, d4, d5],

@@ -104,6 +104,8 @@ pub struct Datagram<'a> {
     pub payload: &'a [u8],
     /// Is some of it missing from the capture?
     pub cut: bool,
+    /// Octets of the payload by its own header, captured or not.
+    pub claimed: usize,
     /// How it was seen.
     pub evidence: Evidence,
 }

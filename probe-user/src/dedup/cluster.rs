@@ -253,6 +253,11 @@ impl<K: std::marker::Copy + Hash + Eq, S: Default> Clusters<K, S> {
         self.sends.get_mut(key).map(|cluster| &mut cluster.state)
     }
 
+    /// Forgets a transmission. Gives what the caller kept with it.
+    pub fn remove(&mut self, key: &K) -> Option<S> {
+        self.sends.remove(key).map(|cluster| cluster.state)
+    }
+
     /// Earlier frames that turned out to be copies, since the last call.
     pub fn drain_revised(&mut self) -> std::vec::Drain<'_, Revised<K>> {
         self.revised.drain(..)

@@ -80,8 +80,8 @@ struct Slot {
     udp_len: u16,
     ip_id: u16,
     payload_type: u8,
-    /// Index of the tap's signature in `taps`, [`MAX_TAPS`] if there was no room; the upper bit says that the
-    /// fingerprint is a hash.
+    /// Index of the tap's signature in `taps`, [`MAX_TAPS`] if there was no room; the upper bits say that the
+    /// fingerprint is a hash, and that it is of less than it should be.
     tap: u8,
 }
 
@@ -107,6 +107,8 @@ struct Sighting {
 }
 
 const HASHED: u8 = 0x80;
+const HASH_CUT: u8 = 0x40;
+const TAP: u8 = !(HASHED | HASH_CUT);
 
 impl DupWindow {
     /// A window whose first packet has the extended sequence number `seq`.
@@ -211,6 +213,8 @@ impl DupWindow {
 
     fn remember(&mut self, seq: u64, packet: &RtpPacket) {
         let at = slot_index(seq);
+        let proof = if packet.fingerprint.hashed { HASHED } else { 0 };
+        let cut = if packet.is_hash_cut { HASH_CUT } else { 0 };
         if let Some(slot) = self.slots.get_mut(at) {
             *slot = Slot {
                 time: packet.time,
@@ -220,7 +224,7 @@ impl DupWindow {
                 udp_len: packet.udp_len,
                 ip_id: packet.evidence.ip_id,
                 payload_type: packet.rtp.payload_type,
-                tap: self.tap | if packet.fingerprint.hashed { HASHED } else { 0 },
+                tap: self.tap | proof | cut,
             };
         }
         if let Some(used) = self.copies.as_mut().and_then(|copies| copies.used.get_mut(at)) {
@@ -232,8 +236,7 @@ impl DupWindow {
     fn copy(&mut self, at: usize, slot: Slot, packet: &RtpPacket) -> Option<Original> {
         let copies = self.copies.get_or_insert_with(Box::default);
         copies.learn(&self.taps);
-        let first =
-            Sighting { time: slot.time, number: slot.number, ip_id: slot.ip_id, tap: slot.tap & !HASHED };
+        let first = Sighting { time: slot.time, number: slot.number, ip_id: slot.ip_id, tap: slot.tap & TAP };
         let used = usize::from(copies.used.get(at).copied().unwrap_or(0));
         let further = copies.lanes.iter().take(used).filter_map(|lane| lane.get(at));
         let mut again = false;
@@ -271,7 +274,7 @@ impl DupWindow {
             }
             MAX_TAPS
         });
-        u8::try_from(at).unwrap_or(!HASHED)
+        u8::try_from(at).unwrap_or(TAP)
     }
 }
 
@@ -317,13 +320,15 @@ impl Copies {
 }
 
 impl Slot {
-    /// The proof of a copy. A hash and a checksum say nothing about each other; then the rest decides.
+    /// The proof of a copy. A hash and a checksum say nothing about each other, nor do hashes of more and of less;
+    /// then the rest decides.
     fn is_same_packet(&self, packet: &RtpPacket) -> bool {
         let hashed = self.tap & HASHED != 0;
+        let is_cut = self.tap & HASH_CUT != 0 || packet.is_hash_cut;
         self.timestamp == packet.rtp.timestamp
             && self.payload_type == packet.rtp.payload_type
             && self.udp_len == packet.udp_len
-            && (hashed != packet.fingerprint.hashed || self.fingerprint == packet.fingerprint.value)
+            && (is_cut || hashed != packet.fingerprint.hashed || self.fingerprint == packet.fingerprint.value)
     }
 }
 
@@ -341,6 +346,7 @@ mod tests {
     use super::*;
     use crate::packet::{Carrier, Encapsulation, Layer};
     use crate::rtp::testing::packet;
+    use probe_ebpf::Fingerprint;
     use proptest::prelude::*;
 
     #[test]
@@ -418,6 +424,22 @@ mod tests {
         let mut other = packet(7);
         other.fingerprint.value ^= 1;
         assert_eq!(window.observe(7, &other, |_| ()), Seen::Conflict);
+    }
+
+    #[test]
+    fn what_a_short_capture_cannot_prove_is_not_held_against_it() {
+        let whole = RtpPacket { fingerprint: Fingerprint { value: 5, hashed: true }, ..packet(7) };
+        let cut =
+            RtpPacket { fingerprint: Fingerprint { value: 6, hashed: true }, is_hash_cut: true, ..packet(7) };
+        let other = RtpPacket { is_hash_cut: false, ..cut };
+        for (first, second) in [(&whole, &cut), (&cut, &whole)] {
+            let mut window = DupWindow::new(7, first);
+            assert!(matches!(window.observe(7, second, |_| ()), Seen::Copy(_)));
+        }
+        assert_eq!(DupWindow::new(7, &whole).observe(7, &other, |_| ()), Seen::Conflict);
+        let mut later = cut;
+        later.rtp.timestamp += 1;
+        assert_eq!(DupWindow::new(7, &whole).observe(7, &later, |_| ()), Seen::Conflict);
     }
 
     #[test]

@@ -336,8 +336,8 @@ impl<S: EndpointSink> Analysis<S> {
             Decoded::Sip(datagram) => {
                 self.account.analysed += 1;
                 let transport = datagram.tcp_seq.map_or(Transport::Udp, |seq| Transport::Tcp { seq });
-                let Datagram { time, number, flow, evidence, payload, .. } = datagram;
-                self.signalling.observe(time, number, flow, transport, &evidence, payload);
+                let Datagram { time, number, flow, evidence, payload, claimed, .. } = datagram;
+                self.signalling.observe_part(time, number, flow, transport, &evidence, payload, claimed);
                 self.note_signalling(number);
                 self.follow_endpoints();
                 let Self { signalling, events, events_dropped, .. } = self;

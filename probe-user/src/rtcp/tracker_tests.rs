@@ -27,6 +27,7 @@ fn datagram(flow: Flow, ms: u64, payload: &[u8]) -> Datagram<'_> {
         tcp_seq: None,
         payload,
         cut: false,
+        claimed: payload.len(),
         evidence: packet(0).evidence,
     }
 }

@@ -70,6 +70,7 @@ pub(crate) mod testing {
                 ssrc: 0x1234_5678,
             },
             udp_len: 180,
+            is_hash_cut: false,
             payload_head: None,
             fingerprint: Fingerprint { value: (seq as u16).wrapping_mul(31), hashed: false },
             evidence: Evidence {

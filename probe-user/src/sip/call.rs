@@ -94,6 +94,38 @@ impl Call {
         }
     }
 
+    /// The message of frame `cut_frame` is known whole now: what its beginning could not say. A response was
+    /// not understood without its CSeq. Gives what is worth remembering.
+    pub(super) fn complete(
+        &mut self,
+        at: Sighting,
+        (cut_frame, was_understood): (u64, bool),
+        message: &Message<'_>,
+        media: &mut MediaTable,
+    ) -> Option<What> {
+        if self.report.first_frame == cut_frame {
+            self.report.from = uri_text(&message.from());
+            self.report.to = uri_text(&message.to());
+            self.caller_tag = if message.method() == "INVITE" { tag_hash(message.from().tag) } else { 0 };
+        }
+        let what = match (message.status(), message.method()) {
+            (None, "REFER") => {
+                self.report.transfers.retain(|transfer| transfer.frame != cut_frame);
+                self.refer(at, message);
+                None
+            }
+            (None, "NOTIFY") => self.notify(at, message),
+            (Some(code), _) if !was_understood => {
+                let counted = u64::from(matches!(code, 401 | 407));
+                self.report.auth_challenges = self.report.auth_challenges.saturating_sub(counted);
+                self.response(at, message, code, media)
+            }
+            _ => None,
+        };
+        self.negotiate(at, message, media);
+        what
+    }
+
     fn request(&mut self, at: Sighting, message: &Message<'_>, media: &mut MediaTable) -> Option<What> {
         match message.method() {
             // A challenged INVITE comes again, from some user agents with the tag of the refusal.

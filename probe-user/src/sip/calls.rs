@@ -297,22 +297,43 @@ impl Calls {
                 let was_over = call.report.state.is_over();
                 let moment = call.advance(at, message, media);
                 call.negotiate(at, message, media);
-                if let Some(what) = moment {
-                    let moment = call.remember(at, what);
-                    if self.is_followed {
-                        self.events.push(CallEvent {
-                            call_id: Arc::clone(&call.report.call_id),
-                            moment,
-                            state: call.report.state,
-                        });
-                    }
-                }
-                if call.report.state.is_over() && !was_over {
-                    self.ended.push_back(serial);
-                }
+                self.follow(serial, at, moment, was_over);
             }
         }
         Some(serial)
+    }
+
+    /// A message that was taken into its call as far as it was captured is known whole now.
+    pub(super) fn complete(
+        &mut self,
+        serial: u64,
+        at: Sighting,
+        cut: (u64, bool),
+        message: &Message<'_>,
+        media: &mut MediaTable,
+    ) {
+        let Some(call) = self.by_serial.get_mut(&serial) else { return };
+        let was_over = call.report.state.is_over();
+        let moment = call.complete(at, cut, message, media);
+        self.follow(serial, at, moment, was_over);
+    }
+
+    /// Remembers and tells what a message did to its call.
+    fn follow(&mut self, serial: u64, at: Sighting, what: Option<What>, was_over: bool) {
+        let Some(call) = self.by_serial.get_mut(&serial) else { return };
+        if let Some(what) = what {
+            let moment = call.remember(at, what);
+            if self.is_followed {
+                self.events.push(CallEvent {
+                    call_id: Arc::clone(&call.report.call_id),
+                    moment,
+                    state: call.report.state,
+                });
+            }
+        }
+        if call.report.state.is_over() && !was_over {
+            self.ended.push_back(serial);
+        }
     }
 
     pub(super) fn note_copy(&mut self, serial: u64) {
@@ -326,6 +347,13 @@ impl Calls {
         if let Some(call) = self.by_serial.get_mut(&serial) {
             call.report.messages = call.report.messages.saturating_sub(1);
             call.report.message_copies += 1;
+        }
+    }
+
+    /// What had been counted as a message is counted for itself.
+    pub(super) fn note_was_none(&mut self, serial: u64) {
+        if let Some(call) = self.by_serial.get_mut(&serial) {
+            call.report.messages = call.report.messages.saturating_sub(1);
         }
     }
 

@@ -254,6 +254,11 @@ impl Transmissions {
         self.clusters.state(key).map_or(&[], |send| &send.noted)
     }
 
+    /// Forgets a transmission. Gives what it was counted as.
+    pub(super) fn remove(&mut self, key: &Key) -> Vec<Noted> {
+        self.clusters.remove(key).map(|send| send.noted).unwrap_or_default()
+    }
+
     /// Forgets what it noted, before a repeat is counted.
     pub(super) fn clear_noted(&mut self, key: &Key) {
         if let Some(send) = self.clusters.state_mut(key) {

@@ -14,6 +14,7 @@ mod call;
 pub mod calls;
 mod challenge;
 pub mod copies;
+mod cut;
 mod defects;
 pub mod media;
 pub mod message;

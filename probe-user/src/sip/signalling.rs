@@ -17,6 +17,7 @@ use super::call::Sighting;
 use super::calls::{CallEvent, CallReport, Calls, MAX_CALLS};
 use super::challenge::Challenges;
 use super::copies::{Key, Noted, Repeat, Seen, Transmissions, Transport};
+use super::cut::{self, Captured, Recent};
 use super::media::{self, MediaTable};
 use super::message::{self, Front, Malformed, Message};
 use super::stream::{Segment, Streams};
@@ -90,6 +91,8 @@ pub struct Signalling {
     transmissions: Transmissions,
     streams: Streams,
     challenges: Challenges,
+    /// Datagrams of the last moment, to know again what was captured in part.
+    recent: Recent,
     /// What was said in some calls, if anybody asks.
     transcript: Option<Transcript>,
     /// Who sent to whom, by pair of hosts, the smaller first: 1, or 2 the other way.
@@ -153,6 +156,7 @@ impl Signalling {
             transmissions: Transmissions::default(),
             streams: Streams::default(),
             challenges: Challenges::default(),
+            recent: Recent::default(),
             transcript: None,
             pairs: FxHashMap::default(),
             class: FrameClass::Other,
@@ -182,6 +186,21 @@ impl Signalling {
         evidence: &Evidence,
         payload: &[u8],
     ) -> Observed {
+        self.observe_part(time, number, flow, transport, evidence, payload, payload.len())
+    }
+
+    /// The same of a payload of `length` bytes, of which perhaps only the first were captured.
+    #[expect(clippy::too_many_arguments, reason = "a datagram, taken apart by who has it")]
+    pub fn observe_part(
+        &mut self,
+        time: Nanos,
+        number: u64,
+        flow: Flow,
+        transport: Transport,
+        evidence: &Evidence,
+        payload: &[u8],
+        length: usize,
+    ) -> Observed {
         self.media.advance(time);
         self.class = FrameClass::Other;
         self.told.clear();
@@ -191,7 +210,16 @@ impl Signalling {
             return Observed::KeepAlive;
         }
         let key = match transport {
-            Transport::Udp => Key::datagram(flow, payload),
+            Transport::Udp if payload.len() < length => self
+                .recent
+                .known(time, &flow, payload, length)
+                .unwrap_or_else(|| Key::datagram(flow, payload)),
+            Transport::Udp => {
+                if let Some(cut) = self.recent.take_cut(time, &flow, payload) {
+                    return self.complete(Sighting { time, number, flow }, evidence, payload, &cut);
+                }
+                Key::datagram(flow, payload)
+            }
             Transport::Tcp { seq } => Key::segment(flow, seq, payload),
         };
         let seen = self.transmissions.observe(key, time, number, evidence);
@@ -207,16 +235,23 @@ impl Signalling {
         let at = Sighting { time, number, flow };
         self.class = FrameClass::Unique;
         match transport {
-            Transport::Udp => match Message::parse(payload) {
-                Ok(message) => {
-                    let repeat = self.count(at, &key, seen, transport, &message);
-                    Observed::Messages { count: 1, repeat }
-                }
-                Err(malformed) => {
-                    self.totals.malformed += 1;
-                    Observed::Malformed(malformed)
-                }
-            },
+            Transport::Udp => {
+                let parsed = Message::parse(cut::whole_lines(payload, length));
+                let captured = Captured {
+                    time,
+                    number,
+                    flow,
+                    length,
+                    key,
+                    class: FrameClass::Unique,
+                    is_defective: parsed.as_ref().is_ok_and(|message| message.defects.any()),
+                    evidence: *evidence,
+                    bytes: payload.into(),
+                };
+                let observed = self.message(at, &key, seen, parsed);
+                self.recent.keep(Captured { class: self.class, ..captured });
+                observed
+            }
             Transport::Tcp { seq } => self.segment(at, &key, seq, evidence, payload),
         }
     }
@@ -283,6 +318,114 @@ impl Signalling {
                 media_lines: self.media.evicted() + self.media.given_up(),
                 transmissions: self.transmissions.forgotten(),
             },
+        }
+    }
+
+    /// Counts what a datagram holds.
+    fn message(
+        &mut self,
+        at: Sighting,
+        key: &Key,
+        seen: Seen,
+        parsed: Result<Message<'_>, Malformed>,
+    ) -> Observed {
+        match parsed {
+            Ok(message) => {
+                let repeat = self.count(at, key, seen, Transport::Udp, &message);
+                Observed::Messages { count: 1, repeat }
+            }
+            Err(malformed) => {
+                self.totals.malformed += 1;
+                Observed::Malformed(malformed)
+            }
+        }
+    }
+
+    /// A datagram whose beginning alone was captured before: this is the message, and that its copy.
+    fn complete(&mut self, at: Sighting, evidence: &Evidence, payload: &[u8], cut: &Captured) -> Observed {
+        let key = Key::datagram(at.flow, payload);
+        let counted = self.transmissions.remove(&cut.key);
+        let seen = self.transmissions.observe(key, at.time, at.number, evidence);
+        self.revise();
+        self.class = FrameClass::Unique;
+        let parsed = Message::parse(payload);
+        let observed = match (seen, parsed) {
+            // It was seen whole before: the beginning was its copy, and so is this.
+            (Seen::Copy(copy), _) => {
+                self.class = FrameClass::copy(&copy);
+                self.retract(&counted, cut);
+                self.copies.observe(&copy);
+                self.count_copies(&key, copy.original, copy.explanation.cause, evidence)
+            }
+            (Seen::First, Ok(message)) if !counted.is_empty() => {
+                self.read_on(at, &key, counted, cut, &message);
+                Observed::Messages { count: 1, repeat: None }
+            }
+            (seen, parsed) => {
+                self.retract(&counted, cut);
+                self.message(at, &key, seen, parsed)
+            }
+        };
+        if let Seen::Copy(copy) = self.transmissions.observe(key, cut.time, cut.number, &cut.evidence) {
+            self.told.push(Told::Was(cut.number, FrameClass::copy(&copy)));
+            self.copies.observe(&copy);
+            self.count_copies(&key, copy.original, copy.explanation.cause, &cut.evidence);
+        }
+        let (class, bytes) = (self.class, payload.into());
+        self.recent.keep(Captured {
+            time: at.time,
+            number: at.number,
+            flow: at.flow,
+            length: payload.len(),
+            key,
+            class,
+            bytes,
+            is_defective: false,
+            evidence: *evidence,
+        });
+        observed
+    }
+
+    /// What was counted of a message's beginning was not a message of its own.
+    fn retract(&mut self, counted: &[Noted], cut: &Captured) {
+        self.totals.malformed = self.totals.malformed.saturating_sub(u64::from(counted.is_empty()));
+        for noted in counted {
+            self.totals.uncount(noted.tally, cut.is_defective);
+            if let Some(call) = noted.call {
+                self.calls.note_was_none(call);
+            }
+            if let (Some(kept), Some(line)) = (&mut self.transcript, noted.line) {
+                kept.was_none(line);
+            }
+        }
+    }
+
+    /// Reads the rest of a message that was counted when its beginning was seen.
+    fn read_on(
+        &mut self,
+        at: Sighting,
+        key: &Key,
+        counted: Vec<Noted>,
+        cut: &Captured,
+        message: &Message<'_>,
+    ) {
+        self.class = if self.challenges.observe(message) { FrameClass::AuthRetry } else { cut.class };
+        let defective = self.totals.defective + u64::from(message.defects.any());
+        self.totals.defective = defective.saturating_sub(u64::from(cut.is_defective));
+        let begun = Message::parse(cut::whole_lines(&cut.bytes, cut.length));
+        let was_understood = begun.is_ok_and(|begun| begun.method() == message.method());
+        for mut noted in counted {
+            match noted.call {
+                Some(call) => {
+                    let begun = (cut.number, was_understood);
+                    self.calls.complete(call, at, begun, message, &mut self.media);
+                }
+                None => noted.call = self.calls.observe(at, message, None, &mut self.media),
+            }
+            if noted.line.is_none() {
+                noted.line = self.transcript.as_mut().and_then(|kept| kept.message(at, message, None));
+            }
+            self.transmissions.note(key, noted);
         }
     }
 

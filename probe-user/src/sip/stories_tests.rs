@@ -138,6 +138,61 @@ pub(super) fn whole_call(wire: &mut Wire) {
 
 const CALL_MESSAGES: u64 = 16;
 
+/// Two taps, of which one captures the first `snap` octets of each message.
+fn snapped(snap: usize, cut_first: bool) -> Signalling {
+    let other = Evidence { dst_mac: [9; 6], ..seen() };
+    let sdp = "v=0\r\nc=IN IP4 10.0.0.1\r\nm=audio 4000 RTP/AVP 0\r\n";
+    let head = |start: &str, cseq: &str, rest: &str| {
+        format!(
+            "{start}\r\nVia: SIP/2.0/UDP 10.0.0.1;branch=z9hG4bKa\r\nFrom: <sip:a@x>;tag=1\r\n\
+             To: <sip:b@x>\r\nCall-ID: cut\r\nCSeq: {cseq}\r\n{rest}"
+        )
+    };
+    let invite = head(
+        "INVITE sip:b@x SIP/2.0",
+        "1 INVITE",
+        &format!("Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{sdp}", sdp.len()),
+    );
+    let sent = [
+        (0, PHONE, invite.clone()),
+        (500, PHONE, invite),
+        (520, PBX, head("SIP/2.0 401 Unauthorized", "1 INVITE", "\r\n")),
+        (530, PHONE, head("ACK sip:b@x SIP/2.0", "1 ACK", "\r\n")),
+    ];
+    let mut probe = Signalling::default();
+    for (at, (ms, from, text)) in (0_u64..).zip(&sent) {
+        let to = if *from == PHONE { PBX } else { PHONE };
+        let flow = Flow { src: Endpoint::v4(*from, 5060), dst: Endpoint::v4(to, 5060) };
+        let bytes = text.as_bytes();
+        for (order, is_cut) in [(0, cut_first), (1, !cut_first)] {
+            let time = Nanos((ms * 1_000 + order * 40) * 1_000);
+            let (evidence, there) = if is_cut { (&other, &bytes[..snap]) } else { (&seen(), bytes) };
+            let number = 2 * at + order + 1;
+            probe.observe_part(time, number, flow, Transport::Udp, evidence, there, bytes.len());
+        }
+    }
+    probe
+}
+
+#[test]
+fn a_tap_with_a_shorter_snap_length_shows_copies_whichever_comes_first() {
+    // From half a start line to all but the end of the shortest.
+    for snap in 8..131 {
+        for cut_first in [false, true] {
+            let probe = snapped(snap, cut_first);
+            let totals = probe.totals();
+            let counted = (totals.messages, totals.copies, totals.retransmissions, totals.auth_challenges);
+            let other = (totals.malformed, totals.defective, probe.copies().total());
+            let call = &probe.calls().reports()[0];
+            let of_call = (call.messages, call.message_copies, call.retransmissions, call.auth_challenges);
+            let case = format!("{snap} octets, cut first: {cut_first}");
+            assert_eq!((counted, of_call), ((4, 4, 1, 1), (4, 4, 1, 1)), "{case}");
+            assert_eq!(other, (0, 0, 4), "{case}");
+            assert_eq!((probe.calls().len(), call.state, call.media.len()), (1, CallState::Challenged, 1));
+        }
+    }
+}
+
 #[test]
 fn call_with_challenge_and_transfer_is_told_as_it_was() {
     let mut wire = Wire::new();

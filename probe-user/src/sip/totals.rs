@@ -219,6 +219,17 @@ impl SipReport {
         let count = self.repeats.of(repeat);
         *count = count.saturating_sub(1);
     }
+
+    /// What was counted as a message was the beginning of one that is counted for itself.
+    pub(super) fn uncount(&mut self, place: usize, was_defective: bool) {
+        self.messages = self.messages.saturating_sub(1);
+        self.defective = self.defective.saturating_sub(u64::from(was_defective));
+        let is_challenge = [401, 407].contains(&(place + usize::from(FIRST_CODE)));
+        self.auth_challenges = self.auth_challenges.saturating_sub(u64::from(is_challenge));
+        if let Some(tally) = self.kinds.tally(place) {
+            tally.messages = tally.messages.saturating_sub(1);
+        }
+    }
 }
 
 /// The `sip` object of the report, and the counters while they count.

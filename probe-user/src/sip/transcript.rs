@@ -158,6 +158,13 @@ impl Transcript {
         }
     }
 
+    /// The message at `place` was the beginning of one that has a line of its own.
+    pub(super) fn was_none(&mut self, place: u32) {
+        if let Some(line) = self.line(place) {
+            line.is_copy = true;
+        }
+    }
+
     fn line(&mut self, place: u32) -> Option<&mut Line> {
         self.lines.get_mut(usize::try_from(place).ok()?)
     }
