@@ -194,9 +194,17 @@ fn labels<B: Bytes + ?Sized>(frame: &B) -> Option<Inside> {
         let label = frame.be32(at)?;
         at = frame.forget(at + 4);
         if label & BOTTOM != 0 {
-            return Some(Inside::at(at, false));
+            return (!may_be_ethernet(frame, at)?).then(|| Inside::at(at, false));
         }
         followed += 1;
     }
     None
+}
+
+/// Could an Ethernet frame begin here? Nothing says so behind labels, and a MAC address may begin as an IP header does
+/// (RFC 4928): 68:ef:bd is a vendor's. Userspace tries both; here its ethertype is enough of a doubt.
+#[inline(always)]
+fn may_be_ethernet<B: Bytes + ?Sized>(frame: &B, at: usize) -> Option<bool> {
+    let ethertype = frame.be16(at + 12)?;
+    Some(matches!(ethertype, 0x0800 | 0x86dd | 0x8100 | 0x88a8 | 0x9100 | 0x8847 | 0x8848 | 0x8864))
 }

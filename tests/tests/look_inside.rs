@@ -173,6 +173,42 @@ fn doubt_forwards() {
     assert_eq!(verdict(&frame[..inner_ports]), Verdict::OtherTcp);
 }
 
+/// MPLS before an Ethernet frame, without a control word.
+fn pseudowire(inner: &[u8]) -> Vec<u8> {
+    let outer = udp().mpls(&[16, 17]).ethernet();
+    [&outer[..14 + 8], inner].concat()
+}
+
+#[test]
+fn a_pseudowire_whose_macs_look_like_an_ip_header_is_forwarded() {
+    // Read as IPv6: hop-by-hop options (00:1b: ...), then what the UDP checksum says, which is UDP or TCP in one frame of 128.
+    let inner = |payload: u8| {
+        let media = rtp().varied(160 + usize::from(payload)).over(udp());
+        media.macs([0x00, 0x1b, 0x21, 3, 4, 5], [0x68, 0xef, 0xbd, 0, 0xff, 0xff]).ethernet()
+    };
+    // Read as IPv4: version 4, six words, UDP.
+    let v4 = rtp().varied(160).over(udp());
+    let v4 = v4.macs([0x40, 0, 0x21, 0x11, 4, 5], [0x46, 0xef, 0, 0xff, 0xff, 0xff]).ethernet();
+    for frame in (0..=u8::MAX).map(inner).chain([v4]) {
+        for checksum in [6, 17] {
+            let mut frame = pseudowire(&frame);
+            frame[22 + 40] = checksum;
+            let mut decoder = Decoder::new(Config::DEFAULT, false);
+            let whole = Frame {
+                time: Nanos(1),
+                number: 1,
+                interface: 0,
+                link: LinkType::Ethernet,
+                wire_len: u32::try_from(frame.len()).unwrap(),
+                bytes: &frame,
+            };
+            let decoded = decoder.frame(&whole, &Announced(Vec::new()));
+            assert!(matches!(decoded, Decoded::Rtp(_)), "{decoded:?}");
+            assert_eq!(verdict(&frame), Verdict::Tunnel, "{frame:02x?}");
+        }
+    }
+}
+
 #[test]
 fn what_is_left_in_real_captures_holds_nothing_of_ours() {
     let Some(folder) = voxlab::shared_captures() else { return };

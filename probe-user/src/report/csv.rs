@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use serde_json::Value;
 
 use super::contract::Report;
+use super::words::printable;
 
 /// The header: paths into one of `streams[]`. Columns may be added at the end; they are not renamed.
 pub const COLUMNS: [&str; 62] = [
@@ -92,12 +93,12 @@ fn io_error(error: csv::Error) -> io::Error {
     }
 }
 
-/// A number or a word as it is; a list with blanks between; nothing where the document has nothing.
+/// A number or a word as it is, control characters shown; a list with blanks between; nothing where the document has nothing.
 fn cell(stream: &Value, path: &str) -> String {
     let found = path.split('.').try_fold(stream, |value, name| value.get(name));
     match found.unwrap_or(&Value::Null) {
         Value::Null => String::new(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => printable(text),
         Value::Array(list) => list.iter().map(Value::to_string).collect::<Vec<_>>().join(" "),
         other => other.to_string(),
     }
@@ -118,6 +119,17 @@ mod tests {
             let pointer = format!("/{}", path.replace('.', "/"));
             assert!(scored.pointer(&pointer).or(unscored.pointer(&pointer)).is_some(), "{path}");
         }
+    }
+
+    #[test]
+    fn what_the_network_named_sends_a_terminal_no_commands() {
+        let mut named = stream();
+        (named.call_id, named.codec) = (Some("a\x1b]0;x\x07@c".into()), Some("E\u{9b}31m\nX".into()));
+        let mut out = Vec::new();
+        write(&report(vec![named]), &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(text.lines().count(), 2);
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 
-use super::tracker::{Participant, ParticipantKey, Reception, RoundTrip, Tracker};
+use super::tracker::{Bye, Participant, ParticipantKey, Reception, RoundTrip, Tracker};
 use super::xr::{StatisticsSummary, VoipMetrics};
 use crate::packet::{Endpoint, Flow, Nanos};
 use crate::rtp::StreamKey;
@@ -193,61 +193,93 @@ pub struct Joinable {
 }
 
 /// RTCP of each stream, in their order: what it says, or why it says nothing.
+///
+/// Streams of one SSRC between the same hosts share what was found: matching each with each would take the product of both,
+/// and a flood has tens of thousands on either side.
 pub fn join(tracker: &Tracker, streams: &[Joinable]) -> Vec<Result<StreamRtcp, &'static str>> {
-    let mut by_ssrc: FxHashMap<u32, Vec<usize>> = FxHashMap::default();
-    for (at, stream) in streams.iter().enumerate() {
-        by_ssrc.entry(stream.key.ssrc).or_default().push(at);
+    let mut found = Groups::default();
+    for stream in streams {
+        let group = group(stream.key.ssrc, &stream.key.flow);
+        found.parts.entry(group).or_default();
+        found.alone.entry(stream.key.ssrc).and_modify(|only| *only = None).or_insert(Some(group));
     }
-    let mut of_stream: Vec<Parts<'_>> = streams.iter().map(|_| Parts::default()).collect();
     for (key, participant) in tracker.participants() {
-        let concerned = by_ssrc.get(&key.ssrc).map_or(&[][..], Vec::as_slice);
-        for (at, by_address) in matching(streams, concerned, |flow| is_along(&key.flow, flow)) {
-            if let Some(parts) = of_stream.get_mut(at) {
-                parts.senders.push((by_address, participant));
-            }
+        if let Some((parts, by_address)) = found.parts_of(group(key.ssrc, &key.flow)) {
+            parts.add_participant(by_address, participant);
         }
+        let media = Flow { src: key.flow.dst, dst: key.flow.src };
         for reception in &participant.receptions {
-            let concerned = by_ssrc.get(&reception.ssrc).map_or(&[][..], Vec::as_slice);
-            for (at, by_address) in matching(streams, concerned, |flow| is_against(&key.flow, flow)) {
-                if let Some(parts) = of_stream.get_mut(at) {
-                    parts.receptions.push((by_address, key, reception));
-                }
+            if let Some((parts, by_address)) = found.parts_of(group(reception.ssrc, &media)) {
+                parts.add_reception(by_address, key, reception);
             }
         }
     }
-    streams.iter().zip(of_stream).map(|(stream, parts)| parts.report(tracker, stream)).collect()
+    let nothing = Parts::default();
+    let parts_of = |stream: &Joinable| {
+        found.parts.get(&group(stream.key.ssrc, &stream.key.flow)).unwrap_or(&nothing).report(tracker, stream)
+    };
+    streams.iter().map(parts_of).collect()
 }
 
-/// Streams whose hosts fit; else the only one there is.
-fn matching<'a>(
-    streams: &'a [Joinable],
-    concerned: &'a [usize],
-    fits: impl Fn(&Flow) -> bool + 'a,
-) -> impl Iterator<Item = (usize, bool)> + 'a {
-    let fits = move |at: &usize| streams.get(*at).is_some_and(|stream| fits(&stream.key.flow));
-    let any = concerned.iter().any(&fits);
-    let alone = concerned.len() == 1 && !any;
-    concerned.iter().copied().filter(move |at| alone || fits(at)).map(move |at| (at, any))
+/// An SSRC, and the hosts that its media goes from and to.
+type Group = (u32, [u8; 16], [u8; 16]);
+
+fn group(ssrc: u32, media: &Flow) -> Group {
+    (ssrc, media.src.address, media.dst.address)
 }
 
-fn is_along(reports: &Flow, stream: &Flow) -> bool {
-    reports.src.address == stream.src.address && reports.dst.address == stream.dst.address
+#[derive(Default)]
+struct Groups<'a> {
+    parts: FxHashMap<Group, Parts<'a>>,
+    /// The group of an SSRC that only one stream has.
+    alone: FxHashMap<u32, Option<Group>>,
 }
 
-fn is_against(reports: &Flow, stream: &Flow) -> bool {
-    reports.src.address == stream.dst.address && reports.dst.address == stream.src.address
+impl<'a> Groups<'a> {
+    /// That of the streams whose hosts fit, else of the only one there is; and whether hosts fit.
+    fn parts_of(&mut self, group: Group) -> Option<(&mut Parts<'a>, bool)> {
+        let by_address = self.parts.contains_key(&group);
+        let group = if by_address { group } else { (*self.alone.get(&group.0)?)? };
+        Some((self.parts.get_mut(&group)?, by_address))
+    }
 }
 
-/// What was found for one stream; with each, whether its hosts fit.
+/// What was found for the streams of a group.
 #[derive(Default)]
 struct Parts<'a> {
-    senders: Vec<(bool, &'a Participant)>,
-    receptions: Vec<(bool, &'a ParticipantKey, &'a Reception)>,
+    /// Some of it was joined by the SSRC alone.
+    by_ssrc: bool,
+    /// Of the sender's flows, that with most reports.
+    sender: Option<&'a Participant>,
+    name: Option<&'a str>,
+    bye: Option<&'a Bye>,
+    to_sender: RoundTrip,
+    /// Of the receivers, the one that reported most.
+    reception: Option<(&'a ParticipantKey, &'a Reception)>,
+    to_receiver: RoundTrip,
 }
 
-impl Parts<'_> {
+impl<'a> Parts<'a> {
+    fn add_participant(&mut self, by_address: bool, participant: &'a Participant) {
+        self.by_ssrc |= !by_address;
+        participant.receptions.iter().for_each(|reception| self.to_sender.merge(&reception.round_trip));
+        if self.sender.is_none_or(|most| participant.sender_reports >= most.sender_reports) {
+            self.sender = Some(participant);
+        }
+        self.name = self.name.or(participant.name.as_deref());
+        self.bye = self.bye.or(participant.bye.as_ref());
+    }
+
+    fn add_reception(&mut self, by_address: bool, key: &'a ParticipantKey, reception: &'a Reception) {
+        self.by_ssrc |= !by_address;
+        self.to_receiver.merge(&reception.round_trip);
+        if self.reception.is_none_or(|(_, most)| reception.reports >= most.reports) {
+            self.reception = Some((key, reception));
+        }
+    }
+
     fn report(&self, tracker: &Tracker, stream: &Joinable) -> Result<StreamRtcp, &'static str> {
-        if self.senders.is_empty() && self.receptions.is_empty() {
+        if self.sender.is_none() && self.reception.is_none() {
             let is_encrypted = tracker.is_encrypted(&stream.key.flow);
             return Err(if is_encrypted {
                 "encrypted (SRTCP)"
@@ -257,14 +289,8 @@ impl Parts<'_> {
                 "no RTCP was seen"
             });
         }
-        let by_address = self
-            .senders
-            .iter()
-            .map(|(by, _)| *by)
-            .chain(self.receptions.iter().map(|(by, ..)| *by))
-            .all(|by| by);
-        let mut report =
-            StreamRtcp { joined_by: if by_address { "addresses" } else { "ssrc" }, ..StreamRtcp::default() };
+        let joined_by = if self.by_ssrc { "ssrc" } else { "addresses" };
+        let mut report = StreamRtcp { joined_by, ..StreamRtcp::default() };
         self.add_sender(&mut report, stream.clock_rate);
         self.add_far_end(&mut report, stream);
         let (near, far) = (report.round_trip_to_sender_ms, report.round_trip_to_receiver_ms);
@@ -278,25 +304,20 @@ impl Parts<'_> {
         Ok(report)
     }
 
-    /// The sender's own reports. Several flows of one: the one with most.
+    /// The sender's own reports.
     fn add_sender(&self, report: &mut StreamRtcp, clock_rate: Option<u32>) {
-        let mut near = RoundTrip::default();
-        for (_, participant) in &self.senders {
-            participant.receptions.iter().for_each(|reception| near.merge(&reception.round_trip));
-        }
-        report.round_trip_to_sender_ms = RoundTripReport::of(&near);
-        let most = self.senders.iter().map(|(_, sender)| *sender).max_by_key(|sender| sender.sender_reports);
-        let Some(sender) = most else {
+        report.round_trip_to_sender_ms = RoundTripReport::of(&self.to_sender);
+        let Some(sender) = self.sender else {
             report.sender_clock_absent_because = Some("no sender report");
             return;
         };
         report.sender_reports = sender.sender_reports;
         report.packets_sent = sender.last_info.map(|info| info.packets);
         report.octets_sent = sender.last_info.map(|info| info.octets);
-        report.cname = self.senders.iter().find_map(|(_, sender)| sender.name.as_deref()).map(str::to_owned);
-        let bye = self.senders.iter().find_map(|(_, sender)| sender.bye.as_ref());
-        report.bye =
-            bye.map(|bye| ByeReport { frame: bye.number, reason: bye.reason.as_deref().map(str::to_owned) });
+        report.cname = self.name.map(str::to_owned);
+        report.bye = self
+            .bye
+            .map(|bye| ByeReport { frame: bye.number, reason: bye.reason.as_deref().map(str::to_owned) });
         let clock = sender.clock.rate_hz().and_then(|hz| {
             let nominal = clock_rate.filter(|rate| *rate > 0).ok_or("clock rate unknown")?;
             let skew_ppm = (hz / f64::from(nominal) - 1.0) * 1e6;
@@ -313,11 +334,8 @@ impl Parts<'_> {
     }
 
     fn add_far_end(&self, report: &mut StreamRtcp, stream: &Joinable) {
-        let mut far = RoundTrip::default();
-        self.receptions.iter().for_each(|(.., reception)| far.merge(&reception.round_trip));
-        report.round_trip_to_receiver_ms = RoundTripReport::of(&far);
-        let most = self.receptions.iter().max_by_key(|(.., reception)| reception.reports);
-        let Some((_, key, reception)) = most else {
+        report.round_trip_to_receiver_ms = RoundTripReport::of(&self.to_receiver);
+        let Some((key, reception)) = self.reception else {
             report.far_end_absent_because = Some("no receiver reports on it");
             return;
         };

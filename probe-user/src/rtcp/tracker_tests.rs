@@ -153,6 +153,33 @@ fn a_flood_of_participants_stays_bounded_and_is_counted() {
 }
 
 #[test]
+fn floods_of_streams_and_of_participants_under_one_ssrc_do_not_multiply() {
+    // A pair of ports each: 400 million matches, if each were tried with each.
+    let ports = |flow: Flow, nth: u16| Flow {
+        src: Endpoint { port: 10_000 + nth, ..flow.src },
+        dst: Endpoint { port: 10_000 + nth, ..flow.dst },
+    };
+    let mut tracker = Tracker::default();
+    for nth in 0..20_000 {
+        tracker.observe(&datagram(ports(there(), nth), 1_000, &report(A, 1_000, None)));
+    }
+    tracker.observe(&datagram(ports(there(), 7), 2_000, &report(A, 2_000, None)));
+    let keys: Vec<_> = (0..20_000)
+        .map(|nth| Joinable {
+            key: StreamKey { flow: ports(packet(0).flow, nth), ssrc: A },
+            clock_rate: None,
+            last_seen: Nanos(0),
+            is_encrypted: false,
+        })
+        .collect();
+    let found = join(&tracker, &keys);
+    let is_joined = |rtcp: &Result<StreamRtcp, _>| {
+        rtcp.as_ref().is_ok_and(|rtcp| (rtcp.joined_by, rtcp.sender_reports) == ("addresses", 2))
+    };
+    assert!(found.len() == 20_000 && found.iter().all(is_joined));
+}
+
+#[test]
 fn control_characters_of_a_name_are_not_printed() {
     assert_eq!(&*text(b"a\x1b[31mb"), "a\u{fffd}[31mb");
     assert_eq!(text(&[b'x'; 300]).len(), MAX_TEXT);

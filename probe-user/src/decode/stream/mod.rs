@@ -37,6 +37,9 @@ const MAX_HELD: usize = 256 << 10;
 const MAX_REMEMBERED: usize = 1024;
 /// How far from what was read a segment may be to belong to it.
 const WINDOW: u32 = 1 << 20;
+/// Doubtful bytes that are looked through with every segment. More of them are only when a sixteenth has come on top: a doubt
+/// may last for a message of 64 KiB, and whoever sends headers without end must not have all of it read with each.
+const DOUBTFUL: usize = 4 << 10;
 
 /// What identifies a stream: the same connection seen inside another tunnel is another stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -80,6 +83,8 @@ struct Run {
     recognised: bool,
     /// Out of step: where in `tail` to look on.
     looked: usize,
+    /// How long `tail` must be for that to be worth it again.
+    look_at: usize,
 }
 
 /// Messages that were read: their places and contents.
@@ -207,6 +212,7 @@ impl Stream {
             in_step: false,
             recognised: false,
             looked: 0,
+            look_at: 0,
         };
         self.runs.insert(index, run);
         index
@@ -223,6 +229,7 @@ impl Stream {
         run.tail.extend_from_slice(between);
         run.next = advanced(following.start, between.len());
         let mut unread = Messages::default();
+        run.look_at = 0;
         run.read(self.framing, &mut self.read, messages.unwrap_or(&mut unread), &mut self.scratch);
         if following.recognised {
             if !run.recognised {
@@ -232,6 +239,7 @@ impl Stream {
             // Otherwise what is left before a message that was recognised is none.
             run.tail = following.tail;
             (run.in_step, run.recognised, run.looked) = (following.in_step, true, following.looked);
+            run.look_at = following.look_at;
         }
         run.next = following.next;
     }
@@ -248,7 +256,7 @@ impl Stream {
             // One run alone: no message is so long, so nothing of it was recognised.
             run.head.clear();
             run.tail.clear();
-            (run.in_step, run.looked) = (false, 0);
+            (run.in_step, run.looked, run.look_at) = (false, 0, 0);
         }
     }
 }
@@ -268,6 +276,10 @@ impl Run {
         let mut look_from = self.looked;
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
             if !self.in_step {
+                if bytes.len() - at < self.look_at {
+                    break;
+                }
+                self.look_at = 0;
                 match framing.find(bytes, look_from.max(at)) {
                     Found::At(found) => {
                         if !self.recognised {
@@ -278,6 +290,10 @@ impl Run {
                     }
                     Found::LookAgainFrom(from) => {
                         look_from = from;
+                        let doubtful = bytes.len().saturating_sub(from);
+                        if doubtful > DOUBTFUL {
+                            self.look_at = bytes.len() - at + doubtful / 16;
+                        }
                         break;
                     }
                 }
