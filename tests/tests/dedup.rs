@@ -113,9 +113,26 @@ fn the_input_is_not_overwritten_and_a_failure_leaves_nothing() {
     }
     let refused = dedup(&input, &scratch.file("no/such/folder"), &Options::default(), false, |_, _| ());
     assert!(matches!(refused, Err(DedupError::Write { .. })), "{refused:?}");
+    let socket = scratch.file("socket");
+    let _listening = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let refused = dedup(&input, &socket, &Options::default(), false, |_, _| ());
+    assert!(matches!(refused, Err(DedupError::NotAFile { .. })), "{refused:?}");
+    fs::remove_file(&socket).unwrap();
     let missing = dedup(&scratch.file("none"), &scratch.file("out"), &Options::default(), false, |_, _| ());
     assert!(missing.is_err());
     assert_eq!((fs::read(&input).unwrap(), fs::read_dir(&scratch.0).unwrap().count()), (bytes, 2));
+}
+
+#[test]
+fn what_a_killed_run_left_is_not_in_the_way() {
+    let scratch = Scratch::new("killed");
+    let (all, originals) = two_taps();
+    let (input, output) = (scratch.file("in.pcapng"), scratch.file("out.pcapng"));
+    fs::write(&input, Writer::PCAP_NG.file(&all)).unwrap();
+    fs::write(scratch.file(&format!(".out.pcapng.{}", std::process::id())), b"half a file").unwrap();
+    dedup(&input, &output, &Options::default(), false, |_, _| ()).unwrap();
+    assert!(frames(&output) == originals);
+    assert_eq!(fs::read_dir(&scratch.0).unwrap().count(), 2);
 }
 
 #[test]
