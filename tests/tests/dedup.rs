@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 
 use voxlab::captures::{Format, Writer, shared_captures};
 use voxlab::frames::{Datagram, rtp, udp};
+use voxlab::story::scene::Plan;
+use voxlab::story::taps::Step;
+use voxlab::story::{Recording, Rpcap, Story};
 use voxprobe::capture::file::Frames;
 use voxprobe::pipeline::dedup::{DedupError, dedup};
 use voxprobe::pipeline::offline::{Options, analyze, classify};
@@ -110,9 +113,26 @@ fn the_input_is_not_overwritten_and_a_failure_leaves_nothing() {
     }
     let refused = dedup(&input, &scratch.file("no/such/folder"), &Options::default(), false, |_, _| ());
     assert!(matches!(refused, Err(DedupError::Write { .. })), "{refused:?}");
+    let socket = scratch.file("socket");
+    let _listening = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let refused = dedup(&input, &socket, &Options::default(), false, |_, _| ());
+    assert!(matches!(refused, Err(DedupError::NotAFile { .. })), "{refused:?}");
+    fs::remove_file(&socket).unwrap();
     let missing = dedup(&scratch.file("none"), &scratch.file("out"), &Options::default(), false, |_, _| ());
     assert!(missing.is_err());
     assert_eq!((fs::read(&input).unwrap(), fs::read_dir(&scratch.0).unwrap().count()), (bytes, 2));
+}
+
+#[test]
+fn what_a_killed_run_left_is_not_in_the_way() {
+    let scratch = Scratch::new("killed");
+    let (all, originals) = two_taps();
+    let (input, output) = (scratch.file("in.pcapng"), scratch.file("out.pcapng"));
+    fs::write(&input, Writer::PCAP_NG.file(&all)).unwrap();
+    fs::write(scratch.file(&format!(".out.pcapng.{}", std::process::id())), b"half a file").unwrap();
+    dedup(&input, &output, &Options::default(), false, |_, _| ()).unwrap();
+    assert!(frames(&output) == originals);
+    assert_eq!(fs::read_dir(&scratch.0).unwrap().count(), 2);
 }
 
 #[test]
@@ -135,4 +155,35 @@ fn real_captures_lose_their_copies_and_nothing_that_looks_like_one() {
         assert_eq!((report.sip.copies, report.sip.retransmissions), (0, 0), "{file}");
         assert!(report.streams.iter().all(|stream| stream.raw.lost >= 0), "{file}");
     }
+}
+
+/// Payload of a TCP segment from the port of the remote capture.
+fn rpcap_payload(frame: &[u8]) -> usize {
+    let is_rpcap = frame[23] == 6 && frame[34..36] == 2002_u16.to_be_bytes();
+    let header = 14 + 20 + usize::from(frame[46] >> 4) * 4;
+    if is_rpcap { 14 + usize::from(u16::from_be_bytes([frame[16], frame[17]])) - header } else { 0 }
+}
+
+#[test]
+fn of_a_remote_capture_cut_anywhere_no_segment_of_copies_is_left() {
+    let scratch = Scratch::new("segments");
+    let plan = Plan { seed: 7, packets: 300, auth: true, transfer: true, ..Plan::PLAIN };
+    let rpcap = Rpcap { batch_ns: 50_000_000, ..Rpcap::default() };
+    let recording = Recording { rpcap: Some(rpcap), ..Recording::by(&[Step::ReEmitted]) };
+    let (input, output) = (scratch.file("in.pcapng"), scratch.file("out.pcapng"));
+    Story::new(&plan, &recording).write(&input).unwrap();
+    let data = |path: &Path| frames(path).iter().filter(|(_, bytes)| rpcap_payload(bytes) > 200).count();
+    let options = Options::default();
+    dedup(&input, &output, &options, false, |_, _| ()).unwrap();
+    assert!(data(&input) > 200, "{}", data(&input));
+    assert_eq!(data(&output), 0, "segments that hold nothing but copies");
+    let [before, after] = [input, output].map(|path| analyze(&[path], &options, |_, _| ()).unwrap());
+    assert_eq!((after.sip.messages, after.sip.copies), (before.sip.messages, 0));
+    let unique = |report: &voxprobe::report::contract::Report| {
+        let figures =
+            |stream: &voxprobe::report::contract::StreamReport| (stream.unique.packets, stream.unique.lost);
+        report.streams.iter().map(figures).collect::<Vec<_>>()
+    };
+    assert_eq!(unique(&after), unique(&before));
+    assert!(after.streams.iter().all(|stream| stream.duplicates.total == 0));
 }

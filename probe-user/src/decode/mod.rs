@@ -202,9 +202,11 @@ impl Decoder {
         self.walker.carriers.take_new()
     }
 
-    /// Frames of the fragments that the last frame made whole, itself apart.
+    /// Frames of the fragments, and of the segments of a carrier, that the last frame made whole, itself apart.
     pub fn take_parts(&mut self) -> Vec<u64> {
-        self.walker.fragments.take_parts()
+        let mut parts = self.walker.fragments.take_parts();
+        parts.extend(self.walker.streams.take_parts());
+        parts
     }
 
     /// Ends of remote captures' data connections that came and went since the last call: their ports are negotiated, so
@@ -300,6 +302,8 @@ impl Decoder {
         wire_len: u32,
         endpoints: &E,
     ) -> Decoded<'a> {
+        // Those of the frame before, if nobody asked.
+        self.walker.streams.take_parts();
         let wire_len = usize::try_from(wire_len).unwrap_or(usize::MAX);
         match self.walker.walk(seen, bytes, wire_len, endpoints) {
             Found::Segment { place, segment } => {

@@ -297,7 +297,8 @@ impl Walker {
     /// Takes a segment into its stream; what it completes is then in `messages`.
     pub(super) fn take(&mut self, given: &[u8], place: &Place, segment: &Segment, messages: &mut Messages) {
         let payload = select(given, &self.wholes, place);
-        self.streams.take(segment.key, segment.framing, segment.seq, payload, messages);
+        let place = (segment.seq, segment.seen.number);
+        self.streams.take(segment.key, segment.framing, place, payload, messages);
     }
 
     /// Cuts out what a walk found.

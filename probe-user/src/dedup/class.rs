@@ -149,8 +149,12 @@ impl Classes {
         }
     }
 
-    /// A frame holds a part of what `whole` completes, and shares its fate.
+    /// A frame holds a part of what `whole` completes, and shares its fate. What is a copy otherwise is none if it holds
+    /// the beginning of something new.
     pub fn note_part(&mut self, number: u64, whole: u64) {
+        if self.of(number).is_copy() && self.of(whole) == FrameClass::Unique {
+            self.set(number, FrameClass::Unique);
+        }
         if number == whole || self.of(number) != FrameClass::Other {
             return;
         }
@@ -283,6 +287,17 @@ mod tests {
             }
             assert_eq!(classes.of(2), FrameClass::Unique);
         }
+    }
+
+    #[test]
+    fn a_copy_that_holds_the_beginning_of_something_new_stays() {
+        let copy =
+            FrameClass::Copy { of: 1, cause: Cause::SamePoint, differs: Differs::from_bits(0), delay_ns: 5 };
+        let mut classes = Classes::default();
+        classes.note(3, copy);
+        classes.note(5, FrameClass::Unique);
+        classes.note_part(3, 5);
+        assert_eq!(classes.resolved(3), FrameClass::Unique);
     }
 
     #[test]

@@ -35,6 +35,12 @@ pub enum DedupError {
         /// Which.
         path: PathBuf,
     },
+    /// The output is there, and is a device, a pipe or a folder: a file would take its place.
+    #[error("{path} is no regular file and is not replaced; give the name of a file", path = path.display())]
+    NotAFile {
+        /// Which.
+        path: PathBuf,
+    },
     /// The second reading failed.
     #[error("cannot copy {path}", path = path.display())]
     Read {
@@ -88,6 +94,9 @@ pub fn dedup(
     if is_same_file(input, output) {
         return Err(DedupError::SameFile { path: output.to_owned() });
     }
+    if fs::metadata(output).is_ok_and(|meta| !meta.is_file()) {
+        return Err(DedupError::NotAFile { path: output.to_owned() });
+    }
     let paths = [input.to_owned()];
     let (report, classes) = analyze_and_classify(&paths, options, &mut opened)?;
     let frames = report.capture.packets;
@@ -98,9 +107,14 @@ pub fn dedup(
     let unwritable = |source| DedupError::Write { path: output.to_owned(), source };
     let draft = Draft::beside(output).map_err(unwritable)?;
     let judge = |number| summary.judge(&classes, number, annotate);
-    // Whose fault an error is, the error says itself: a read names the data, a write the disk.
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            unwritable(source)
+        }
+        _ => unreadable(source),
+    };
     rewrite::rewrite(source, BufWriter::with_capacity(1 << 20, &draft.file), frames, judge)
-        .map_err(unreadable)?;
+        .map_err(failed)?;
     draft.publish(output).map_err(unwritable)?;
     Ok(summary)
 }
@@ -167,7 +181,15 @@ impl Draft {
         hidden.push(name);
         hidden.push(format!(".{}", std::process::id()));
         let path = output.with_file_name(hidden);
-        let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
+        let create = || OpenOptions::new().write(true).create_new(true).open(&path);
+        let file = match create() {
+            // Of a run that was killed: in a container, each has the same process number.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                fs::remove_file(&path)?;
+                create()?
+            }
+            created => created?,
+        };
         Ok(Self { file, path, is_published: false })
     }
 

@@ -143,6 +143,8 @@ enum Proof {
 pub(in crate::decode) struct Messages {
     pub(in crate::decode) bytes: Vec<u8>,
     ranges: Vec<Range<usize>>,
+    /// Sequence numbers at which they began in the stream.
+    began: Vec<u32>,
     at: usize,
 }
 
@@ -150,13 +152,21 @@ impl Messages {
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.ranges.clear();
+        self.began.clear();
         self.at = 0;
     }
 
-    pub(super) fn push(&mut self, message: &[u8]) {
+    /// Adds a message that began at `seq`.
+    pub(super) fn push(&mut self, seq: u32, message: &[u8]) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(message);
         self.ranges.push(start..self.bytes.len());
+        self.began.push(seq);
+    }
+
+    /// Where in the stream they began, and how long they are.
+    pub(super) fn places(&self) -> impl Iterator<Item = (u32, usize)> {
+        self.began.iter().copied().zip(self.ranges.iter().map(Range::len))
     }
 
     /// Where the next one lies.

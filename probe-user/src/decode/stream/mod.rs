@@ -35,6 +35,9 @@ const MAX_RUNS: usize = 8;
 const MAX_HELD: usize = 256 << 10;
 /// Messages remembered of one stream: a quarter of a second of 4,000 frames a second.
 const MAX_REMEMBERED: usize = 1024;
+/// Segments remembered of one stream, to say which of them held the beginning of what a later one completed: more than
+/// carry the longest message.
+const MAX_SEGMENTS: usize = 256;
 /// How far from what was read a segment may be to belong to it.
 const WINDOW: u32 = 1 << 20;
 /// Doubtful bytes that are looked through with every segment. More of them are only when a sixteenth has come on top: a doubt
@@ -54,6 +57,8 @@ pub(super) struct Key {
 pub(super) struct Streams {
     by_key: FxHashMap<Key, Stream>,
     clock: u64,
+    /// Frames that held other parts of what the last frame completed.
+    parts: Vec<u64>,
 }
 
 #[derive(Debug)]
@@ -64,6 +69,16 @@ struct Stream {
     runs: Vec<Run>,
     read: Read,
     scratch: Vec<u8>,
+    /// The last segments: where they lay, and in which frames.
+    segments: VecDeque<Piece>,
+}
+
+/// A segment, and the frame that held it.
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    start: u32,
+    end: u32,
+    number: u64,
 }
 
 /// Consecutive bytes.
@@ -104,12 +119,12 @@ impl Streams {
         self.by_key.get(key).map(|stream| stream.framing)
     }
 
-    /// Takes a segment. `messages` then holds what it completed.
+    /// Takes a segment, by its first sequence number and its frame's. `messages` then holds what it completed.
     pub(super) fn take(
         &mut self,
         key: Key,
         framing: Framing,
-        seq: u32,
+        (seq, number): (u32, u64),
         payload: &[u8],
         messages: &mut Messages,
     ) {
@@ -126,9 +141,20 @@ impl Streams {
             runs: Vec::new(),
             read: Read::default(),
             scratch: Vec::new(),
+            segments: VecDeque::new(),
         });
         stream.used = self.clock;
         stream.take(seq, payload, messages);
+        stream.note_parts(
+            Piece { start: seq, end: advanced(seq, payload.len()), number },
+            messages,
+            &mut self.parts,
+        );
+    }
+
+    /// Frames that held other parts of what came since the last call.
+    pub(super) fn take_parts(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.parts)
     }
 }
 
@@ -148,6 +174,22 @@ impl Stream {
         self.make_room();
     }
 
+    /// Names the frames that held what was completed, besides the segment's own, and remembers it.
+    fn note_parts(&mut self, segment: Piece, messages: &Messages, parts: &mut Vec<u64>) {
+        for (start, length) in messages.places() {
+            let end = advanced(start, length);
+            if distance(segment.start, start) >= 0 && distance(end, segment.end) >= 0 {
+                continue;
+            }
+            let held = |piece: &&Piece| distance(piece.start, end) > 0 && distance(start, piece.end) > 0;
+            parts.extend(self.segments.iter().filter(held).map(|piece| piece.number));
+        }
+        if self.segments.len() == MAX_SEGMENTS {
+            self.segments.pop_front();
+        }
+        self.segments.push_back(segment);
+    }
+
     /// Whole messages: read for themselves, wherever they claim to be, unless they were.
     fn take_whole(&mut self, seq: u32, payload: &[u8], messages: &mut Messages) {
         let (mut at, mut rest) = (seq, payload);
@@ -156,7 +198,7 @@ impl Stream {
             // Old and further back than is remembered: whether it was read is not known. TCP says that it was.
             let is_forgotten = self.is_read(at) && !self.read.reaches(at);
             if !is_forgotten && self.read.is_new(at, message) {
-                messages.push(message);
+                messages.push(at, message);
             }
             (at, rest) = (advanced(at, length), behind);
         }
@@ -301,8 +343,9 @@ impl Run {
             match framing.measure(rest) {
                 Measure::Long(length) => {
                     let Some(message) = rest.get(..length) else { break };
-                    if read.is_new(advanced(base, at), message) {
-                        messages.push(message);
+                    let seq = advanced(base, at);
+                    if read.is_new(seq, message) {
+                        messages.push(seq, message);
                     }
                     at += length;
                 }

@@ -26,7 +26,7 @@ fn key(port: u16) -> Key {
 
 fn take(streams: &mut Streams, seq: u32, payload: &[u8]) -> Vec<u32> {
     let mut messages = Messages::default();
-    streams.take(key(1), Framing::Rpcap, seq, payload, &mut messages);
+    streams.take(key(1), Framing::Rpcap, (seq, 0), payload, &mut messages);
     let mut numbers = Vec::new();
     while let Some(range) = messages.next() {
         numbers.push(u32::from_be_bytes(messages.bytes[range][24..28].try_into().unwrap()));
@@ -183,7 +183,7 @@ fn floods_of_connections_holes_and_garbage_stay_bounded() {
     let mut streams = Streams::default();
     let mut messages = Messages::default();
     for port in 0..2_000 {
-        streams.take(key(port), Framing::Rpcap, 0, &proven(1, 100), &mut messages);
+        streams.take(key(port), Framing::Rpcap, (0, 0), &proven(1, 100), &mut messages);
     }
     assert_eq!(streams.by_key.len(), MAX_STREAMS);
     // Every second kilobyte, and never a header.
@@ -213,10 +213,31 @@ fn hep_messages_are_cut_by_their_length() {
     let mut got = Vec::new();
     // The capture begins inside the second.
     for (at, chunk) in (0_u32..).zip(stream[25..].chunks(33)) {
-        streams.take(key(1), Framing::Hep, 25 + at * 33, chunk, &mut messages);
+        streams.take(key(1), Framing::Hep, (25 + at * 33, 0), chunk, &mut messages);
         while let Some(range) = messages.next() {
             got.push(messages.bytes[range][19]);
         }
     }
     assert_eq!(got, (2..20).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_frames_that_held_a_message_are_named_when_it_is_complete() {
+    let stream: Vec<u8> = (0..3).flat_map(|number| proven(number, 300)).collect();
+    let mut streams = Streams::default();
+    let mut messages = Messages::default();
+    let mut parts = |number: u64, range: std::ops::Range<usize>| {
+        let seq = advanced(u32::MAX - 350, range.start);
+        streams.take(key(1), Framing::Rpcap, (seq, number), &stream[range], &mut messages);
+        streams.take_parts()
+    };
+    assert_eq!(parts(1, 0..100), [0; 0]);
+    assert_eq!(parts(2, 100..200), [0; 0]);
+    // Completes the first and begins the second.
+    assert_eq!(parts(3, 200..400), [1, 2]);
+    assert_eq!(parts(4, 400..900), [3]);
+    for number in 5..2_000 {
+        parts(number, 400..900);
+    }
+    assert_eq!(streams.by_key.values().next().unwrap().segments.len(), MAX_SEGMENTS);
 }
