@@ -78,7 +78,7 @@ pub(crate) struct Run {
     /// Threads that hold streams; 1 means the receiving one
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     shards: u16,
-    /// Streams held at once; one takes about 6 KiB
+    /// Streams held at once; one takes about 8 KiB
     #[arg(long, value_name = "N", default_value_t = 131_072)]
     max_streams: usize,
     /// A stream silent for so long has ended

@@ -21,12 +21,24 @@ const TAKEN: [u16; 177] = [
     27910, 27950, 27951, 27952, 27953, 27960, 27961, 27962, 27963, 32000, 32512, 34962, 34980, 37008, 41170,
     44818, 47000, 54328,
 ];
+/// The same, one bit a port: every frame asks twice.
+static IS_TAKEN: [u64; 1024] = {
+    let mut bits = [0; 1024];
+    let mut at = 0;
+    while at < TAKEN.len() {
+        bits[(TAKEN[at] >> 6) as usize] |= 1 << (TAKEN[at] & 63);
+        at += 1;
+    }
+    bits
+};
 /// BACnet's port and its first octet, which is also that of an RTP packet with one contributing source.
 const BACNET: (u16, u8) = (47_808, 0x81);
 
 /// Does another dissector keep what begins with `first`, whatever follows?
 pub(super) fn is_taken(src_port: u16, dst_port: u16, first: u8) -> bool {
-    [src_port, dst_port].iter().any(|port| TAKEN.binary_search(port).is_ok() || (*port, first) == BACNET)
+    let is_listed =
+        |port: u16| IS_TAKEN.get(usize::from(port >> 6)).is_some_and(|word| word >> (port & 63) & 1 != 0);
+    [src_port, dst_port].into_iter().any(|port| is_listed(port) || (port, first) == BACNET)
         // By destination alone: HSRP, and by source alone: a game's server.
         || matches!(dst_port, 1985 | 2029)
         || src_port == 8755
@@ -37,8 +49,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_list_can_be_searched() {
-        assert!(TAKEN.is_sorted());
+    fn the_ports_of_the_list_are_taken_and_no_others() {
+        let taken: Vec<u16> = (0..=u16::MAX).filter(|port| is_taken(61_000, *port, 0)).collect();
+        let others = taken.iter().filter(|port| TAKEN.binary_search(port).is_err());
+        assert_eq!(others.copied().collect::<Vec<_>>(), [1985, 2029]);
+        assert_eq!(taken.len(), TAKEN.len() + 2);
         assert!(is_taken(61_000, 3000, 0x80) && is_taken(3000, 61_000, 0x80));
         assert!(is_taken(61_000, 1985, 0x80) && !is_taken(1985, 61_000, 0x80));
         assert!(is_taken(47_808, 47_808, 0x81) && !is_taken(47_808, 47_808, 0x80));

@@ -64,6 +64,8 @@ pub struct DupWindow {
     filled: u64,
     slots: [Slot; SLOTS],
     taps: Vec<Evidence>,
+    /// The first of them, here, as most streams have no other.
+    first_tap: Evidence,
     /// The tap of the packet that was observed last.
     tap: u8,
     copies: Option<Box<Copies>>,
@@ -113,16 +115,17 @@ const TAP: u8 = !(HASHED | HASH_CUT);
 impl DupWindow {
     /// A window whose first packet has the extended sequence number `seq`.
     pub fn new(seq: u64, packet: &RtpPacket) -> Self {
+        let signature = signature(&packet.evidence);
         let mut window = Self {
             top: seq,
             seen: 1,
             filled: 1,
             slots: [Slot::default(); SLOTS],
-            taps: Vec::new(),
+            taps: vec![signature],
+            first_tap: signature,
             tap: 0,
             copies: None,
         };
-        window.tap = window.find_tap(&packet.evidence);
         window.remember(seq, packet);
         window
     }
@@ -264,9 +267,12 @@ impl DupWindow {
         original
     }
 
-    /// The index of a tap's signature: its evidence but for the IP ID, which is the packet's own.
+    /// The index of a tap's signature.
     fn find_tap(&mut self, evidence: &Evidence) -> u8 {
-        let signature = Evidence { ip_id: 0, ..*evidence };
+        let signature = signature(evidence);
+        if signature == self.first_tap {
+            return 0;
+        }
         let at = self.taps.iter().position(|tap| *tap == signature).unwrap_or_else(|| {
             if self.taps.len() < MAX_TAPS {
                 self.taps.push(signature);
@@ -276,6 +282,11 @@ impl DupWindow {
         });
         u8::try_from(at).unwrap_or(TAP)
     }
+}
+
+/// What of the evidence is the tap's: all but the IP ID, which is the packet's own.
+fn signature(evidence: &Evidence) -> Evidence {
+    Evidence { ip_id: 0, ..*evidence }
 }
 
 impl Default for Copies {

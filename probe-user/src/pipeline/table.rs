@@ -18,7 +18,7 @@ const EVICTION_PROBES: usize = 32;
 /// How much a shard may hold, and for how long.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Streams of this shard. One takes about 5 KiB, and 6 once it has closed an interval.
+    /// Streams of this shard. One takes about 6 KiB, and 8 once it has closed an interval.
     pub streams: usize,
     /// A stream silent for so long has ended; `None` in files, where only the end ends it.
     pub idle: Option<std::time::Duration>,

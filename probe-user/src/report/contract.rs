@@ -202,9 +202,9 @@ impl Delays {
     fn report(&self) -> Distributions {
         let (jitter, variation) = (Percentiles::of(&self.jitter), Percentiles::of(&self.variation));
         Distributions {
-            jitter_histogram: jitter.and_then(|_| self.jitter.to_v2_base64().ok()),
+            jitter_histogram: jitter.and_then(|_| self.jitter.to_v2_base64()),
             jitter_percentiles_us: jitter,
-            pdv_histogram: variation.and_then(|_| self.variation.to_v2_base64().ok()),
+            pdv_histogram: variation.and_then(|_| self.variation.to_v2_base64()),
             pdv_percentiles_us: variation,
         }
     }

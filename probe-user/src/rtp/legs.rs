@@ -26,10 +26,18 @@ const ENOUGH: usize = 3;
 const MAX_COMPARED: usize = 32;
 
 /// The packets of a stream whose identities hash lowest, and when each came by.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Sketch {
+    /// What ranks below it belongs in: the highest of a full sketch. Beside the list, which most packets thus never touch.
+    below: u64,
     /// Ascending. In each number 48 bits rank the RTP header, and the lowest 16 are the payload's sum.
     lowest: Vec<(u64, Nanos)>,
+}
+
+impl Default for Sketch {
+    fn default() -> Self {
+        Self { below: u64::MAX, lowest: Vec::new() }
+    }
 }
 
 impl Sketch {
@@ -38,8 +46,7 @@ impl Sketch {
     #[inline]
     pub fn observe(&mut self, packet: &RtpPacket) {
         let rank = rank(packet);
-        if self.lowest.len() == SKETCH && self.lowest.last().is_some_and(|(highest, _)| rank >= highest >> 16)
-        {
+        if rank >= self.below {
             return;
         }
         self.insert(rank << 16 | u64::from(payload_sum(packet)), packet.time);
@@ -50,6 +57,9 @@ impl Sketch {
         let Err(at) = self.lowest.binary_search_by_key(&identity, |(known, _)| *known) else { return };
         self.lowest.truncate(SKETCH - 1);
         self.lowest.insert(at.min(self.lowest.len()), (identity, time));
+        if let Some((highest, _)) = self.lowest.get(SKETCH - 1) {
+            self.below = highest >> 16;
+        }
     }
 
     /// What two streams have in common; `None` if it is too little to speak of.

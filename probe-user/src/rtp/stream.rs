@@ -49,8 +49,8 @@ pub struct Totals {
 /// Numbers so far behind that RFC 3550 A.1 does not believe them (MAX_MISORDER), and not so far that they are ahead.
 const LAGGING: std::ops::Range<u64> = 100..8_192;
 
-/// See the module. About 5.5 KiB, most of it the window and the two histograms; a live one has two more. Where several
-/// taps see it, 5 KiB and 2 KiB for each copy a packet more.
+/// See the module. About 6 KiB, most of it the window and the two histograms; a live one has two more, and 7.5 KiB. Where
+/// several taps see it, 5.5 KiB and 2 KiB for each copy a packet more.
 #[derive(Clone, Debug)]
 pub struct Stream {
     key: StreamKey,
@@ -59,8 +59,11 @@ pub struct Stream {
     announcement: Arc<Announcement>,
     first_seen: Nanos,
     last_seen: Nanos,
-    /// Frames by payload type, in order of appearance: one or two, seldom more.
-    payload_types: Vec<(u8, u64)>,
+    /// Frames by payload type, in order of appearance: one or two, seldom more. The first is here, as most streams have
+    /// no other, and a line of memory is what a packet costs where there are many streams.
+    first_type: (u8, u64),
+    other_types: Vec<(u8, u64)>,
+    clocks: Clocks,
     encapsulation: crate::packet::Encapsulation,
     sequence: Sequence,
     window: DupWindow,
@@ -109,19 +112,17 @@ impl Stream {
     ) -> Self {
         let sequence = Sequence::new(packet.rtp.seq);
         let first = sequence.first();
-        let placed = Placed {
-            seq: first,
-            clock_rate: timed_clock(packet, &announcement),
-            restarted: false,
-            by: By::OnlyTap,
-        };
+        let clocks = Clocks::of(packet.rtp.payload_type, &announcement);
+        let placed = Placed { seq: first, clock_rate: clocks.timed, restarted: false, by: By::OnlyTap };
         let mut stream = Self {
             key: packet.into(),
             number,
             media: packet.media,
             first_seen: packet.time,
             last_seen: packet.time,
-            payload_types: vec![(packet.rtp.payload_type, 1)],
+            first_type: (packet.rtp.payload_type, 1),
+            other_types: Vec::new(),
+            clocks,
             encapsulation: packet.evidence.encapsulation,
             sequence,
             window: DupWindow::new(first, packet),
@@ -149,11 +150,8 @@ impl Stream {
     pub fn observe(&mut self, packet: &RtpPacket, epoch: Nanos) -> FrameClass {
         self.last_seen = self.last_seen.max(packet.time);
         self.hashed_fingerprints |= packet.fingerprint.hashed;
-        match self.payload_types.iter_mut().find(|(number, _)| *number == packet.rtp.payload_type) {
-            Some((_, frames)) => *frames += 1,
-            None => self.payload_types.push((packet.rtp.payload_type, 1)),
-        }
-        let wireshark_rate = codec::wireshark_clock_rate(packet.rtp.payload_type, &self.announcement);
+        self.count_type(packet.rtp.payload_type);
+        let wireshark_rate = self.clocks_of(packet.rtp.payload_type).wireshark;
         self.frames += 1;
         match &mut self.raw {
             Some(raw) if packet.evidence.encapsulation.is_opened_by_tshark() => {
@@ -170,6 +168,31 @@ impl Stream {
             Step::Stray { candidate } => self.set_aside(packet, candidate),
             Step::Restart { stray, number } => self.restart(stray, number, packet),
         }
+    }
+
+    #[inline]
+    fn count_type(&mut self, number: u8) {
+        if self.first_type.0 == number {
+            self.first_type.1 += 1;
+            return;
+        }
+        match self.other_types.iter_mut().find(|(other, _)| *other == number) {
+            Some((_, frames)) => *frames += 1,
+            None => self.other_types.push((number, 1)),
+        }
+    }
+
+    fn payload_types(&self) -> impl Iterator<Item = (u8, u64)> {
+        std::iter::once(self.first_type).chain(self.other_types.iter().copied())
+    }
+
+    /// What a payload type means here; asked of the signalling when it changes, not for every packet.
+    #[inline]
+    fn clocks_of(&mut self, number: u8) -> Clocks {
+        if self.clocks.payload_type != number {
+            self.clocks = Clocks::of(number, &self.announcement);
+        }
+        self.clocks
     }
 
     /// Judges what comes so late that RFC 3550 would no longer believe its number: behind a slow tunnel, two such in
@@ -273,14 +296,14 @@ impl Stream {
     #[inline]
     fn look_beside(&mut self, packet: &RtpPacket) {
         self.sketch.observe(packet);
-        if packet.payload_head.is_some() && self.announcement.is_event(packet.rtp.payload_type) {
+        if packet.payload_head.is_some() && self.clocks_of(packet.rtp.payload_type).is_event {
             self.events.observe(packet);
         }
     }
 
     fn count_first(&mut self, seq: u64, packet: &RtpPacket, restarted: bool) {
         self.look_beside(packet);
-        let clock_rate = timed_clock(packet, &self.announcement);
+        let clock_rate = self.clocks_of(packet.rtp.payload_type).timed;
         self.quality.first_copy(packet, Placed { seq, clock_rate, restarted, by: By::OnlyTap });
     }
 
@@ -288,7 +311,7 @@ impl Stream {
     fn count_placed(&mut self, placed: &reference::Placed) {
         let reference::Placed { seq, packet, by } = placed;
         self.look_beside(packet);
-        let clock_rate = timed_clock(packet, &self.announcement);
+        let clock_rate = self.clocks_of(packet.rtp.payload_type).timed;
         let placed = Placed { seq: *seq, clock_rate, restarted: false, by: *by };
         self.quality.first_copy(packet, placed);
     }
@@ -334,13 +357,14 @@ impl Stream {
                     None => static_payload(number).is_some(),
                 }
         };
-        let most = self.payload_types.iter().max_by_key(|(number, frames)| (is_speech(*number), *frames));
-        most.map_or(0, |(number, _)| *number)
+        let most = self.payload_types().max_by_key(|(number, frames)| (is_speech(*number), *frames));
+        most.map_or(0, |(number, _)| number)
     }
 
     /// The signalling has said something about this stream since it began.
     pub fn announce(&mut self, media: MediaId, announcement: Arc<Announcement>) {
         self.media = media;
+        self.clocks = Clocks::of(self.clocks.payload_type, &announcement);
         self.announcement = announcement;
     }
 
@@ -494,7 +518,10 @@ impl Stream {
             first_seen: self.first_seen,
             last_seen: self.last_seen,
             payload_types: {
-                let mut numbers: Vec<_> = self.payload_types.iter().map(|(number, _)| *number).collect();
+                let mut numbers: Vec<_> = std::iter::once(self.first_type)
+                    .chain(self.other_types)
+                    .map(|(number, _)| number)
+                    .collect();
                 numbers.sort_unstable();
                 numbers
             },
@@ -611,13 +638,25 @@ pub struct StreamParts {
     pub events: Events,
 }
 
-/// The clock of a packet whose timestamp advances with time; events (RFC 4733) stand still.
-fn timed_clock(packet: &RtpPacket, announcement: &Announcement) -> Option<u32> {
-    let number = packet.rtp.payload_type;
-    if announcement.is_event(number) {
-        return None;
+/// What the signalling says of one payload type of a stream, the one that came last.
+#[derive(Clone, Copy, Debug)]
+struct Clocks {
+    payload_type: u8,
+    is_event: bool,
+    /// The clock of a packet whose timestamp advances with time; events (RFC 4733) stand still.
+    timed: Option<u32>,
+    /// The rate that tshark takes.
+    wireshark: Option<u32>,
+}
+
+impl Clocks {
+    #[cold]
+    fn of(payload_type: u8, announcement: &Announcement) -> Self {
+        let is_event = announcement.is_event(payload_type);
+        let timed = if is_event { None } else { codec::clock_rate(payload_type, announcement) };
+        let wireshark = codec::wireshark_clock_rate(payload_type, announcement);
+        Self { payload_type, is_event, timed, wireshark }
     }
-    codec::clock_rate(number, announcement)
 }
 
 #[cfg(test)]
