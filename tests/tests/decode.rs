@@ -75,6 +75,19 @@ fn a_stale_fragment_does_not_join_a_later_datagram_of_the_same_identification() 
 }
 
 #[test]
+fn a_last_fragment_that_ends_before_another_one_is_held_and_lost_in_the_end() {
+    let mut decoder = decoder();
+    // 64 octets at 0x64 times 8; then the end, at 8.
+    for (number, field, len) in [(1, 0x2064, 64), (2, 1, 8)] {
+        let bytes = udp().fragment(field).payload(&vec![0; len]).ethernet();
+        let frame = frame(number, number, LinkType::Ethernet, &bytes);
+        assert_eq!(decoder.frame(&frame, &Nobody), Decoded::Held(Verdict::Fragment));
+    }
+    decoder.finish();
+    assert_eq!((decoder.take_lost_fragments(), decoder.take_completed_fragments()), (2, 0));
+}
+
+#[test]
 fn a_cooked_frame_of_type_outgoing_was_leaving_the_host_and_no_other() {
     for datagram in [sip("OPTIONS sip:a SIP/2.0\r\n\r\n"), sip("OPTIONS sip:a SIP/2.0\r\n\r\n").v6()] {
         for packet_type in 0..=7 {

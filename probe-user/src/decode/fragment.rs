@@ -158,7 +158,8 @@ impl Fragments {
         }
         let added = IpFragOffset::try_new(piece.offset / 8)
             .is_ok_and(|offset| datagram.buffer.add(offset, piece.more, piece.data).is_ok());
-        self.bytes += datagram.buffer.data().len() - before;
+        // A last fragment that ends before another one cuts off what is behind it.
+        self.bytes = self.bytes + datagram.buffer.data().len() - before;
         if added && !datagram.buffer.is_complete() {
             return Outcome::Held;
         }
