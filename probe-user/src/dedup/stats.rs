@@ -124,7 +124,16 @@ impl CopyStats {
 
     /// The kinds as a report shows them, most frequent first, held against so many first copies.
     pub fn causes(&self, packets: u64) -> Vec<CauseReport> {
-        let mut causes: Vec<_> = self.kinds.iter().map(|kind| kind.report(packets)).collect();
+        self.report(|kind| kind.report(packets, kind.is_of_the_network(packets)))
+    }
+
+    /// The same where the copies are of many senders: what some of them lack and others have is no sign of the network.
+    pub fn causes_of_many(&self, packets: u64) -> Vec<CauseReport> {
+        self.report(|kind| kind.report(packets, false))
+    }
+
+    fn report(&self, report: impl Fn(&Kind) -> CauseReport) -> Vec<CauseReport> {
+        let mut causes: Vec<_> = self.kinds.iter().map(report).collect();
         causes.sort_by(|a, b| b.count.cmp(&a.count).then(a.cause.cmp(&b.cause)));
         causes
     }
@@ -146,12 +155,18 @@ impl Kind {
         }
     }
 
-    fn report(&self, packets: u64) -> CauseReport {
+    /// Some packets of one sender, not all, at the same place, unevenly late: no capture does that.
+    fn is_of_the_network(&self, packets: u64) -> bool {
+        let share = self.count as f64 / packets.max(1) as f64;
+        let is_judged = self.count >= JUDGED_FROM;
+        self.explanation.cause == Cause::SamePoint && is_judged && share < SOME && !self.is_steady()
+    }
+
+    fn report(&self, packets: u64, is_network: bool) -> CauseReport {
         let Explanation { cause, differs, layer, carrier } = self.explanation;
         let share = self.count as f64 / packets.max(1) as f64;
         let steady = self.is_steady();
         let is_judged = self.count >= JUDGED_FROM;
-        let is_network = cause == Cause::SamePoint && is_judged && share < SOME && !steady;
         let whole = (share - share.round()).abs() < 0.1 && share.round() >= 1.0;
         let confidence = match (is_judged, is_network || steady, is_network || whole) {
             (false, ..) | (_, false, false) => Confidence::Low,

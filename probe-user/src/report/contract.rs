@@ -27,7 +27,7 @@ use crate::rtp::quality::CodecChange;
 use crate::rtp::rate::{RateEstimate, RateSource};
 use crate::rtp::stream::{StreamParts, TapPart};
 use crate::rtp::unique::{Interruption, LedgerReport};
-use crate::sip::calls::What;
+use crate::sip::calls::{Moment, What};
 use crate::sip::signalling::GivenUp;
 use crate::sip::{CallReport, SignallingReport, SipReport};
 
@@ -494,29 +494,30 @@ impl InterruptionReport {
         Self { kind: gap.kind(), time_s, gap, jump_s: gap.jump_s(), began_at: None }
     }
 
-    /// Signalling that makes a sender pause, and how far from a silence's beginning it may be to have made it:
-    /// a proxy takes a while, and a phone may stop before it says so.
     fn join(&mut self, call: &CallReport) {
+        self.began_at = SignallingMoment::near(&self.gap, call.moments.iter());
+    }
+}
+
+impl SignallingMoment {
+    /// What of a call makes its senders pause.
+    pub(super) fn makes_pause(what: What) -> bool {
+        matches!(what, What::Refer | What::Hold(_) | What::ReInvite | What::Bye)
+    }
+
+    /// The one nearest to a silence's beginning, of those near enough to have made it: a proxy takes a while, and a phone
+    /// may stop before it says so.
+    pub(super) fn near<'a>(gap: &Interruption, moments: impl Iterator<Item = &'a Moment>) -> Option<Self> {
         const BEFORE_MS: f64 = 1_000.0;
         const AFTER_MS: f64 = 500.0;
-        let makes_pause =
-            |what: What| matches!(what, What::Refer | What::Hold(_) | What::ReInvite | What::Bye);
-        if !self.gap.is_silence() {
-            return;
-        }
-        let silence_ms = self.gap.silence_s * 1e3;
-        let near = call.moments.iter().filter(|moment| makes_pause(moment.what)).map(|moment| {
-            let after_ms = self.gap.at.since(moment.time) as f64 / 1e6 - silence_ms;
-            (moment, after_ms)
-        });
-        let nearest = near
+        let silence_ms = gap.silence_s * 1e3;
+        let after = |moment: &'a Moment| (moment, gap.at.since(moment.time) as f64 / 1e6 - silence_ms);
+        let (moment, after_ms) = moments
+            .filter(|moment| gap.is_silence() && Self::makes_pause(moment.what))
+            .map(after)
             .filter(|(_, after_ms)| (-AFTER_MS..=BEFORE_MS).contains(after_ms))
-            .min_by(|(_, a), (_, b)| a.abs().total_cmp(&b.abs()));
-        self.began_at = nearest.map(|(moment, after_ms)| SignallingMoment {
-            event: moment.what.to_string(),
-            frame: moment.number,
-            after_ms,
-        });
+            .min_by(|(_, a), (_, b)| a.abs().total_cmp(&b.abs()))?;
+        Some(Self { event: moment.what.to_string(), frame: moment.number, after_ms })
     }
 }
 

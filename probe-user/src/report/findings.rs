@@ -19,6 +19,10 @@ const VERDICTS: usize = 4;
 
 /// Loss that is heard, in percent.
 const AUDIBLE_LOSS: f64 = 1.0;
+/// Loss that hurts whatever the codec does about it, in percent.
+const BAD_LOSS: f64 = 3.0;
+/// Below, many listeners are dissatisfied (ITU-T G.109).
+const BAD_MOS: f64 = 4.0;
 /// Packets that should have come, from which a share of loss is one that somebody hears: a second of speech.
 const HEARD_PACKETS: u64 = 50;
 /// Frames that do not fit their stream, in percent of its frames, from which the stream is in doubt.
@@ -52,12 +56,16 @@ fn packets_lost(report: &Report) -> Option<Finding> {
     };
     let (heard, brief): (Vec<_>, Vec<_>) =
         report.streams.iter().filter(is_lossy).partition(|stream| stream.unique.expected >= HEARD_PACKETS);
-    let (streams, severity, what) = if heard.is_empty() {
-        (&brief, Severity::Warn, "lost packets")
+    let (streams, what) = if heard.is_empty() {
+        (&brief, "lost packets")
     } else {
-        (&heard, Severity::Bad, "lost packets that a listener hears")
+        (&heard, "lost packets that a listener hears")
     };
     let worst = streams.iter().max_by(|a, b| a.unique.lost_percent.total_cmp(&b.unique.lost_percent))?;
+    let is_bad = |stream: &&StreamReport| {
+        stream.unique.lost_percent >= BAD_LOSS || stream.mos.as_ref().is_some_and(|mos| mos.value < BAD_MOS)
+    };
+    let severity = if heard.iter().any(is_bad) { Severity::Bad } else { Severity::Warn };
     let also = if heard.is_empty() || brief.is_empty() {
         String::new()
     } else {
@@ -378,10 +386,16 @@ mod tests {
         let finding = found(&brief, "packets-lost");
         assert_eq!((finding.severity, finding.evidence.as_slice()), (Severity::Warn, [].as_slice()));
         assert_eq!(finding.title, "1 stream lost packets");
-        let both = report(vec![lossy(3, 1, 0), lossy(50, 1, 77)]);
-        let finding = found(&both, "packets-lost");
-        assert_eq!((finding.severity, finding.evidence.as_slice()), (Severity::Bad, [77].as_slice()));
-        assert!(finding.detail.contains("1 of 50 packets"), "{}", finding.detail);
+        for (lost, severity) in [(1, Severity::Warn), (2, Severity::Bad)] {
+            let both = report(vec![lossy(3, 1, 0), lossy(50, lost, 77)]);
+            let finding = found(&both, "packets-lost");
+            assert_eq!(
+                (finding.severity, finding.evidence.as_slice()),
+                (severity, [77].as_slice()),
+                "{lost}"
+            );
+            assert!(finding.detail.contains(&format!("{lost} of 50 packets")), "{}", finding.detail);
+        }
     }
 
     #[test]

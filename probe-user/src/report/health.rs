@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
-use super::contract::{Finding, Percentiles, Severity, StreamReport};
+use super::contract::{Finding, Percentiles, Severity, SignallingMoment, StreamReport};
 use super::words;
 use crate::decode::{CarrierReport, Transport};
 use crate::dedup::stats::CauseReport;
@@ -118,6 +118,9 @@ pub struct StreamEntry {
     /// The longest interruption that ended in this interval.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interruption: Option<Interruption>,
+    /// What the signalling did when it began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub began_at: Option<SignallingMoment>,
     /// What its receiver reported in this interval.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub far_end: Option<FarEndEntry>,
@@ -335,6 +338,7 @@ impl StreamEntry {
             causes: line.causes,
             taps: line.taps,
             interruption: network.interruption,
+            began_at: None,
             far_end: None,
             key: line.key,
         }
@@ -433,6 +437,10 @@ impl Format {
         }
         if let Some(gap) = &stream.interruption {
             let _ = write!(text, "  {}", interruption_text(gap));
+            if let Some(SignallingMoment { event, after_ms, .. }) = &stream.began_at {
+                let side = if *after_ms < 0.0 { "before" } else { "after" };
+                let _ = write!(text, "; began {:.0} ms {side} {event}", after_ms.abs());
+            }
         }
         if let Some(far) = &stream.far_end {
             if stream.is_lost_beyond() {

@@ -4,9 +4,12 @@
 //! when all shards and the receiver have told it, or when something of a later one comes. So a round that lacks
 //! an event costs lines of its own, and never those of the rounds after it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 
-use super::contract::{CaptureReport, Report, StreamReport, TunnelReport, verdicts_by_name};
+use super::contract::{
+    CaptureReport, Report, SignallingMoment, StreamReport, TunnelReport, verdicts_by_name,
+};
 use super::health::{CallEntry, EndEntry, Entry, LossEntry, StreamEntry, SummaryEntry, TapEntry};
 use super::{findings, joins};
 use crate::capture::live::{KernelCounters, Occupancy};
@@ -20,11 +23,15 @@ use crate::pipeline::table::End;
 use crate::pipeline::{Account, Event, Loss};
 use crate::rtcp::News;
 use crate::rtp::stream::StreamParts;
+use crate::sip::CallEvent;
+use crate::sip::calls::Moment;
 
 /// Streams that ended before the end and are kept for the final report; later ones are in the log, and counted.
 const MAX_ENDED: usize = 10_000;
 /// Ends told in one interval: a scanner can make streams end as fast as it makes them begin.
 const MAX_END_LINES: usize = 1_000;
+/// REFERs, holds, re-INVITEs and BYEs that are remembered for the pauses that they make.
+const MAX_MOMENTS: usize = 4_096;
 /// Carriers of tunnels that the log tells; there can be a thousand in a mobile network.
 const MAX_CARRIER_LINES: u16 = 32;
 
@@ -64,6 +71,8 @@ pub struct Monitor {
     ended_left_out: u64,
     copies_found: bool,
     taps: Watch,
+    /// REFERs and the like of late, with their Call-IDs.
+    moments: VecDeque<(Arc<str>, Moment)>,
     /// Tunnels' sessions that were told.
     sessions: Vec<CarrierReport>,
     /// Flows that looked like RTP and never proved to be.
@@ -93,6 +102,7 @@ impl Monitor {
             ended_left_out: 0,
             copies_found: false,
             taps: Watch::default(),
+            moments: VecDeque::new(),
             sessions: Vec::new(),
             patterns: 0,
         }
@@ -154,8 +164,29 @@ impl Monitor {
             }
             Event::Call(event) => {
                 let at = Some(event.moment.time);
+                self.remember(&event);
                 self.entries.push(Stamped { at, entry: Entry::Call(CallEntry::new(&event)) });
             }
+        }
+    }
+
+    /// Keeps what may have made a sender pause, until the pause is told; the oldest makes room.
+    fn remember(&mut self, event: &CallEvent) {
+        if !SignallingMoment::makes_pause(event.moment.what) {
+            return;
+        }
+        if self.moments.len() == MAX_MOMENTS {
+            self.moments.pop_front();
+        }
+        self.moments.push_back((Arc::clone(&event.call_id), event.moment));
+    }
+
+    /// Joins pauses to the signalling at their beginning.
+    fn join_moments(&self, lines: &mut [StreamEntry]) {
+        for line in lines {
+            let (Some(gap), Some(call_id)) = (&line.interruption, &line.call_id) else { continue };
+            let its = self.moments.iter().filter(|(of, _)| of == call_id).map(|(_, moment)| moment);
+            line.began_at = SignallingMoment::near(gap, its);
         }
     }
 
@@ -208,6 +239,7 @@ impl Monitor {
 
         let mut lines = std::mem::take(&mut self.lines);
         join_reports(&mut lines, &std::mem::take(&mut self.reports));
+        self.join_moments(&mut lines);
         // The interval after it, too: a hole is found by the packet that follows it.
         let grew = account.lost_by_the_probe() > self.reported.lost_by_the_probe();
         if grew {
@@ -432,6 +464,9 @@ mod tests {
     use crate::rtp::quality::QualityInterval;
     use crate::rtp::stream::{IntervalSummary, Stream, Totals};
     use crate::rtp::testing::packet;
+    use crate::rtp::unique::Interruption;
+    use crate::sip::CallState;
+    use crate::sip::calls::What;
     use probe_ebpf::record::Counters;
 
     const SECOND: u64 = 1_000_000_000;
@@ -499,6 +534,39 @@ mod tests {
 
     fn entry(name: &str, at: u64, status: &str) -> (String, u64, String) {
         (name.to_owned(), at, status.to_owned())
+    }
+
+    #[test]
+    fn a_pause_is_told_with_the_refer_at_its_beginning() {
+        let call_id: Arc<str> = "a84b4c76@phone".into();
+        let Event::Interval(mut line) = line(1, 50) else { panic!("a line is one") };
+        line.announcement =
+            Arc::new(Announcement { call_id: Some(Arc::clone(&call_id)), ..Announcement::default() });
+        line.summary.quality.interruption = Some(Interruption {
+            at: Nanos(1_793_000_000),
+            packet: 9,
+            silence_s: 1.79,
+            timestamp_s: Some(0.02),
+            missing: 0,
+            restarted: false,
+        });
+        let moment = Moment { time: Nanos(0), number: 7, what: What::Refer };
+        let call = Event::Call(CallEvent { call_id, moment, state: CallState::Answered });
+        let mut monitor = Monitor::new(Nanos(0), 1, 100);
+        let events = [call, Event::Interval(line), done(0, 1), receiver(1, 0)];
+        for event in events {
+            if monitor.take(event) {
+                monitor.close(&counters(), &[]);
+            }
+        }
+        let told: Vec<_> = monitor
+            .drain()
+            .filter_map(|stamped| match stamped.entry {
+                Entry::Stream(line) => line.began_at.map(|began| (began.event, began.after_ms)),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(told, [("REFER: transfer".to_owned(), 3.0)]);
     }
 
     #[test]

@@ -115,10 +115,13 @@ pub fn clock_rate(number: u8, announcement: &Announcement) -> Option<u32> {
 pub fn sourced_clock_rate(number: u8, announcement: &Announcement) -> Option<(u32, RateSource)> {
     let announced = announcement.payload(number).and_then(|payload| {
         let rate = prescribed_rate(&payload.name).unwrap_or(payload.clock_rate);
-        (rate > 0).then_some((rate, RateSource::Sdp))
+        BELIEVED.contains(&rate).then_some((rate, RateSource::Sdp))
     });
     announced.or_else(|| static_payload(number).map(|(_, rate)| (rate, RateSource::Static)))
 }
+
+/// Clock rates in Hz that SDP is believed: text has 1,000, the fastest audio and video that is sent is below 400,000.
+const BELIEVED: std::ops::RangeInclusive<u32> = 1_000..=400_000;
 
 /// Clock rates that a payload format prescribes whatever a sloppy SDP says: G.722 ticks at half its sampling rate (RFC
 /// 3551, 4.5.2), Opus always at 48 kHz (RFC 7587, 4.1).
@@ -157,6 +160,15 @@ pub fn wireshark_clock_rate(number: u8, announcement: &Announcement) -> Option<u
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_rate_that_nothing_has_is_not_believed() {
+        for (rate, believed) in [(1, None), (u32::MAX, None), (16_000, Some(16_000))] {
+            let payload = Payload { number: 96, name: "X".into(), clock_rate: rate };
+            let announcement = Announcement { payloads: vec![payload], ..Announcement::default() };
+            assert_eq!(clock_rate(96, &announcement), believed, "{rate}");
+        }
+    }
 
     #[test]
     fn sdp_comes_before_the_table_and_the_format_before_a_sloppy_sdp() {

@@ -306,7 +306,7 @@ impl Signalling {
         let (ended_calls, live_calls) = self.calls.evicted();
         SignallingReport {
             sip: SipReport {
-                causes: self.copies.causes(self.totals.messages),
+                causes: self.copies.causes_of_many(self.totals.messages),
                 pairs_one_way: self.pairs.values().filter(|seen| **seen != 3).count() as u64,
                 pairs_both_ways: self.pairs.values().filter(|seen| **seen == 3).count() as u64,
                 ..self.totals.clone()
