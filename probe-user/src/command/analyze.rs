@@ -52,7 +52,7 @@ pub(crate) struct Analyze {
     /// Threads that hold streams, besides the one that reads
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: u16,
-    /// Streams held at once; one takes about 6 KiB, so the default is 1 GiB at worst
+    /// Streams held at once; one takes about 9 KiB with its report, so the default is 1.2 GiB at worst
     #[arg(long, value_name = "N", default_value_t = 131_072)]
     max_streams: usize,
 }

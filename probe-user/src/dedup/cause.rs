@@ -214,7 +214,7 @@ impl Differs {
 
     /// How unlike two sightings are, for choosing the one that a copy resembles most. A tunnel changes nothing
     /// inside, so it weighs least; what a device does to a packet weighs more than where it was seen. A device that
-    /// changes the tag, the TTL or the IP ID changes MACs too, which then weigh nothing. What cannot be compared weighs as
+    /// changes the tag, the TTL or the IP ID changes MACs too, which then weigh little. What cannot be compared weighs as
     /// much as what differs, or a tunnel without MACs would resemble everything.
     pub(super) fn distance(self) -> u32 {
         const WEIGHTS: [(u16, u32); 8] = [
@@ -227,10 +227,12 @@ impl Differs {
             (Differs::TTL, 4),
             (Differs::LINK_UNKNOWN, 4),
         ];
-        const MACS: u32 = 3;
         let is_forwarded = self.has(Self::VLAN | Self::IP_ID | Self::TTL);
-        let has_other_macs = self.has(Self::DST_MAC | Self::SRC_MAC);
-        let macs = if has_other_macs && !is_forwarded { MACS } else { 0 };
+        let macs = match self.has(Self::DST_MAC | Self::SRC_MAC) {
+            false => 0,
+            true if is_forwarded => 1,
+            true => 3,
+        };
         WEIGHTS.into_iter().map(|(fields, weight)| if self.has(fields) { weight } else { 0 }).sum::<u32>()
             + macs
     }
@@ -377,6 +379,10 @@ mod tests {
         ] {
             assert!(distance(&seen(), &copy) < distance(&tunnelled, &copy), "{copy:?}");
         }
+        // Two ports of a switch are nearer than the trunk's side of one and the other.
+        let (mirrored, trunk) =
+            (Evidence { dst_mac: [9; 6], ..seen() }, Evidence { vlans: tagged, ..seen() });
+        assert!(distance(&seen(), &mirrored) < distance(&trunk, &mirrored));
         // Of two taps and their rpcap, each one's tunnelled frame is its own.
         let rpcap = Encapsulation::NONE.with(Layer::Rpcap).unwrap();
         let second = Evidence { dst_mac: [9; 6], ip_id: 0, ..seen() };
