@@ -68,37 +68,18 @@ fn user(uri: &str) -> &str {
 mod tests {
     use super::super::contract::testing::{report, stream};
     use super::*;
-    use crate::sip::CallReport;
     use crate::sip::calls::CallState;
 
     fn call(id: &str) -> CallWithStreams {
-        CallWithStreams {
-            call: CallReport {
-                call_id: id.into(),
-                from: format!("sip:{}@pbx.example", "1".repeat(40)).into(),
-                to: "sip:\u{1b}[2J@pbx.example".into(),
-                state: CallState::Failed(486),
-                final_code: Some(486),
-                ended_by: Some("caller"),
-                setup_ms: Some(12_345_678.0),
-                ringing_ms: None,
-                talked_ms: Some(3_600_000.0),
-                messages: 1_234,
-                message_copies: 123_456,
-                retransmissions: 0,
-                auth_challenges: 0,
-                reinvites: 0,
-                transfers: Vec::new(),
-                seen_from_the_middle: false,
-                media: Vec::new(),
-                moments: Vec::new(),
-                first_frame: 12_345_678,
-                began: crate::packet::Nanos(0),
-                last_seen: crate::packet::Nanos(0),
-            },
-            streams: Vec::new(),
-            distributions: super::super::contract::Distributions::default(),
-        }
+        let mut call = super::super::contract::testing::call(id);
+        call.call.from = format!("sip:{}@pbx.example", "1".repeat(40)).into();
+        call.call.to = "sip:\u{1b}[2J@pbx.example".into();
+        (call.call.state, call.call.final_code) = (CallState::Failed(486), Some(486));
+        call.call.ended_by = Some("caller");
+        (call.call.setup_ms, call.call.talked_ms) = (Some(12_345_678.0), Some(3_600_000.0));
+        (call.call.messages, call.call.message_copies) = (1_234, 123_456);
+        call.call.first_frame = 12_345_678;
+        call
     }
 
     #[test]

@@ -236,11 +236,9 @@ fn reasons(page: &mut Page, stream: &StreamReport) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::contract::CallWithStreams;
-    use super::super::contract::testing::{interrupted, report, stream};
+    use super::super::contract::testing::{call, interrupted, report, stream};
     use super::*;
     use crate::packet::Endpoint;
-    use crate::sip::CallReport;
 
     /// Everything as wide as it can come.
     fn widest(src: &str, dst: &str) -> Report {
@@ -268,34 +266,13 @@ mod tests {
             finding.title = finding.title.repeat(4);
             finding.evidence = (1_000_000_000..1_000_000_020).collect();
         }
-        let call = CallReport {
-            call_id: "\u{202e}\u{202e}\u{202e}\u{202e}\u{202e}\u{202e}\u{202e}\u{202e}".into(),
-            from: format!("sip:{}@example.com", "a".repeat(99)).into(),
-            to: format!("sip:{}@example.com", "\u{7}".repeat(99)).into(),
-            setup_ms: Some(123_456_789.0),
-            messages: 1_234_567,
-            message_copies: 1_234_567,
-            state: crate::sip::calls::CallState::Challenged,
-            final_code: None,
-            ended_by: None,
-            ringing_ms: None,
-            talked_ms: None,
-            retransmissions: 0,
-            auth_challenges: 0,
-            reinvites: 0,
-            transfers: Vec::new(),
-            seen_from_the_middle: false,
-            media: Vec::new(),
-            moments: Vec::new(),
-            first_frame: 1,
-            began: crate::packet::Nanos(0),
-            last_seen: crate::packet::Nanos(0),
-        };
-        report.calls.push(CallWithStreams {
-            call,
-            streams: Vec::new(),
-            distributions: super::super::contract::Distributions::default(),
-        });
+        let mut call = call(&"\u{202e}".repeat(8));
+        call.call.from = format!("sip:{}@example.com", "a".repeat(99)).into();
+        call.call.to = format!("sip:{}@example.com", "\u{7}".repeat(99)).into();
+        call.call.setup_ms = Some(123_456_789.0);
+        (call.call.messages, call.call.message_copies) = (1_234_567, 1_234_567);
+        call.call.state = crate::sip::calls::CallState::Challenged;
+        report.calls.push(call);
         report
     }
 
