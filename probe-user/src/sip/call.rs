@@ -8,14 +8,12 @@ use rustc_hash::FxHasher;
 use super::calls::{CallReport, CallState, Moment, Transfer, What};
 use super::media::MediaTable;
 use super::message::{Address, Message};
-use super::sdp::{self, Direction};
+use super::negotiation::Negotiation;
 use super::text::parameter;
-use crate::packet::{Flow, MediaId, Nanos};
+use crate::packet::{Flow, Nanos};
 
 /// Moments kept of one call; a call of an hour with session refreshes has some twenty.
 const MAX_MOMENTS: usize = 48;
-/// Parties of a call that may announce media: two, and a few per fork or hop.
-const MAX_PARTIES: usize = 16;
 const MAX_TRANSFERS: usize = 16;
 /// Bytes kept of a URI or a Call-ID.
 const MAX_TEXT: usize = 256;
@@ -27,15 +25,7 @@ pub(super) struct Call {
     /// Hash of the caller's tag; 0 if unknown.
     pub(super) caller_tag: u64,
     answered: Option<Nanos>,
-    parties: Vec<Party>,
-}
-
-/// Whoever sends SDP in a call, as one hop sees it: a proxy that rewrites SDP must not replace the
-/// caller's own lines.
-#[derive(Debug)]
-struct Party {
-    key: u64,
-    lines: Vec<MediaId>,
+    negotiation: Negotiation,
 }
 
 /// When and where a message was seen.
@@ -77,7 +67,7 @@ impl Call {
             },
             caller_tag: if is_callers { tag_hash(from.tag) } else { 0 },
             answered: None,
-            parties: Vec::new(),
+            negotiation: Negotiation::default(),
         }
     }
 
@@ -148,7 +138,7 @@ impl Call {
             "CANCEL" => {
                 // If a 2xx wins the race, it opens the lines again.
                 if !matches!(self.report.state, CallState::Answered | CallState::Ended) {
-                    self.withdraw(at, media);
+                    self.negotiation.withdraw(at, media);
                 }
                 Some(What::Cancel)
             }
@@ -162,7 +152,7 @@ impl Call {
                     let is_caller = self.caller_tag == tag_hash(message.from().tag);
                     self.report.ended_by = Some(if is_caller { "caller" } else { "called" });
                 }
-                self.withdraw(at, media);
+                self.negotiation.withdraw(at, media);
                 Some(What::Bye)
             }
             "REFER" => {
@@ -213,9 +203,7 @@ impl Call {
                     self.report.setup_ms = Some(millis(at.time, self.report.began));
                 }
                 // Another branch may have failed before.
-                for id in self.parties.iter().flat_map(|party| &party.lines) {
-                    media.reopen(*id, at.time);
-                }
+                self.negotiation.reopen(at, media);
                 Some(What::Answer)
             }
             300..=699 if is_open => {
@@ -225,7 +213,7 @@ impl Call {
                     _ => CallState::Failed(code),
                 };
                 self.report.final_code = (!is_challenge).then_some(code);
-                self.withdraw(at, media);
+                self.negotiation.withdraw(at, media);
                 Some(if is_challenge { What::Challenge(code) } else { What::Failure(code) })
             }
             _ => None,
@@ -267,54 +255,14 @@ impl Call {
         Some(What::Notify(code))
     }
 
-    /// Offers and answers. SDP elsewhere (the capabilities in an answer to OPTIONS) announces nothing.
+    /// Takes the SDP of a message, if it is an offer or an answer.
     pub(super) fn negotiate(&mut self, at: Sighting, message: &Message<'_>, media: &mut MediaTable) {
-        let negotiates = matches!(message.method(), "INVITE" | "ACK" | "PRACK" | "UPDATE");
-        if !negotiates
-            || message.body.is_empty()
-            || message.is_encoded
-            || self.report.state == CallState::Ended
-            || message.status().is_some_and(|code| code >= 300)
-        {
+        if self.report.state == CallState::Ended {
             return;
         }
-        let Some(description) = sdp::describe(message.content_type, message.body) else { return };
-        media.give_up(description.given_up);
-        if description.lines.is_empty() {
-            return;
-        }
-        let hold = description.lines.iter().map(|line| line.direction).find(|d| *d != Direction::SendRecv);
-        if let Some(direction) = hold.filter(|_| message.status().is_none()) {
+        let hold = self.negotiation.take(at, message, &self.report.call_id, &mut self.report.media, media);
+        if let Some(direction) = hold {
             self.remember(at, What::Hold(direction));
-        }
-        let mut lines = Vec::with_capacity(description.lines.len());
-        for line in &description.lines {
-            let Some(id) = media.announce(&self.report.call_id, line, at.time, at.number) else { continue };
-            lines.push(id);
-            if !self.report.media.contains(&id) && self.report.media.len() < 4 * MAX_PARTIES {
-                self.report.media.push(id);
-            }
-        }
-        let key = party_key(message, &at.flow);
-        let known = self.parties.iter().position(|party| party.key == key);
-        if known.is_none() && self.parties.len() >= MAX_PARTIES {
-            let oldest = self.parties.remove(0);
-            withdraw_all(&oldest.lines, &[], at, media);
-        }
-        match known.and_then(|index| self.parties.get_mut(index)) {
-            Some(party) => {
-                let before = std::mem::replace(&mut party.lines, lines);
-                let kept: Vec<_> =
-                    self.parties.iter().flat_map(|party| party.lines.iter().copied()).collect();
-                withdraw_all(&before, &kept, at, media);
-            }
-            None => self.parties.push(Party { key, lines }),
-        }
-    }
-
-    fn withdraw(&self, at: Sighting, media: &mut MediaTable) {
-        for party in &self.parties {
-            withdraw_all(&party.lines, &[], at, media);
         }
     }
 
@@ -325,16 +273,6 @@ impl Call {
         }
         moment
     }
-}
-
-fn withdraw_all(lines: &[MediaId], except: &[MediaId], at: Sighting, media: &mut MediaTable) {
-    for id in lines.iter().filter(|id| !except.contains(id)) {
-        media.withdraw(*id, at.time);
-    }
-}
-
-fn party_key(message: &Message<'_>, flow: &Flow) -> u64 {
-    BuildHasherDefault::<FxHasher>::default().hash_one((message.sender_tag(), flow.src, flow.dst))
 }
 
 /// Zero is "unknown".

@@ -6,6 +6,7 @@
 //!   copies    copy, retransmission, or neither
 //!   sdp       body -> media lines
 //!   calls     messages -> calls
+//!   negotiation   offers and answers of a call -> media lines
 //!   media     media lines -> who may be asked for every RTP packet
 //!   signalling   all of them in the order of the capture; what callers use
 //! ```
@@ -18,6 +19,7 @@ mod cut;
 mod defects;
 pub mod media;
 pub mod message;
+mod negotiation;
 pub mod sdp;
 pub mod signalling;
 mod stream;
