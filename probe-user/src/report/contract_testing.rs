@@ -38,5 +38,11 @@ pub(crate) fn call(call_id: &str) -> CallWithStreams {
         first_frame: 1,
         ..CallReport::default()
     };
-    CallWithStreams { call, streams: Vec::new(), distributions: Distributions::default() }
+    CallWithStreams {
+        call,
+        streams: Vec::new(),
+        media_absent_because: None,
+        media_findings: Vec::new(),
+        distributions: Distributions::default(),
+    }
 }
