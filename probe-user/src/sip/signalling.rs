@@ -10,6 +10,8 @@
 //! One thread owns it: the one that receives packets, so that an SDP takes effect before the next packet.
 //! No clocks, no I/O: the same packets give the same answers.
 
+use std::sync::Arc;
+
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 
@@ -20,6 +22,7 @@ use super::copies::{Key, Noted, Repeat, Seen, Transmissions, Transport};
 use super::cut::{self, Captured, Recent};
 use super::media::{self, MediaTable};
 use super::message::{self, Front, Malformed, Message};
+use super::related;
 use super::stream::{Segment, Streams};
 use super::totals::SipReport;
 use super::transcript::Transcript;
@@ -30,7 +33,7 @@ use crate::packet::{Evidence, Flow, Nanos};
 const MAX_PAIRS: usize = 4_096;
 
 /// Bounds, and what the caller wants to follow.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Limits {
     /// Calls kept, ended ones included.
     pub calls: usize,
@@ -42,6 +45,8 @@ pub struct Limits {
     pub follow_endpoints: bool,
     /// Keep changes of calls for [`Signalling::drain_events`]: for the health log.
     pub follow_calls: bool,
+    /// Headers that carry the Call-ID of a back-to-back user agent's other leg.
+    pub leg_headers: Arc<[Box<str>]>,
 }
 
 impl Default for Limits {
@@ -52,6 +57,7 @@ impl Default for Limits {
             grace: media::GRACE,
             follow_endpoints: false,
             follow_calls: false,
+            leg_headers: related::leg_headers(),
         }
     }
 }
@@ -136,6 +142,8 @@ pub struct GivenUp {
     pub media_lines: u64,
     /// Transmissions that a timer could still repeat: `retransmissions` may be low by these.
     pub transmissions: u64,
+    /// REFERs whose call was awaited, and names of other calls: `related` may lack these.
+    pub relations: u64,
 }
 
 impl Default for Signalling {
@@ -150,7 +158,7 @@ impl Signalling {
         let media = MediaTable::new(limits.media_lines).with_grace(limits.grace);
         Self {
             media: if limits.follow_endpoints { media.followed() } else { media },
-            calls: Calls::new(limits.calls, limits.follow_calls),
+            calls: Calls::new(limits.calls, limits.leg_headers, limits.follow_calls),
             totals: SipReport::default(),
             copies: CopyStats::default(),
             transmissions: Transmissions::default(),
@@ -201,7 +209,7 @@ impl Signalling {
         payload: &[u8],
         length: usize,
     ) -> Observed {
-        self.media.advance(time);
+        self.advance(time);
         self.class = FrameClass::Other;
         self.told.clear();
         let is_datagram = transport == Transport::Udp;
@@ -266,9 +274,10 @@ impl Signalling {
         &self.told
     }
 
-    /// Lets packet time pass without signalling, so that ended calls give up their endpoints.
+    /// Lets packet time pass, so that ended calls give up their endpoints, and silent ones do not stay open.
     pub fn advance(&mut self, now: Nanos) {
         self.media.advance(now);
+        self.calls.advance(now, &mut self.media);
     }
 
     /// Announced media.
@@ -309,6 +318,7 @@ impl Signalling {
                 causes: self.copies.causes_of_many(self.totals.messages),
                 pairs_one_way: self.pairs.values().filter(|seen| **seen != 3).count() as u64,
                 pairs_both_ways: self.pairs.values().filter(|seen| **seen == 3).count() as u64,
+                calls_lost_sight: self.calls.lost_sight(),
                 ..self.totals.clone()
             },
             calls: self.calls.reports().into_iter().cloned().collect(),
@@ -317,6 +327,7 @@ impl Signalling {
                 live_calls,
                 media_lines: self.media.evicted() + self.media.given_up(),
                 transmissions: self.transmissions.forgotten(),
+                relations: self.calls.relations_forgotten(),
             },
         }
     }

@@ -261,6 +261,8 @@ pub struct SipReport {
     pub pairs_one_way: u64,
     /// Pairs of hosts that both did.
     pub pairs_both_ways: u64,
+    /// Calls that were neither ended nor heard of any more: no SIP and no media for too long.
+    pub calls_lost_sight: u64,
     /// Examples of retransmissions, the first few.
     pub retransmitted: Vec<Retransmitted>,
     /// Copies by cause. Filled when a report is made.
