@@ -28,7 +28,7 @@ use super::negotiation::Negotiation;
 use super::reason;
 use super::report::{CallReport, CallState, Moment, What};
 use super::sdp::Direction;
-use super::text::{number, parameter};
+use super::text::number;
 use super::transfer;
 use crate::packet::{Endpoint, Flow, Nanos};
 
@@ -404,9 +404,8 @@ impl Call {
     ) -> Option<What> {
         self.take_session_timer(message);
         match self.report.state {
-            CallState::Ended => return None,
             CallState::Answered if answer == Answered::Another => return Some(What::ForkAnswered),
-            CallState::Answered => return None,
+            CallState::Answered | CallState::Ended => return None,
             _ => {}
         }
         self.report.state = CallState::Answered;

@@ -12,6 +12,7 @@
 //!   report    what is said of a call
 //!   negotiation   offers and answers of a call -> media lines
 //!   media     media lines -> who may be asked for every RTP packet
+//!   transaction   requests and their answers, in calls and outside: registrations, sources
 //!   signalling   all of them in the order of the capture; what callers use
 //! ```
 
@@ -27,14 +28,17 @@ pub mod media;
 pub mod message;
 mod negotiation;
 mod reason;
+pub mod registrations;
 pub mod related;
 pub mod report;
 pub mod sdp;
 mod sight;
 pub mod signalling;
+pub mod sources;
 mod stream;
 mod text;
 pub mod totals;
+pub mod transaction;
 pub mod transcript;
 mod transfer;
 

@@ -22,9 +22,12 @@ use super::copies::{Key, Noted, Repeat, Seen, Transmissions, Transport};
 use super::cut::{self, Captured, Recent};
 use super::media::{self, MediaTable};
 use super::message::{self, Front, Malformed, Message};
+use super::registrations::Registrations;
 use super::related;
+use super::sources::{Effect, Sources};
 use super::stream::{Segment, Streams};
 use super::totals::SipReport;
+use super::transaction::Transactions;
 use super::transcript::Transcript;
 use crate::dedup::{Cause, CopyStats, FrameClass};
 use crate::packet::{Evidence, Flow, Nanos};
@@ -97,6 +100,9 @@ pub struct Signalling {
     transmissions: Transmissions,
     streams: Streams,
     challenges: Challenges,
+    transactions: Transactions,
+    registrations: Registrations,
+    sources: Sources,
     /// Datagrams of the last moment, to know again what was captured in part.
     recent: Recent,
     /// What was said in some calls, if anybody asks.
@@ -164,6 +170,9 @@ impl Signalling {
             transmissions: Transmissions::default(),
             streams: Streams::default(),
             challenges: Challenges::default(),
+            transactions: Transactions::default(),
+            registrations: Registrations::default(),
+            sources: Sources::default(),
             recent: Recent::default(),
             transcript: None,
             pairs: FxHashMap::default(),
@@ -319,6 +328,9 @@ impl Signalling {
                 pairs_one_way: self.pairs.values().filter(|seen| **seen != 3).count() as u64,
                 pairs_both_ways: self.pairs.values().filter(|seen| **seen == 3).count() as u64,
                 calls_lost_sight: self.calls.lost_sight(),
+                transactions: self.transactions.outcomes(),
+                registrations: self.registrations.report(),
+                suspects: self.sources.suspects(),
                 ..self.totals.clone()
             },
             calls: self.calls.reports().into_iter().cloned().collect(),
@@ -549,7 +561,12 @@ impl Signalling {
         if repeat.is_none() && matches!(message.status(), Some(401 | 407)) {
             self.totals.auth_challenges += 1;
         }
+        let before = (self.calls.count_begun(), self.calls.evicted().1);
         let call = self.calls.observe(at, message, repeat.map(|(repeat, _)| repeat), &mut self.media);
+        if repeat.is_none() {
+            let (begun, live) = (self.calls.count_begun(), self.calls.evicted().1);
+            self.answer(at, message, Effect { began: begun > before.0, made_room: live - before.1 });
+        }
         if let Some((repeat, explained)) = repeat {
             self.totals.repeats.count(repeat, explained);
             self.totals.retransmissions = self.totals.repeats.retransmissions();
@@ -562,6 +579,15 @@ impl Signalling {
         let line = self.transcript.as_mut().and_then(|kept| kept.message(at, message, repeat));
         self.transmissions.note(key, Noted { tally, call, line });
         repeat
+    }
+
+    /// Joins requests and their answers, in calls and outside.
+    fn answer(&mut self, at: Sighting, message: &Message<'_>, effect: Effect) {
+        let answer = self.transactions.observe(at.time, message);
+        if message.method() == "REGISTER" {
+            self.registrations.observe(message, answer);
+        }
+        self.sources.observe(at, message, answer, effect);
     }
 
     fn note_direction(&mut self, flow: &Flow) {
