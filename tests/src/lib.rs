@@ -9,6 +9,7 @@
 //!   frames, segments, tunnels   bytes of frames from named fields
 //!   story                 whole captures from a seed, with the truth about every frame
 //!   bench, cost, dedup_cost, throughput   what it costs, beside peers in the same run
+//!   scenes                calls as RFCs describe them, with the truth about each call
 //!   lab, probe            all of it together, and the probe that watches
 //! ```
 //!
@@ -33,6 +34,7 @@ pub mod privileges;
 pub mod probe;
 pub mod random;
 pub mod remote;
+pub mod scenes;
 pub mod segments;
 pub mod sip;
 pub mod story;
