@@ -8,12 +8,12 @@ use super::words;
 
 /// The whole report as plain text.
 pub fn render(report: &Report) -> String {
-    write(Page::new(false), report)
+    write(Page::new(false, page::WIDTH), report)
 }
 
-/// The same with styles, to be printed through `anstream`.
-pub fn render_styled(report: &Report) -> String {
-    write(Page::new(true), report)
+/// The same in so many columns, with styles, to be printed through `anstream`.
+pub fn render_styled(report: &Report, width: usize) -> String {
+    write(Page::new(true, width), report)
 }
 
 fn write(mut page: Page, report: &Report) -> String {
