@@ -8,6 +8,7 @@ use probe_ebpf::Verdict;
 use probe_ebpf::classify::VERDICTS;
 use serde::Serialize;
 
+use super::call_media::CallFinding;
 use super::joins::{self, BesideReport, Identity, RedundancyReport};
 use super::troubles::{
     CodecChangeReport, InterruptionReport, MarkerReport, Moments, Predecessor, SpikeReport,
@@ -81,7 +82,13 @@ impl Report {
                 delays.merge(stream.delays.as_deref());
                 its.push(StreamRef { src: stream.src, dst: stream.dst, ssrc: stream.ssrc.clone() });
             }
-            CallWithStreams { streams: its, distributions: delays.report(), call }
+            CallWithStreams {
+                streams: its,
+                media_absent_because: None,
+                media_findings: Vec::new(),
+                distributions: delays.report(),
+                call,
+            }
         };
         let calls = signalling.calls.into_iter().map(join).collect();
         let carriers = capture.tunnels.carriers.as_slice();
@@ -131,6 +138,11 @@ pub struct CallWithStreams {
     pub call: CallReport,
     /// Its streams.
     pub streams: Vec<StreamRef>,
+    /// Why there are none, where there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub media_absent_because: Option<String>,
+    /// What its media does that its signalling does not lead to expect.
+    pub media_findings: Vec<CallFinding>,
     /// Of all of them together.
     #[serde(flatten)]
     pub distributions: Distributions,
@@ -324,9 +336,12 @@ pub struct StreamReport {
     pub clock_rate_because: Option<String>,
     /// The call it belongs to.
     pub call_id: Option<Arc<str>>,
+    /// By what it was found to belong to it: "destination", "source", "symmetric-rtp", "ice-candidate", "rtcp", …
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub linked_by: Option<&'static str>,
     /// Why there is no call, where there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub call_absent_because: Option<&'static str>,
+    pub call_absent_because: Option<String>,
     /// "none", or the path of encapsulations.
     pub encapsulation: String,
     /// Is the payload encrypted, as far as SDP and what else was seen say?
@@ -608,7 +623,8 @@ impl StreamReport {
                 .announcement
                 .call_id
                 .is_none()
-                .then_some("no SDP that was seen announces its addresses"),
+                .then(|| "no SDP that was seen announces its addresses".to_owned()),
+            linked_by: None,
             encapsulation: parts.encapsulation.to_string(),
             encrypted: parts.announcement.encrypted,
             encrypted_because: parts.announcement.encrypted.then_some("SDP says so (SAVP or a=crypto)"),

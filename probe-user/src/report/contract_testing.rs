@@ -54,5 +54,11 @@ pub(crate) fn call(call_id: &str) -> CallWithStreams {
         began: Nanos(0),
         last_seen: Nanos(0),
     };
-    CallWithStreams { call, streams: Vec::new(), distributions: Distributions::default() }
+    CallWithStreams {
+        call,
+        streams: Vec::new(),
+        media_absent_because: None,
+        media_findings: Vec::new(),
+        distributions: Distributions::default(),
+    }
 }

@@ -70,7 +70,7 @@ fn identity(page: &mut Page, stream: &StreamReport) {
         seen.push_str(", encrypted");
     }
     page.wrap(&seen, 2);
-    match (&stream.call_id, stream.call_absent_because) {
+    match (&stream.call_id, &stream.call_absent_because) {
         (Some(call_id), _) => page.wrap(&format!("call {}", words::printable(call_id)), 2),
         (None, Some(reason)) => page.wrap(&format!("no call: {reason}"), 2),
         (None, None) => {}

@@ -1,5 +1,6 @@
 //! What voxprobe says: the health log, the JSON contract, findings, and the text for people.
 
+pub mod call_media;
 pub mod calls;
 mod chart;
 pub mod contract;
