@@ -86,11 +86,18 @@ impl Report {
                 streams: its,
                 media_absent_because: None,
                 media_findings: Vec::new(),
+                worst_stream: None,
+                problems: Vec::new(),
                 distributions: delays.report(),
                 call,
             }
         };
-        let calls = signalling.calls.into_iter().map(join).collect();
+        let mut calls: Vec<CallWithStreams> = signalling.calls.into_iter().map(join).collect();
+        let by_call = ByCall::of(&streams);
+        for call in &mut calls {
+            let its = by_call.get(&call.call.call_id);
+            (call.worst_stream, call.problems) = (problems::worst(its), problems::of(call, its));
+        }
         let carriers = capture.tunnels.carriers.as_slice();
         let name = |cause: &mut CauseReport| {
             cause.carrier = Session::find(carriers, cause.session, cause.layer).or(cause.carrier.take());
@@ -143,6 +150,10 @@ pub struct CallWithStreams {
     pub media_absent_because: Option<String>,
     /// What its media does that its signalling does not lead to expect.
     pub media_findings: Vec<CallFinding>,
+    /// Of `streams`, the one that sounds worst.
+    pub worst_stream: Option<usize>,
+    /// What of it deserves a look, `media_findings` included.
+    pub problems: Vec<CallFinding>,
     /// Of all of them together.
     #[serde(flatten)]
     pub distributions: Distributions,

@@ -59,6 +59,8 @@ pub(crate) fn call(call_id: &str) -> CallWithStreams {
         streams: Vec::new(),
         media_absent_because: None,
         media_findings: Vec::new(),
+        worst_stream: None,
+        problems: Vec::new(),
         distributions: Distributions::default(),
     }
 }

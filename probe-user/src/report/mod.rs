@@ -1,6 +1,7 @@
 //! What voxprobe says: the health log, the JSON contract, findings, and the text for people.
 
 pub mod call_media;
+pub mod call_select;
 pub mod calls;
 mod chart;
 pub mod contract;
@@ -15,6 +16,7 @@ pub mod log;
 mod media_findings;
 pub mod monitor;
 pub mod page;
+mod problems;
 mod remote;
 pub mod select;
 pub mod text;
