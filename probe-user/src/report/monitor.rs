@@ -551,7 +551,12 @@ mod tests {
             restarted: false,
         });
         let moment = Moment { time: Nanos(0), number: 7, what: What::Refer };
-        let call = Event::Call(CallEvent { call_id, moment, state: CallState::Answered });
+        let call = Event::Call(CallEvent {
+            call_id,
+            moment,
+            state: CallState::Answered,
+            figures: crate::sip::report::Figures::default(),
+        });
         let mut monitor = Monitor::new(Nanos(0), 1, 100);
         let events = [call, Event::Interval(line), done(0, 1), receiver(1, 0)];
         for event in events {
