@@ -48,7 +48,7 @@ impl FromStr for State {
 }
 
 /// One of each state, for its word.
-const STATES: [CallState; 7] = [
+const STATES: [CallState; 8] = [
     CallState::Inviting,
     CallState::Challenged,
     CallState::Ringing,
@@ -56,6 +56,7 @@ const STATES: [CallState; 7] = [
     CallState::Ended,
     CallState::Cancelled,
     CallState::Failed(0),
+    CallState::LostSight,
 ];
 
 /// In which order calls are listed.
@@ -81,7 +82,8 @@ pub enum Order {
 impl CallFilter {
     /// Is it one of those that were asked for?
     fn takes(&self, call: &CallWithStreams) -> bool {
-        let has = |text: &str, part: &Option<String>| part.as_ref().is_none_or(|part| text.contains(part.as_str()));
+        let has =
+            |text: &str, part: &Option<String>| part.as_ref().is_none_or(|part| text.contains(part.as_str()));
         let is_state = match self.state {
             None => true,
             Some(State::Word(word)) => call.call.state.word() == word,
@@ -182,7 +184,13 @@ mod tests {
         let alice = CallFilter { state: state("ended"), from: Some("alice".to_owned()), ..none() };
         assert_eq!(listed(&alice, Order::Begin), ["c3"]);
         assert_eq!(alice.describe(), "--state ended --from alice");
-        assert_eq!(listed(&CallFilter { call: Some("b".to_owned()), to: Some("200".to_owned()), ..none() }, Order::Begin), ["b2"]);
+        assert_eq!(
+            listed(
+                &CallFilter { call: Some("b".to_owned()), to: Some("200".to_owned()), ..none() },
+                Order::Begin
+            ),
+            ["b2"]
+        );
         assert_eq!(listed(&CallFilter { has_problems: true, ..none() }, Order::Begin), [""; 0]);
     }
 

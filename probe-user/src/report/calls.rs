@@ -6,16 +6,19 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use serde_json::Value;
+
 use super::contract::{CallWithStreams, Report, StreamReport};
 use super::page::{self, Page, cell, clip};
 use super::problems::{self, ByCall};
 use super::words;
 use crate::sip::CallState;
+use crate::sip::report::Relation;
 
 /// Columns of everything but the names.
 const FIGURES: usize = 79;
 /// The same without what a narrow page leaves out.
-const FEWER_FIGURES: usize = 57;
+const FEWER_FIGURES: usize = 56;
 /// Columns before what is said below a call.
 const BELOW: usize = 9;
 /// Problems told below a call.
@@ -48,11 +51,28 @@ pub fn render(report: &Report, style: Style) -> String {
     page.into_text()
 }
 
+/// The calls as JSON, each with its streams in full in place of their names.
+///
+/// # Errors
+/// None that is known: everything in a report can be written as JSON.
+pub fn in_full(report: &Report) -> serde_json::Result<Vec<Value>> {
+    let by_call = ByCall::of(&report.streams);
+    let full = |call: &CallWithStreams| {
+        let mut value = serde_json::to_value(call)?;
+        if let Some(fields) = value.as_object_mut() {
+            fields.insert("streams".to_owned(), serde_json::to_value(by_call.get(&call.call.call_id))?);
+        }
+        Ok(value)
+    };
+    report.calls.iter().map(full).collect()
+}
+
 /// What there is where there is no call.
 pub fn what_else(report: &Report) -> String {
     if report.sip.messages == 0 {
         let verdicts = report.capture.verdicts.iter().filter(|(_, frames)| **frames > 0);
-        let said: Vec<_> = verdicts.map(|(name, frames)| format!("{} {name}", words::thousands(*frames))).collect();
+        let said: Vec<_> =
+            verdicts.map(|(name, frames)| format!("{} {name}", words::thousands(*frames))).collect();
         return format!("no SIP in {}: {}", words::count(report.capture.packets, "frame"), said.join(", "));
     }
     let mut kinds: Vec<_> = report.sip.kinds.iter().filter(|(_, tally)| tally.messages > 0).collect();
@@ -75,7 +95,8 @@ pub fn by_state(report: &Report) -> String {
     for call in &report.calls {
         *states.entry(call.call.state.word()).or_default() += 1;
     }
-    let said: Vec<_> = states.iter().map(|(word, count)| format!("{} {word}", words::thousands(*count))).collect();
+    let said: Vec<_> =
+        states.iter().map(|(word, count)| format!("{} {word}", words::thousands(*count))).collect();
     said.join(", ")
 }
 
@@ -96,7 +117,9 @@ pub(super) fn table(page: &mut Page, report: &Report, calls: &[&CallWithStreams]
         for relation in relations(call) {
             page.hang(&" ".repeat(BELOW), &format!("↳ {relation}"), BELOW + 2);
         }
-        if let Some(reason) = call.media_absent_because.as_deref().filter(|_| streams.is_empty() && should_have_media(call)) {
+        if let Some(reason) =
+            call.media_absent_because.as_deref().filter(|_| streams.is_empty() && should_have_media(call))
+        {
             page.styled(page::WARN, &format!("{:BELOW$}no media: ", ""));
             page.flow(BELOW + 10, &words::printable(reason), BELOW + 2);
         }
@@ -113,11 +136,38 @@ pub(super) fn table(page: &mut Page, report: &Report, calls: &[&CallWithStreams]
 fn head(names: usize, is_narrow: bool) -> String {
     let names = cell("from → to", names);
     let text = if is_narrow {
-        format!("call     {names} state       setup   talk by     lost%   p99 MOS")
+        format!("call     {names} state      setup   talk by     lost%   p99 MOS")
     } else {
-        format!("call     {names} state         PDD  setup   talk by     msgs copies again lost%   p99 MOS")
+        format!("call     {names} state        PDD setup   talk by     msgs  copy again lost%   p99 MOS")
     };
     text.trim_end().to_owned()
+}
+
+/// What other calls have to do with it, and transfers of which no other call was seen.
+fn relations(call: &CallWithStreams) -> Vec<String> {
+    let related = call.call.related.iter().map(|related| {
+        let other = words::printable(words::short_call_id(&related.call_id));
+        let because = words::printable(&related.because);
+        let what = match related.relation {
+            Relation::TransferTarget => format!("transferred as call {other}"),
+            Relation::TransferredFrom => format!("made by a transfer of call {other}"),
+            Relation::Replaces => format!("takes the place of call {other}"),
+            Relation::ReplacedBy => format!("call {other} takes its place"),
+            Relation::B2buaLeg => format!("other leg of a B2BUA: call {other}"),
+        };
+        format!("{what} ({because})")
+    });
+    let unseen = call.call.transfers.iter().filter(|transfer| transfer.new_call.is_none());
+    let transfers = unseen.map(|transfer| {
+        let status = |code: Option<u16>| code.map_or_else(|| "nothing".to_owned(), |code| code.to_string());
+        format!(
+            "transfer to {}: REFER answered with {}, NOTIFY said {}",
+            words::printable(party(&transfer.target)),
+            status(transfer.answer),
+            status(transfer.outcome)
+        )
+    });
+    related.chain(transfers).collect()
 }
 
 /// A call that was answered should have media, and one that was never heard of again may.
@@ -145,7 +195,8 @@ impl Columns {
             _ => report.state.word().to_owned(),
         };
         let span = |ms: Option<f64>| ms.map_or_else(|| "-".to_owned(), words::span);
-        let more = |count: u64| if count == 0 { "-".to_owned() } else { format!("+{}", words::compact(count)) };
+        let more =
+            |count: u64| if count == 0 { "-".to_owned() } else { format!("+{}", words::compact(count)) };
         let worst = problems::worst(streams).and_then(|at| streams.get(at));
         let figure = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         Self {
@@ -177,13 +228,13 @@ impl Columns {
         let [lost, jitter, mos] = &self.media;
         let call = cell(call, 8);
         let names = cell(&self.names(names), names);
-        let (state, setup, talk) = (cell(state, 10), clip(setup, 6), clip(talk, 6));
+        let (state, setup, talk) = (cell(state, 10), clip(setup, 5), clip(talk, 6));
         let media = format!("{:>5} {:>5} {mos:>3}", clip(lost, 5), clip(jitter, 5));
         if is_narrow {
-            return format!("{call} {names} {state} {setup:>6} {talk:>6} {by:<6} {media}");
+            return format!("{call} {names} {state} {setup:>5} {talk:>6} {by:<6} {media}");
         }
-        let counts = format!("{:>4} {:>6} {:>5}", clip(messages, 4), clip(copies, 6), clip(again, 5));
-        format!("{call} {names} {state} {:>6} {setup:>6} {talk:>6} {by:<6} {counts} {media}", clip(pdd, 6))
+        let counts = format!("{:>4} {:>5} {:>5}", clip(messages, 4), clip(copies, 5), clip(again, 5));
+        format!("{call} {names} {state} {:>5} {setup:>5} {talk:>6} {by:<6} {counts} {media}", clip(pdd, 5))
     }
 
     /// Both parties; where they do not fit, the longer gives way first.
@@ -212,3 +263,7 @@ fn party(uri: &str) -> &str {
     let user = rest.split_once('@').map_or(rest, |(user, _)| user);
     user.split([';', '?']).next().unwrap_or(user)
 }
+
+#[cfg(test)]
+#[path = "calls_tests.rs"]
+mod tests;

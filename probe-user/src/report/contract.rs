@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::call_media::CallFinding;
 use super::joins::{self, BesideReport, Identity, RedundancyReport};
+use super::problems::{self, ByCall};
 use super::troubles::{
     CodecChangeReport, InterruptionReport, MarkerReport, Moments, Predecessor, SpikeReport,
 };

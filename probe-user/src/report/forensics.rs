@@ -135,14 +135,13 @@ impl Explanation {
                 "the sender stopped sending, its numbers run on; nothing lost".to_owned()
             }
         };
-        let (begins, ends): (fn(What) -> bool, fn(What) -> bool) = (begins_pause, ends_pause);
         // Where packets kept coming, beginning and end are one.
-        let ends = Some(ends).filter(|_| gap.is_silence());
+        let ended = gap.is_silence().then_some(gap.at);
         Self {
             cause,
             because,
-            began_at: SignallingMoment::nearest(began, moments, begins),
-            ended_at: ends.and_then(|ends| SignallingMoment::nearest(gap.at, moments, ends)),
+            began_at: SignallingMoment::nearest(began, moments, begins_pause),
+            ended_at: ended.and_then(|ended| SignallingMoment::nearest(ended, moments, ends_pause)),
         }
     }
 
@@ -208,13 +207,23 @@ impl SignallingMoment {
 }
 
 /// What of a call makes its senders pause.
-pub(super) fn begins_pause(what: What) -> bool {
-    matches!(what, What::Refer | What::Hold(_) | What::ReInvite | What::Bye)
+fn begins_pause(what: What) -> bool {
+    matches!(what, What::Refer | What::Hold(_) | What::ReInvite | What::Update | What::Replaced | What::Bye)
 }
 
 /// What makes them go on, or others in their place.
 fn ends_pause(what: What) -> bool {
-    matches!(what, What::Notify(_) | What::ReInvite | What::Answer | What::Ringing(_))
+    matches!(
+        what,
+        What::Notify(_)
+            | What::Resume
+            | What::ReInvite
+            | What::Update
+            | What::Replaced
+            | What::Ringing(_)
+            | What::Answer
+            | What::ForkAnswered
+    )
 }
 
 /// What changes who sends, or what: another SSRC, codec, source.
@@ -222,27 +231,12 @@ pub(super) fn changes_media(what: What) -> bool {
     begins_pause(what) || ends_pause(what)
 }
 
-/// Is it worth remembering for what happens in streams?
-pub(super) fn concerns_media(what: What) -> bool {
-    changes_media(what)
-}
-
 /// The hold that was in force at `time`, in words.
 fn hold_at(time: Nanos, moments: &[Told]) -> Option<String> {
-    let margin = (AFTER_MS * 1e6) as i64;
-    let mut held = None;
-    for Told { moment, .. } in moments.iter().filter(|told| told.of_call.is_none()) {
-        if moment.time.since(time) > margin {
-            break;
-        }
-        match moment.what {
-            What::Hold(_) => held = Some(moment.what.to_string()),
-            // A re-INVITE that holds is told as such after this one.
-            What::ReInvite | What::Bye => held = None,
-            _ => {}
-        }
-    }
-    held
+    let own = moments.iter().filter(|told| told.of_call.is_none()).map(|told| told.moment);
+    let until = own.take_while(|moment| moment.time.since(time) as f64 / 1e6 <= AFTER_MS);
+    let last = until.filter(|moment| matches!(moment.what, What::Hold(_) | What::Resume)).last()?;
+    matches!(last.what, What::Hold(_)).then(|| last.what.to_string())
 }
 
 #[cfg(test)]

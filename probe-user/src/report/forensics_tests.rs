@@ -80,17 +80,17 @@ fn a_hole_that_the_probe_may_have_made_is_nobodys() {
 }
 
 #[test]
-fn silence_on_hold_is_in_order_until_a_re_invite_ends_it() {
-    let hold = || told(9_990, What::Hold(Direction::SendOnly));
-    let held = Explanation::new(&GAP, false, &[told(9_990, What::ReInvite), hold()]);
+fn silence_on_hold_is_in_order_until_somebody_resumes() {
+    let hold = told(9_990, What::Hold(Direction::SendOnly));
+    let held = Explanation::new(&GAP, false, &[told(9_990, What::ReInvite), hold]);
     assert_eq!(held.cause, Cause::Hold);
     assert!(held.because.starts_with("hold (sendonly) was agreed"), "{}", held.because);
-    let resumed = [
-        told(2_000, What::ReInvite),
-        told(2_000, What::Hold(Direction::SendOnly)),
-        told(5_000, What::ReInvite),
-    ];
+    let hold = told(2_000, What::Hold(Direction::SendOnly));
+    let resumed = [told(2_000, What::ReInvite), hold.clone(), told(5_000, What::Resume)];
     assert_eq!(Explanation::new(&GAP, false, &resumed).cause, Cause::SenderPaused);
+    // A session refresh in between resumes nothing.
+    let refreshed = [hold, told(5_000, What::ReInvite)];
+    assert_eq!(Explanation::new(&GAP, false, &refreshed).cause, Cause::Hold);
 }
 
 #[test]

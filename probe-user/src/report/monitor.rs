@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::contract::{CaptureReport, Report, StreamReport, TunnelReport, verdicts_by_name};
-use super::forensics::{Explanation, Told, concerns_media};
+use super::forensics::{Explanation, Told, changes_media};
 use super::health::{CallEntry, EndEntry, Entry, LossEntry, StreamEntry, SummaryEntry, TapEntry};
 use super::{findings, joins};
 use crate::capture::live::{KernelCounters, Occupancy};
@@ -171,7 +171,7 @@ impl Monitor {
 
     /// Keeps what may have made a sender pause, until the pause is told; the oldest makes room.
     fn remember(&mut self, event: &CallEvent) {
-        if !concerns_media(event.moment.what) {
+        if !changes_media(event.moment.what) {
             return;
         }
         if self.moments.len() == MAX_MOMENTS {

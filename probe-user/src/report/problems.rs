@@ -185,7 +185,10 @@ mod tests {
         }
         let found = of(&call("a"), &[&there, &back, &interrupted(9.0, 0, false)]);
         assert_eq!(ids(&found), ["interrupted"]);
-        assert!(found[0].text.starts_with("2 streams: 1.81 s without packets, began 8 ms after REFER"), "{found:?}");
+        assert!(
+            found[0].text.starts_with("2 streams: 1.81 s without packets, began 8 ms after REFER"),
+            "{found:?}"
+        );
         assert_eq!(ids(&of(&call("a"), &[&interrupted(1.0, 50, false)])), ["interrupted"]);
     }
 }

@@ -42,7 +42,11 @@ pub fn delay(microseconds: f64) -> String {
 /// A time in at most six columns: `564ms`, `9.4s`, `12m05s`, `3h20m`, `120h`.
 pub fn span(ms: f64) -> String {
     let seconds = ms / 1e3;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "seconds of a call; saturates")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "seconds of a call; saturates"
+    )]
     let whole = seconds.round() as u64;
     match whole {
         _ if ms < 999.5 => format!("{ms:.0}ms"),
