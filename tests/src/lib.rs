@@ -8,6 +8,7 @@
 //!   traffic               RTP of many streams at millions of packets a second
 //!   frames, segments, tunnels   bytes of frames from named fields
 //!   story                 whole captures from a seed, with the truth about every frame
+//!   scenes                calls as RFCs describe them, with the truth about each call
 //!   lab, probe            all of it together, and the probe that watches
 //! ```
 //!
@@ -31,6 +32,7 @@ pub mod privileges;
 pub mod probe;
 pub mod random;
 pub mod remote;
+pub mod scenes;
 pub mod segments;
 pub mod sip;
 pub mod story;

@@ -22,6 +22,7 @@ enum Command {
     Conformance(voxlab::conformance::Options),
     Story(voxlab::story::command::Options),
     Bulk(voxlab::story::bulk::Options),
+    Scenes(voxlab::scenes::command::Options),
     /// Measure what the XDP program costs per frame, over one that does nothing.
     XdpCost,
     /// Measure what finding copies costs per RTP frame, over the same work without it.
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Command::Throughput(options) => voxlab::throughput::run(&options),
         Command::Conformance(options) => voxlab::conformance::run(&options),
         Command::Story(options) => voxlab::story::command::run(&options),
+        Command::Scenes(options) => voxlab::scenes::command::run(&options),
         Command::Bulk(options) => voxlab::story::bulk::run(&options),
         Command::XdpCost => voxlab::cost::run(),
         Command::DedupCost => voxlab::dedup_cost::run(),
