@@ -180,8 +180,11 @@ fn read(
     let config = Config { media_rule: options.rtp.media_rule() as u8, ..options.config };
     let decoder = Decoder::new(config, true);
     // tshark never ends a conversation that SDP announced, and the raw ledger has to equal it.
-    let signalling =
-        Signalling::new(signalling::Limits { grace: Nanos(u64::MAX), ..signalling::Limits::default() });
+    let signalling = Signalling::new(signalling::Limits {
+        grace: Nanos(u64::MAX),
+        literal: options.rtp == RtpRule::Sdp,
+        ..signalling::Limits::default()
+    });
     let receiver = Receiver::new(decoder, signalling, shards, (), sender);
     let mut receiver = match asked {
         Asked::Report => receiver,

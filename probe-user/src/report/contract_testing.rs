@@ -47,7 +47,7 @@ pub(crate) fn call(call_id: &str) -> CallWithStreams {
         reinvites: 0,
         transfers: Vec::new(),
         seen_from_the_middle: false,
-        media: Vec::new(),
+        media: crate::sip::CallMedia::default(),
         moments: Vec::new(),
         first_frame: 1,
         began: Nanos(0),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHasher;
 
+use super::announced::CallMedia;
 use super::calls::{CallReport, CallState, Moment, Transfer, What};
 use super::media::MediaTable;
 use super::message::{Address, Message};
@@ -59,7 +60,7 @@ impl Call {
                 reinvites: 0,
                 transfers: Vec::new(),
                 seen_from_the_middle: !begins,
-                media: Vec::new(),
+                media: CallMedia::default(),
                 moments: Vec::new(),
                 first_frame: at.number,
                 began: at.time,

@@ -14,12 +14,13 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use serde::{Serialize, Serializer};
 
+use super::announced::CallMedia;
 use super::call::{Call, Sighting, shortened, tag_hash};
 use super::copies::Repeat;
 use super::media::MediaTable;
 use super::message::Message;
 use super::sdp::Direction;
-use crate::packet::{MediaId, Nanos};
+use crate::packet::Nanos;
 
 /// Calls kept by default, ended ones included: 100,000 take well under 1 GiB.
 pub const MAX_CALLS: usize = 100_000;
@@ -183,9 +184,9 @@ pub struct CallReport {
     pub transfers: Vec<Transfer>,
     /// The call began before the capture, or its INVITE was not seen.
     pub seen_from_the_middle: bool,
-    /// Lines announced in it.
+    /// What it announced and agreed on.
     #[serde(skip)]
-    pub media: Vec<MediaId>,
+    pub media: CallMedia,
     /// What happened when.
     #[serde(skip)]
     pub moments: Vec<Moment>,
