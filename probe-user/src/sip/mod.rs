@@ -6,6 +6,7 @@
 //!   copies    copy, retransmission, or neither
 //!   sdp       body -> media lines, with ICE candidates (ice) and lines that share a port (bundle)
 //!   calls     messages -> calls
+//!   report    what is said of a call
 //!   negotiation   offers and answers of a call -> media lines
 //!   announced     what a call said of its media, for the report
 //!   media     media lines -> who may be asked for every RTP packet (line, endpoints)
@@ -26,6 +27,7 @@ mod line;
 pub mod media;
 pub mod message;
 mod negotiation;
+pub mod report;
 pub mod sdp;
 pub mod signalling;
 mod stream;
@@ -34,9 +36,9 @@ pub mod totals;
 pub mod transcript;
 
 pub use announced::{Agreement, CallLine, CallMedia, Side};
-pub use calls::{CallEvent, CallReport, CallState};
 pub use copies::{Repeat, Timer, Transport};
 pub use media::{EndpointChange, MediaInfo, MediaTable};
+pub use report::{CallEvent, CallReport, CallState};
 pub use signalling::{Limits, Observed, Signalling, SignallingReport};
 pub use totals::SipReport;
 pub use transcript::Transcript;

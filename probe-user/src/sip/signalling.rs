@@ -546,8 +546,8 @@ impl Signalling {
         if let Some((repeat, explained)) = repeat {
             self.totals.repeats.count(repeat, explained);
             self.totals.retransmissions = self.totals.repeats.retransmissions();
-            if let Some(call) = call {
-                self.calls.note_retransmissions(call, explained);
+            if let (Some(call), Repeat::Timer(timer), 1) = (call, repeat, explained) {
+                self.calls.note_retransmission(call, timer);
             }
         }
         self.transmissions.clear_noted(key);
