@@ -6,10 +6,14 @@
 //!   copies    copy, retransmission, or neither
 //!   sdp       body -> media lines, with ICE candidates (ice) and lines that share a port (bundle)
 //!   calls     messages -> calls
+//!   call      one of them: states; dialog, hold, reason, transfer: parts of it
+//!   related   which calls name each other
+//!   sight     which calls have fallen silent
 //!   report    what is said of a call
 //!   negotiation   offers and answers of a call -> media lines
 //!   announced     what a call said of its media, for the report
 //!   media     media lines -> who may be asked for every RTP packet (line, endpoints)
+//!   transaction   requests and their answers, in calls and outside: registrations, sources
 //!   signalling   all of them in the order of the capture; what callers use
 //! ```
 
@@ -21,19 +25,28 @@ mod challenge;
 pub mod copies;
 mod cut;
 mod defects;
+pub mod dialog;
 mod endpoints;
+pub mod hold;
 mod ice;
 mod line;
 pub mod media;
 pub mod message;
 mod negotiation;
+mod reason;
+pub mod registrations;
+pub mod related;
 pub mod report;
 pub mod sdp;
+mod sight;
 pub mod signalling;
+pub mod sources;
 mod stream;
 mod text;
 pub mod totals;
+pub mod transaction;
 pub mod transcript;
+mod transfer;
 
 pub use announced::{Agreement, CallLine, CallMedia, Side};
 pub use copies::{Repeat, Timer, Transport};

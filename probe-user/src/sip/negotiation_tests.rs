@@ -152,7 +152,7 @@ fn a_line_that_the_answer_refuses_is_not_waited_for() {
 #[test]
 fn hold_is_told_and_a_direction_that_both_want_is_agreed() {
     let mut talk = Talk::new();
-    assert_eq!(talk.invite(1, &audio(4000)), None);
+    assert_eq!(talk.invite(1, &audio(4000)), Some(Direction::SendRecv));
     talk.answer(200, 1, &audio(4010));
     assert_eq!(talk.invite(2, "m=audio 4000 RTP/AVP 0\r\na=sendonly\r\n"), Some(Direction::SendOnly));
     talk.answer(200, 2, "m=audio 4010 RTP/AVP 0\r\na=recvonly\r\n");
