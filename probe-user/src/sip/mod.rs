@@ -11,9 +11,9 @@
 //!   sight     which calls have fallen silent
 //!   report    what is said of a call
 //!   negotiation   offers and answers of a call -> media lines
-//!   transaction   requests and their answers, in calls and outside: registrations, sources
 //!   announced     what a call said of its media, for the report
 //!   media     media lines -> who may be asked for every RTP packet (line, endpoints)
+//!   transaction   requests and their answers, in calls and outside: registrations, sources
 //!   signalling   all of them in the order of the capture; what callers use
 //! ```
 

@@ -78,8 +78,8 @@ struct Step<'a> {
 
 impl Negotiation {
     /// Takes the SDP of a message, if it is an offer or an answer, and the refusal of one: SDP elsewhere (the capabilities
-    /// in an answer to OPTIONS) announces nothing. `known` collects what the call said. Gives the direction that
-    /// it asks for.
+    /// in an answer to OPTIONS) announces nothing. `known` collects what the call said. Gives the direction that is
+    /// asked for.
     pub(super) fn take(
         &mut self,
         at: Sighting,
@@ -124,7 +124,8 @@ impl Negotiation {
             Some(offerer) => self.answer(party, offerer, &lines, message, &mut step),
             None => self.offer(party, lines, message, &mut step),
         }
-        Some(description.lines.iter().find_map(held).unwrap_or_default())
+        let is_talk = |line: &&MediaLine| !line.refused && line.kind == MediaKind::Audio;
+        description.lines.iter().find(is_talk).or(description.lines.first()).map(asked)
     }
 
     /// The call is over: its lines go after the grace.
@@ -357,15 +358,11 @@ impl Step<'_> {
     }
 }
 
-/// Does the line say hold, and how? An address of 0.0.0.0 is the old way to (RFC 2543).
-fn held(line: &MediaLine) -> Option<Direction> {
-    if line.refused || line.kind == MediaKind::Video || !line.protocol.is_media() {
-        return None;
-    }
+/// The direction that a line asks for. An address of 0.0.0.0 is the old way to hold (RFC 2543).
+fn asked(line: &MediaLine) -> Direction {
     match line.direction {
-        Direction::SendRecv if line.endpoint.is_none() => Some(Direction::SendOnly),
-        Direction::SendRecv => None,
-        direction => Some(direction),
+        Direction::SendRecv if line.endpoint.is_none() && !line.refused => Direction::SendOnly,
+        direction => direction,
     }
 }
 
