@@ -6,7 +6,7 @@
 //!   copies    copy, retransmission, or neither
 //!   sdp       body -> media lines
 //!   calls     messages -> calls
-//!   call      one of them: states; dialog, hold, reason, transfer: parts of it
+//!   call      one of them: states; dialog, hops, hold, reason, transfer: parts of it
 //!   related   which calls name each other
 //!   sight     which calls have fallen silent
 //!   report    what is said of a call
@@ -24,6 +24,7 @@ mod cut;
 mod defects;
 pub mod dialog;
 pub mod hold;
+mod hops;
 pub mod media;
 pub mod message;
 mod negotiation;
