@@ -43,8 +43,12 @@ impl Flow {
         if self.files.iter().any(|file| file.as_os_str() == "-") {
             bail!("standard input cannot be read twice: write it to a file first");
         }
-        let options =
-            Options { rtp: self.filter.rule(), config: self.filter.config()?, ..Options::default() };
+        let options = Options {
+            rtp: self.filter.rule(),
+            config: self.filter.config()?,
+            leg_headers: self.filter.leg_headers(),
+            ..Options::default()
+        };
         let report = offline::analyze(&self.files, &options, |_, _| ())?;
         let call_id = Arc::clone(&self.meant(&report)?.call.call_id);
         let (report, transcript) = offline::transcribe(&self.files, &options, [Arc::clone(&call_id)])?;

@@ -24,7 +24,7 @@ use super::call::{Call, Sighting, shortened, tag_hash};
 use super::copies::{Repeat, Timer};
 use super::media::MediaTable;
 use super::message::Message;
-use super::related::{Claim, Relations};
+use super::related::{Claim, LegHeaders, Relations};
 pub use super::report::{CallEvent, CallReport, CallState, Moment, What};
 use super::report::{Related, Relation};
 use super::sight::{self, Sight};
@@ -58,7 +58,7 @@ pub struct Calls {
 }
 
 impl Calls {
-    pub(super) fn new(max_calls: usize, leg_headers: Arc<[Box<str>]>, has_events: bool) -> Self {
+    pub(super) fn new(max_calls: usize, leg_headers: LegHeaders, has_events: bool) -> Self {
         Self {
             by_id: FxHashMap::default(),
             by_serial: FxHashMap::default(),

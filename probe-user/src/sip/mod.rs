@@ -45,6 +45,7 @@ mod transfer;
 
 pub use copies::{Repeat, Timer, Transport};
 pub use media::{EndpointChange, MediaInfo, MediaTable};
+pub use related::LegHeaders;
 pub use report::{CallEvent, CallReport, CallState};
 pub use signalling::{Limits, Observed, Signalling, SignallingReport};
 pub use totals::SipReport;
