@@ -139,7 +139,7 @@ impl Calls {
             }
             let deadline = sight::deadline(call, media);
             if deadline > now {
-                self.watch(serial, deadline);
+                self.watch(serial, now, deadline);
                 continue;
             }
             let what = call.lose_sight(now, media);
@@ -214,14 +214,14 @@ impl Calls {
         }
         if !is_over && !call.is_watched {
             let deadline = sight::deadline(call, media);
-            self.watch(serial, deadline);
+            self.watch(serial, at.time, deadline);
         }
     }
 
-    fn watch(&mut self, serial: u64, deadline: Nanos) {
+    fn watch(&mut self, serial: u64, now: Nanos, deadline: Nanos) {
         if let Some(call) = self.by_serial.get_mut(&serial) {
             call.is_watched = true;
-            self.sight.watch(serial, deadline);
+            self.sight.watch(serial, now, deadline);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::testing::*;
 use super::*;
+use crate::sip::Timer;
 use crate::sip::calls::{CallState, What};
 use crate::sip::dialog::DialogState;
 use crate::sip::sdp::Direction;

@@ -133,7 +133,7 @@ fn call_of_which_nothing_is_heard_any_more_is_lost_sight_of_and_comes_back() {
     assert_eq!(state(&wire), CallState::Answered, "its media was seen");
     wire.probe.advance(at(3_501));
     assert_eq!((state(&wire), wire.probe.calls().live()), (CallState::LostSight, 0));
-    assert_eq!(wire.probe.drain_events().last().unwrap().moment.what, What::LostSight);
+    assert_eq!(wire.probe.drain_events().next_back().unwrap().moment.what, What::LostSight);
     wire.send(3_600 * SECOND, PHONE, &request("INVITE", 2, "bob"));
     assert_eq!((state(&wire), wire.probe.calls().live()), (CallState::Answered, 1));
     wire.probe.advance(at(9_000));
@@ -146,18 +146,18 @@ fn what_is_lost_sight_of_is_what_was_known_of_it() {
     let timer = head("SIP/2.0 200 OK", "1 INVITE", "bob", "Session-Expires: 90\r\n\r\n");
     let behind = request("INVITE", 1, "").replace("bK1INVITE", "bK-b");
     let refused = response(486, "1 INVITE").replace("bK1INVITE", "bK-b");
-    let table: [(&[(&[u8; 4], &str)], u64, CallState); 5] = [
-        (&[], 301, CallState::LostSight),
-        (&[(&PBX, &response(180, "1 INVITE"))], 301, CallState::LostSight),
-        (&[(&PHONE, &cancel)], 301, CallState::Cancelled),
-        (&[(&PBX, &timer)], 123, CallState::LostSight),
-        (&[(&PBX, &behind), (&PHONE, &refused)], 301, CallState::Failed(486)),
+    let table = [
+        (vec![], 301, CallState::LostSight),
+        (vec![(PBX, response(180, "1 INVITE"))], 301, CallState::LostSight),
+        (vec![(PHONE, cancel)], 301, CallState::Cancelled),
+        (vec![(PBX, timer)], 123, CallState::LostSight),
+        (vec![(PBX, behind), (PHONE, refused)], 301, CallState::Failed(486)),
     ];
     for (messages, seconds, state) in table {
         let mut wire = Wire::new();
         wire.send(0, PHONE, &request("INVITE", 1, ""));
-        for (from, text) in messages {
-            wire.send(5, **from, text);
+        for (from, text) in &messages {
+            wire.send(5, *from, text);
         }
         let now = |wire: &Wire| wire.probe.calls().find("one").unwrap().state;
         wire.probe.advance(Nanos((seconds - 2) * 1_000 * MS));

@@ -2,7 +2,7 @@
 
 use super::testing::*;
 use super::*;
-use crate::packet::{Carrier, Encapsulation, Endpoint, Layer, MediaId, Tap, Vlans};
+use crate::packet::{Endpoint, MediaId, Tap};
 use crate::sip::calls::{CallState, What};
 use crate::sip::copies::Timer;
 use crate::sip::media::EndpointChange;
