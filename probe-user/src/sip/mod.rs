@@ -6,7 +6,7 @@
 //!   copies    copy, retransmission, or neither
 //!   sdp       body -> media lines, with ICE candidates (ice) and lines that share a port (bundle)
 //!   calls     messages -> calls
-//!   call      one of them: states; dialog, hold, reason, transfer: parts of it
+//!   call      one of them: states; dialog, hops, hold, reason, transfer: parts of it
 //!   related   which calls name each other
 //!   sight     which calls have fallen silent
 //!   report    what is said of a call
@@ -28,6 +28,7 @@ mod defects;
 pub mod dialog;
 mod endpoints;
 pub mod hold;
+mod hops;
 mod ice;
 mod line;
 pub mod media;
@@ -51,6 +52,7 @@ mod transfer;
 pub use announced::{Agreement, CallLine, CallMedia, Side};
 pub use copies::{Repeat, Timer, Transport};
 pub use media::{EndpointChange, MediaInfo, MediaTable};
+pub use related::LegHeaders;
 pub use report::{CallEvent, CallReport, CallState};
 pub use signalling::{Limits, Observed, Signalling, SignallingReport};
 pub use totals::SipReport;

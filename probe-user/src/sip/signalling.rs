@@ -10,8 +10,6 @@
 //! One thread owns it: the one that receives packets, so that an SDP takes effect before the next packet.
 //! No clocks, no I/O: the same packets give the same answers.
 
-use std::sync::Arc;
-
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 
@@ -23,7 +21,7 @@ use super::cut::{self, Captured, Recent};
 use super::media::{self, MediaTable};
 use super::message::{self, Front, Malformed, Message};
 use super::registrations::Registrations;
-use super::related;
+use super::related::LegHeaders;
 use super::sources::{Effect, Sources};
 use super::stream::{Segment, Streams};
 use super::totals::SipReport;
@@ -51,7 +49,7 @@ pub struct Limits {
     /// Keep changes of calls for [`Signalling::drain_events`]: for the health log.
     pub follow_calls: bool,
     /// Headers that carry the Call-ID of a back-to-back user agent's other leg.
-    pub leg_headers: Arc<[Box<str>]>,
+    pub leg_headers: LegHeaders,
 }
 
 impl Default for Limits {
@@ -63,7 +61,7 @@ impl Default for Limits {
             literal: false,
             follow_endpoints: false,
             follow_calls: false,
-            leg_headers: related::leg_headers(),
+            leg_headers: LegHeaders::default(),
         }
     }
 }
@@ -633,6 +631,22 @@ impl Signalling {
         Observed::Copy { of, cause }
     }
 }
+
+#[cfg(test)]
+#[path = "wire_testing.rs"]
+mod testing;
+
+#[cfg(test)]
+#[path = "dialogs_tests.rs"]
+mod dialogs_tests;
+
+#[cfg(test)]
+#[path = "transfers_tests.rs"]
+mod transfers_tests;
+
+#[cfg(test)]
+#[path = "sources_tests.rs"]
+mod sources_tests;
 
 #[cfg(test)]
 #[path = "stories_tests.rs"]
