@@ -307,6 +307,7 @@ impl<S: EndpointSink> Receiver<S> {
         self.settle_fragments();
         let Analysis { mut signalling, beside, shards, mut account, sink, events_dropped, classes, .. } =
             self.analysis;
+        signalling.finish();
         let (lost, failed_shards) = shards.finish();
         account.merge(&lost);
         let Tunnels { census, carriers, carriers_shared, remote_captures } = self.decoder.into_tunnels();

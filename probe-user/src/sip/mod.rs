@@ -2,7 +2,9 @@
 //!
 //! ```text
 //!   message   bytes -> one message, whatever state it is in
-//!   stream    TCP segments -> messages
+//!   reassembly   TCP segments -> their bytes in order
+//!   websocket    frames of WebSocket -> messages
+//!   encrypted    TLS: counted
 //!   copies    copy, retransmission, or neither
 //!   sdp       body -> media lines
 //!   calls     messages -> calls
@@ -17,18 +19,21 @@ mod challenge;
 pub mod copies;
 mod cut;
 mod defects;
+mod encrypted;
 pub mod media;
 pub mod message;
 mod negotiation;
+pub mod reassembly;
 pub mod sdp;
 pub mod signalling;
-mod stream;
 mod text;
 pub mod totals;
 pub mod transcript;
+pub mod websocket;
 
 pub use calls::{CallEvent, CallReport, CallState};
 pub use copies::{Repeat, Timer, Transport};
+pub use encrypted::EncryptedReport;
 pub use media::{EndpointChange, MediaInfo, MediaTable};
 pub use signalling::{Limits, Observed, Signalling, SignallingReport};
 pub use totals::SipReport;
