@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use rustc_hash::FxHasher;
 
-use super::calls::{CallReport, CallState, Moment, Transfer, What};
+use super::copies::Timer;
 use super::media::MediaTable;
 use super::message::{Address, Message};
 use super::negotiation::Negotiation;
+use super::report::{CallReport, CallState, Moment, Transfer, What};
 use super::text::parameter;
 use crate::packet::{Flow, Nanos};
 
@@ -44,31 +45,24 @@ impl Call {
         Self {
             report: CallReport {
                 call_id,
-                from: uri_text(&from),
-                to: uri_text(&to),
-                state: CallState::Inviting,
-                final_code: None,
-                ended_by: None,
-                setup_ms: None,
-                ringing_ms: None,
-                talked_ms: None,
-                messages: 0,
-                message_copies: 0,
-                retransmissions: 0,
-                auth_challenges: 0,
-                reinvites: 0,
-                transfers: Vec::new(),
+                from: uri_text(&from).into(),
+                to: uri_text(&to).into(),
                 seen_from_the_middle: !begins,
-                media: Vec::new(),
-                moments: Vec::new(),
                 first_frame: at.number,
                 began: at.time,
                 last_seen: at.time,
+                ..CallReport::default()
             },
             caller_tag: if is_callers { tag_hash(from.tag) } else { 0 },
             answered: None,
             negotiation: Negotiation::default(),
         }
+    }
+
+    /// A timer sent messages of it again.
+    pub(super) fn repeated(&mut self, timer: Timer, more: u32) {
+        self.report.retransmissions += u64::from(more);
+        self.report.timers.add(timer, more);
     }
 
     /// Moves the state. Gives what is worth remembering.
@@ -94,8 +88,8 @@ impl Call {
         media: &mut MediaTable,
     ) -> Option<What> {
         if self.report.first_frame == cut_frame {
-            self.report.from = uri_text(&message.from());
-            self.report.to = uri_text(&message.to());
+            self.report.from = uri_text(&message.from()).into();
+            self.report.to = uri_text(&message.to()).into();
             self.caller_tag = if message.method() == "INVITE" { tag_hash(message.from().tag) } else { 0 };
         }
         let what = match (message.status(), message.method()) {
@@ -235,6 +229,7 @@ impl Call {
             completed_ms: None,
             seen: at.time,
             cseq: message.cseq.map_or(0, |cseq| cseq.number),
+            ..Transfer::default()
         });
     }
 

@@ -8,196 +8,18 @@
 //! call that ended first makes room, and if none has ended, the oldest; both are counted.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
-use serde::{Serialize, Serializer};
 
 use super::call::{Call, Sighting, shortened, tag_hash};
-use super::copies::Repeat;
+use super::copies::{Repeat, Timer};
 use super::media::MediaTable;
 use super::message::Message;
-use super::sdp::Direction;
-use crate::packet::{MediaId, Nanos};
+pub use super::report::{CallEvent, CallReport, CallState, Moment, What};
 
 /// Calls kept by default, ended ones included: 100,000 take well under 1 GiB.
 pub const MAX_CALLS: usize = 100_000;
-/// What a call has come to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum CallState {
-    /// INVITE is out, nothing but 100 came back.
-    Inviting,
-    /// 401 or 407: the caller has to say who it is, and then invites again.
-    Challenged,
-    /// 101 to 199.
-    Ringing,
-    /// 2xx.
-    Answered,
-    /// BYE.
-    Ended,
-    /// The caller gave up (CANCEL, 487).
-    Cancelled,
-    /// Refused with this code.
-    Failed(u16),
-}
-
-impl CallState {
-    /// The word of reports: the code of a failure is `final_code`.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Inviting => "inviting",
-            Self::Challenged => "challenged",
-            Self::Ringing => "ringing",
-            Self::Answered => "answered",
-            Self::Ended => "ended",
-            Self::Cancelled => "cancelled",
-            Self::Failed(_) => "failed",
-        }
-    }
-
-    /// Is it over?
-    pub fn is_over(self) -> bool {
-        matches!(self, Self::Ended | Self::Cancelled | Self::Failed(_))
-    }
-}
-
-impl Serialize for CallState {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.word())
-    }
-}
-
-/// Something that happened in a call, for joining with what happened to its media at that time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Moment {
-    /// When it was seen.
-    pub time: Nanos,
-    /// In which frame.
-    pub number: u64,
-    /// What.
-    pub what: What,
-}
-
-/// Kinds of [`Moment`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
-    /// First INVITE.
-    Invite,
-    /// 401 or 407.
-    Challenge(u16),
-    /// First ringing, or other progress.
-    Ringing(u16),
-    /// 2xx to the first INVITE.
-    Answer,
-    /// INVITE within the call.
-    ReInvite,
-    /// SDP that says hold, by its direction.
-    Hold(Direction),
-    /// REFER.
-    Refer,
-    /// NOTIFY of a transfer's progress, with the status that it reports.
-    Notify(u16),
-    /// CANCEL.
-    Cancel,
-    /// BYE.
-    Bye,
-    /// Final refusal of the call.
-    Failure(u16),
-}
-
-impl fmt::Display for What {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Invite => f.write_str("INVITE"),
-            Self::Challenge(code) => write!(f, "{code}, asked for credentials"),
-            Self::Ringing(code) => write!(f, "{code}, ringing"),
-            Self::Answer => f.write_str("answered"),
-            Self::ReInvite => f.write_str("re-INVITE"),
-            Self::Hold(direction) => write!(f, "hold ({})", direction.attribute()),
-            Self::Refer => f.write_str("REFER: transfer"),
-            Self::Notify(status) => write!(f, "NOTIFY: transfer {status}"),
-            Self::Cancel => f.write_str("CANCEL"),
-            Self::Bye => f.write_str("BYE"),
-            Self::Failure(code) => write!(f, "failed with {code}"),
-        }
-    }
-}
-
-/// One REFER and what became of it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Transfer {
-    /// When REFER was seen, in seconds after the call's first message.
-    #[serde(serialize_with = "seconds")]
-    pub at_s: Nanos,
-    /// Frame number of the REFER.
-    pub frame: u64,
-    /// Who asked for it (From).
-    pub by: Box<str>,
-    /// Whom to call (Refer-To).
-    pub target: Box<str>,
-    /// Status of the answer to REFER; 202 is usual.
-    pub answer: Option<u16>,
-    /// Last status that NOTIFY reported of the new call.
-    pub outcome: Option<u16>,
-    /// From REFER to the NOTIFY with a final status, in milliseconds.
-    pub completed_ms: Option<f64>,
-    #[serde(skip)]
-    pub(super) seen: Nanos,
-    #[serde(skip)]
-    pub(super) cseq: u32,
-}
-
-/// A call as a report shows it. `streams` is joined by the caller, from [`CallReport::media`] or Call-ID.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct CallReport {
-    /// Call-ID.
-    pub call_id: Arc<str>,
-    /// URI of the caller.
-    pub from: Box<str>,
-    /// URI of the called.
-    pub to: Box<str>,
-    /// What it has come to.
-    pub state: CallState,
-    /// Status that refused or cancelled it.
-    pub final_code: Option<u16>,
-    /// "caller" or "called", if BYE was seen and the caller is known.
-    pub ended_by: Option<&'static str>,
-    /// First INVITE to first 2xx, in milliseconds.
-    pub setup_ms: Option<f64>,
-    /// First INVITE to first 101 to 199: the post-dial delay, in milliseconds.
-    pub ringing_ms: Option<f64>,
-    /// 2xx to BYE, in milliseconds.
-    pub talked_ms: Option<f64>,
-    /// Messages, without copies.
-    pub messages: u64,
-    /// Copies of them.
-    pub message_copies: u64,
-    /// Those of `messages` that a timer repeated.
-    pub retransmissions: u64,
-    /// 401 and 407, each counted once.
-    pub auth_challenges: u64,
-    /// INVITEs within the call: hold, resume, codec change, refresh.
-    pub reinvites: u64,
-    /// REFERs.
-    pub transfers: Vec<Transfer>,
-    /// The call began before the capture, or its INVITE was not seen.
-    pub seen_from_the_middle: bool,
-    /// Lines announced in it.
-    #[serde(skip)]
-    pub media: Vec<MediaId>,
-    /// What happened when.
-    #[serde(skip)]
-    pub moments: Vec<Moment>,
-    /// Frame number of its first message.
-    pub first_frame: u64,
-    /// Time of its first message.
-    #[serde(skip)]
-    pub began: Nanos,
-    /// Time of its last message.
-    #[serde(skip)]
-    pub last_seen: Nanos,
-}
 
 /// All calls. See the module's text.
 #[derive(Debug)]
@@ -212,17 +34,6 @@ pub struct Calls {
     is_followed: bool,
     evicted_ended: u64,
     evicted_live: u64,
-}
-
-/// A change of a call, for the health log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CallEvent {
-    /// Call-ID.
-    pub call_id: Arc<str>,
-    /// What happened, when, in which frame.
-    pub moment: Moment,
-    /// The state after it.
-    pub state: CallState,
 }
 
 impl Calls {
@@ -291,7 +102,7 @@ impl Calls {
         call.report.messages += 1;
         call.report.last_seen = call.report.last_seen.max(at.time);
         match repeat {
-            Some(Repeat::Timer(_)) => call.report.retransmissions += 1,
+            Some(Repeat::Timer(timer)) => call.repeated(timer, 1),
             Some(_) => {}
             None => {
                 let was_over = call.report.state.is_over();
@@ -328,6 +139,7 @@ impl Calls {
                     call_id: Arc::clone(&call.report.call_id),
                     moment,
                     state: call.report.state,
+                    figures: call.report.figures(),
                 });
             }
         }
@@ -357,9 +169,9 @@ impl Calls {
         }
     }
 
-    pub(super) fn note_retransmissions(&mut self, serial: u64, more: u64) {
+    pub(super) fn note_retransmission(&mut self, serial: u64, timer: Timer) {
         if let Some(call) = self.by_serial.get_mut(&serial) {
-            call.report.retransmissions += more;
+            call.repeated(timer, 1);
         }
     }
 
@@ -424,9 +236,4 @@ impl Calls {
             self.ended.retain(|serial| self.by_serial.contains_key(serial) && seen.insert(*serial));
         }
     }
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn seconds<S: Serializer>(time: &Nanos, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64(time.0 as f64 / 1e9)
 }

@@ -74,9 +74,9 @@ impl Signalling {
         if message::begins_like_sip(payload) || is_clear(&flow) || is_clear(&reversed) {
             return self.observe_part(time, number, flow, Transport::Tcp { seq }, evidence, payload, length);
         }
+        self.told.clear();
         self.advance(time);
         self.class = FrameClass::Other;
-        self.told.clear();
         self.encrypted.observe(&flow, seq, length);
         Observed::Part
     }
@@ -270,13 +270,13 @@ impl Signalling {
                 Step::Message(message, length) => {
                     let taken = rest.get(..length).unwrap_or_default();
                     observed = self.message_in_stream(at, frame, taken, &message, observed);
-                    self.told.extend(parts.drain(..).map(Told::Part));
+                    self.told.extend(parts.drain(..).map(|part| Told::Part(part, frame.at.number)));
                     length
                 }
                 Step::Framed { payload, length, frames } => {
                     self.totals.websocket_frames += frames;
                     observed = self.framed(at, frame, &payload, observed);
-                    self.told.extend(parts.drain(..).map(Told::Part));
+                    self.told.extend(parts.drain(..).map(|part| Told::Part(part, frame.at.number)));
                     length
                 }
                 Step::Control(length) => {

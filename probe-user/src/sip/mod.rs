@@ -8,6 +8,7 @@
 //!   copies    copy, retransmission, or neither
 //!   sdp       body -> media lines
 //!   calls     messages -> calls
+//!   report    what is said of a call
 //!   negotiation   offers and answers of a call -> media lines
 //!   media     media lines -> who may be asked for every RTP packet
 //!   signalling   all of them in the order of the capture; what callers use
@@ -24,6 +25,7 @@ pub mod media;
 pub mod message;
 mod negotiation;
 pub mod reassembly;
+pub mod report;
 pub mod sdp;
 pub mod signalling;
 mod text;
@@ -31,10 +33,10 @@ pub mod totals;
 pub mod transcript;
 pub mod websocket;
 
-pub use calls::{CallEvent, CallReport, CallState};
 pub use copies::{Repeat, Timer, Transport};
 pub use encrypted::EncryptedReport;
 pub use media::{EndpointChange, MediaInfo, MediaTable};
+pub use report::{CallEvent, CallReport, CallState};
 pub use signalling::{Limits, Observed, Signalling, SignallingReport};
 pub use totals::SipReport;
 pub use transcript::Transcript;

@@ -114,8 +114,8 @@ pub struct Signalling {
 /// What a frame tells of an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Told {
-    /// This earlier frame holds a part of the message that this frame completes.
-    Part(u64),
+    /// The first of these frames holds a part of the message that the second completed.
+    Part(u64, u64),
     /// This earlier frame was something else than it seemed.
     Was(u64, FrameClass),
 }
@@ -504,8 +504,8 @@ impl Signalling {
         if let Some((repeat, explained)) = repeat {
             self.totals.repeats.count(repeat, explained);
             self.totals.retransmissions = self.totals.repeats.retransmissions();
-            if let Some(call) = call {
-                self.calls.note_retransmissions(call, explained);
+            if let (Some(call), Repeat::Timer(timer), 1) = (call, repeat, explained) {
+                self.calls.note_retransmission(call, timer);
             }
         }
         self.transmissions.clear_noted(key);
