@@ -11,6 +11,9 @@ use super::copies::{Repeat, Timer};
 use super::encrypted::EncryptedReport;
 use super::message::{Malformed, Message};
 use super::reassembly::TcpFigures;
+use super::registrations::RegistrationReport;
+use super::sources::Suspect;
+use super::transaction::ByMethod;
 use crate::dedup::stats::CauseReport;
 use crate::packet::Endpoint;
 
@@ -287,6 +290,14 @@ pub struct SipReport {
     pub pairs_one_way: u64,
     /// Pairs of hosts that both did.
     pub pairs_both_ways: u64,
+    /// Calls that were neither ended nor heard of any more: no SIP and no media for too long.
+    pub calls_lost_sight: u64,
+    /// What became of requests, by method, each hop for itself.
+    pub transactions: ByMethod,
+    /// What became of registrations.
+    pub registrations: RegistrationReport,
+    /// Who floods, scans, or is refused again and again.
+    pub suspects: Vec<Suspect>,
     /// Examples of retransmissions, the first few.
     pub retransmitted: Vec<Retransmitted>,
     /// Copies by cause. Filled when a report is made.
