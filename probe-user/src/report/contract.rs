@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::call_media::CallFinding;
 use super::joins::{self, BesideReport, Identity, RedundancyReport};
 use super::problems::{self, ByCall};
+use super::related;
 use super::troubles::{
     CodecChangeReport, InterruptionReport, MarkerReport, Moments, Predecessor, SpikeReport,
 };
@@ -94,6 +95,7 @@ impl Report {
             }
         };
         let mut calls: Vec<CallWithStreams> = signalling.calls.into_iter().map(join).collect();
+        related::join_legs(&mut calls, &streams);
         let by_call = ByCall::of(&streams);
         for call in &mut calls {
             let its = by_call.get(&call.call.call_id);

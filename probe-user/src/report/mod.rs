@@ -17,6 +17,7 @@ mod media_findings;
 pub mod monitor;
 pub mod page;
 mod problems;
+mod related;
 mod remote;
 pub mod select;
 pub mod text;

@@ -7,6 +7,7 @@ use rustc_hash::FxHashMap;
 
 use super::call_media::CallFinding;
 use super::contract::{CallWithStreams, StreamReport};
+use super::forensics::Cause;
 use super::troubles::InterruptionReport;
 use super::words;
 use crate::sip::CallState;
@@ -88,13 +89,14 @@ fn lossy(stream: &StreamReport) -> Option<CallFinding> {
     Some(CallFinding { id, text: format!("{} → {}: {what}", stream.src, stream.dst) })
 }
 
-/// Silences with something missing, and pauses that the signalling was near to. The same silence in both directions is one.
+/// Silences with something missing, and pauses that the signalling was near to without having agreed on them. The same
+/// silence in both directions is one.
 fn interruptions(streams: &[&StreamReport]) -> Vec<CallFinding> {
     let mut told: Vec<(&StreamReport, &InterruptionReport, u64)> = Vec::new();
     for stream in streams {
         for found in stream.interruptions.iter().filter(|found| found.gap.is_silence()) {
             let explanation = &found.explanation;
-            if explanation.is_pause() && explanation.began_at.is_none() {
+            if explanation.cause == Cause::Hold || explanation.is_pause() && explanation.began_at.is_none() {
                 continue;
             }
             let frame = explanation.began_at.as_ref().map(|moment| moment.frame);

@@ -3,6 +3,7 @@
 //! Streams live in shards and calls on the receive thread, so they are joined when the report is made: by Call-ID, and, for
 //! what a stream's own call does not explain, by the other leg of the same media.
 
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -18,6 +19,8 @@ use crate::sip::CallReport;
 
 /// A stream that begins so long after another ended may be the same conversation gone on.
 const GOES_ON_S: f64 = 60.0;
+/// The same with another SSRC and another endpoint: only within a call, and at once.
+const MOVES_S: f64 = 10.0;
 /// What overlaps by more than this are two streams at one time, as BUNDLE has them.
 const OVERLAP_S: f64 = 0.5;
 /// Streams that ended lately, of one pair of endpoints or one SSRC, that are looked at: more is a flood.
@@ -236,34 +239,73 @@ impl<'a> Moments<'a> {
     }
 }
 
-/// For each stream the one that it goes on from, if any: the same endpoints, or the same SSRC with one endpoint in common.
+/// What two streams have in common that may be one conversation.
+#[derive(PartialEq, Eq, Hash)]
+enum Common<'a> {
+    Flow(Endpoint, Endpoint),
+    Ssrc(&'a str),
+    /// A call, and the sender's endpoint in it or the receiver's.
+    Sender(&'a str, Endpoint),
+    Receiver(&'a str, Endpoint),
+}
+
+impl<'a> Common<'a> {
+    fn of(stream: &'a StreamReport) -> Vec<Self> {
+        let mut common = vec![Self::Flow(stream.src, stream.dst), Self::Ssrc(&stream.ssrc)];
+        if let Some(call_id) = &stream.call_id {
+            common.extend([Self::Sender(call_id, stream.src), Self::Receiver(call_id, stream.dst)]);
+        }
+        common
+    }
+
+    /// How `after` goes on from `before`, which have this in common, if it does.
+    fn continuation(&self, before: &StreamReport, after: &StreamReport) -> Option<Continuation> {
+        let apart_s = after.start_s - before.end_s;
+        let one_end = (before.src == after.src) != (before.dst == after.dst);
+        let (how, within_s, holds) = match self {
+            Self::Flow(..) => (Continuation::SsrcChanged, GOES_ON_S, before.ssrc != after.ssrc),
+            // Both ends at once are another stream of a sender that is short of numbers.
+            Self::Ssrc(_) => (Continuation::Moved, GOES_ON_S, one_end),
+            Self::Sender(..) | Self::Receiver(..) => (Continuation::Moved, MOVES_S, one_end),
+        };
+        (holds && (-OVERLAP_S..=within_s).contains(&apart_s)).then_some(how)
+    }
+}
+
+/// For each stream the one that it goes on from, if any.
 fn predecessors(streams: &[StreamReport]) -> Vec<Option<Predecessor>> {
-    let mut by_flow: FxHashMap<(Endpoint, Endpoint), Vec<usize>> = FxHashMap::default();
-    let mut by_ssrc: FxHashMap<&str, Vec<usize>> = FxHashMap::default();
-    let mut order: Vec<usize> = (0..streams.len()).collect();
-    let start = |at: &usize| streams.get(*at).map_or(0.0, |stream| stream.start_s);
-    order.sort_by(|a, b| start(a).total_cmp(&start(b)));
+    let mut known: FxHashMap<Common<'_>, Vec<&StreamReport>> = FxHashMap::default();
+    let mut order: Vec<(usize, &StreamReport)> = streams.iter().enumerate().collect();
+    order.sort_by(|(_, a), (_, b)| a.start_s.total_cmp(&b.start_s));
     let mut found = vec![None; streams.len()];
-    for at in order {
-        let Some(stream) = streams.get(at) else { continue };
-        let flow = by_flow.entry((stream.src, stream.dst)).or_default();
-        let ssrc = by_ssrc.entry(&stream.ssrc).or_default();
-        let before = flow
-            .iter()
-            .map(|before| (*before, Continuation::SsrcChanged))
-            .chain(ssrc.iter().map(|before| (*before, Continuation::Moved)))
-            .filter_map(|(before, how)| Some((streams.get(before)?, how)))
-            .filter(|(before, how)| match how {
-                Continuation::SsrcChanged => before.ssrc != stream.ssrc,
-                // Both ends at once are another stream of a sender that is short of numbers.
-                Continuation::Moved => (before.src == stream.src) != (before.dst == stream.dst),
-            })
-            .filter(|(before, _)| {
-                let apart_s = stream.start_s - before.end_s;
-                (-OVERLAP_S..=GOES_ON_S).contains(&apart_s)
-            })
-            .max_by(|(a, _), (b, _)| a.end_s.total_cmp(&b.end_s));
-        if let (Some((before, how)), Some(slot)) = (before, found.get_mut(at)) {
+    for (at, stream) in order {
+        let mut best: Option<(&StreamReport, Continuation)> = None;
+        for common in Common::of(stream) {
+            let before = known.entry(common);
+            let common = before.key();
+            let continued: Vec<_> = match &before {
+                Entry::Occupied(before) => before
+                    .get()
+                    .iter()
+                    .filter_map(|before| Some((*before, common.continuation(before, stream)?)))
+                    .collect(),
+                Entry::Vacant(_) => Vec::new(),
+            };
+            let is_later = |(before, _): &(&StreamReport, _)| {
+                best.as_ref().is_none_or(|(best, _)| before.end_s > best.end_s)
+            };
+            best = continued
+                .into_iter()
+                .filter(is_later)
+                .max_by(|(a, _), (b, _)| a.end_s.total_cmp(&b.end_s))
+                .or(best);
+            let list = before.or_default();
+            if list.len() == LOOKED_AT {
+                list.remove(0);
+            }
+            list.push(stream);
+        }
+        if let (Some((before, how)), Some(slot)) = (best, found.get_mut(at)) {
             *slot = Some(Predecessor {
                 how,
                 src: before.src,
@@ -272,12 +314,6 @@ fn predecessors(streams: &[StreamReport]) -> Vec<Option<Predecessor>> {
                 gap_ms: (stream.start_s - before.end_s) * 1e3,
                 near: None,
             });
-        }
-        for list in [flow, ssrc] {
-            if list.len() == LOOKED_AT {
-                list.remove(0);
-            }
-            list.push(at);
         }
     }
     found

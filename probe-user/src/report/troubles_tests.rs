@@ -39,6 +39,16 @@ fn a_port_that_moved_keeps_its_ssrc_and_one_of_its_ends() {
 }
 
 #[test]
+fn within_a_call_a_sender_may_move_under_another_ssrc() {
+    let mut moved = [heard((1, 2), "0xa", 0.0, 5.0), heard((1, 4), "0xb", 5.1, 9.0)];
+    assert_eq!(how(&moved), [None, None]);
+    for stream in &mut moved {
+        stream.call_id = Some("a84b".into());
+    }
+    assert_eq!(how(&moved), [None, Some(Continuation::Moved)]);
+}
+
+#[test]
 fn a_flood_of_ssrcs_between_two_endpoints_costs_a_look_at_a_few() {
     let flood: Vec<_> = (0..1_000).map(|n| heard((1, 2), &format!("0x{n:08x}"), 0.1, 0.1)).collect();
     assert!(how(&flood).iter().skip(1).all(|found| *found == Some(Continuation::SsrcChanged)));
