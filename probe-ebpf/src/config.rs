@@ -5,9 +5,9 @@ use crate::parse::{GRE, IPV4_IN_IP, IPV6_IN_IP, TCP};
 /// Interfaces one probe can watch. Sixteen taps of one gateway; a record names its tap in four bits.
 pub const MAX_INTERFACES: usize = 16;
 /// Receive queues of an interface that can each have a socket in mirror mode.
-pub const MAX_QUEUES: usize = 64;
+pub const MAX_QUEUES: u32 = 64;
 /// Entries of the socket map: [`MAX_QUEUES`] for each interface.
-pub const SOCKET_ENTRIES: usize = MAX_INTERFACES * MAX_QUEUES;
+pub const SOCKET_ENTRIES: usize = MAX_INTERFACES * MAX_QUEUES as usize;
 /// SIP ports one probe can watch, UDP and TCP alike.
 pub const MAX_SIP_PORTS: usize = 8;
 /// Ports whose TCP traffic is counted as encrypted signalling.
@@ -211,10 +211,10 @@ fn holds_either(lanes: u64, src: u16, dst: u16) -> bool {
 /// Where the socket map has the socket of an interface's queue. `None` for a queue beyond the last.
 #[inline(always)]
 pub const fn socket_slot(interface: u8, queue: u32) -> Option<u32> {
-    if interface as usize >= MAX_INTERFACES || queue >= MAX_QUEUES as u32 {
+    if interface as usize >= MAX_INTERFACES || queue >= MAX_QUEUES {
         return None;
     }
-    Some(interface as u32 * MAX_QUEUES as u32 + queue)
+    Some(interface as u32 * MAX_QUEUES + queue)
 }
 
 const _: () = {

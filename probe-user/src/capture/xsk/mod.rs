@@ -59,7 +59,8 @@ impl MirrorOptions {
     pub const DEFAULT: Self = Self { chunks: 16_384, busy_poll: Duration::ZERO, steal: false };
 }
 
-/// The record that a frame gives with what the program said of it: what the reader does, for tests that have no socket.
-pub fn record_of(meta: Meta, frame: &[u8], consume: impl FnOnce(Record<'_>)) {
-    head::hand_out(&exchange::Received { meta, frame, wire_len: frame.len() }, consume);
+/// The record that a frame of `wire_len` bytes gives with what the program said of it: what the reader does, for tests that
+/// have no socket.
+pub fn record_of(meta: Meta, frame: &[u8], wire_len: usize, consume: impl FnOnce(Record<'_>)) {
+    head::hand_out(&exchange::Received { meta, frame, wire_len }, consume);
 }

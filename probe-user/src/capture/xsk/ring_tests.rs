@@ -63,13 +63,13 @@ impl<T: Copy> Storage for Arc<Memory<T>> {
 fn counters_wrap_and_nothing_is_lost_or_comes_twice() {
     let (mut producer, mut consumer) = Memory::<u64>::pair(8, u32::MAX - 20);
     let (mut sent, mut received) = (0, Vec::new());
-    for round in 0..40 {
+    for round in 0..40_usize {
         for _ in 0..=round % 8 {
             sent += u64::from(producer.push(sent));
         }
         producer.publish();
         consumer.refresh();
-        received.extend(std::iter::from_fn(|| consumer.pop()).take(round as usize % 5));
+        received.extend(std::iter::from_fn(|| consumer.pop()).take(round % 5));
         consumer.release();
     }
     consumer.refresh();

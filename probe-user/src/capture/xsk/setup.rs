@@ -22,9 +22,10 @@ const LINK_HEADERS: usize = 14 + 8;
 
 /// The sockets, for whoever counts. They stay open until this is dropped, so that the counts outlive the reader.
 pub(crate) struct Sockets {
-    sockets: Vec<Arc<OwnedFd>>,
+    open: Vec<Arc<OwnedFd>>,
     /// Where the program looks for them.
     map: XskMap<MapData>,
+    /// Where in it each is.
     slots: Vec<u32>,
 }
 
@@ -38,13 +39,13 @@ pub(crate) fn open(
     if !options.chunks.is_power_of_two() {
         return Err(LiveError::Chunks { chunks: options.chunks });
     }
-    let mut sockets = Sockets { sockets: Vec::new(), map, slots: Vec::new() };
+    let mut sockets = Sockets { open: Vec::new(), map, slots: Vec::new() };
     let mut endowed = Vec::new();
     for (index, tap) in (0_u8..).zip(taps) {
         let first = endowed.len();
         open_interface(tap, options, &mut endowed, ladder)?;
         for (queue, endowed) in (0..).zip(endowed.iter().skip(first)) {
-            sockets.sockets.push(Arc::clone(&endowed.bound.socket));
+            sockets.open.push(Arc::clone(&endowed.bound.socket));
             sockets.slots.extend(socket_slot(index, queue));
         }
     }
@@ -54,7 +55,7 @@ pub(crate) fn open(
 impl Sockets {
     /// Shows the program all sockets: from now on frames come.
     pub(crate) fn connect(&mut self) -> Result<(), LiveError> {
-        for (socket, &slot) in self.sockets.iter().zip(&self.slots) {
+        for (socket, &slot) in self.open.iter().zip(&self.slots) {
             self.map.set(slot, socket.as_raw_fd(), 0).map_err(|error| cannot_connect(slot, &error))?;
         }
         Ok(())
@@ -63,7 +64,7 @@ impl Sockets {
     /// What the kernel lost on the way into the sockets, all together.
     pub(crate) fn losses(&self) -> Result<SocketLosses, LiveError> {
         let mut sum = SocketLosses::default();
-        for socket in &self.sockets {
+        for socket in &self.open {
             let counted = socket::statistics(socket.as_fd()).map_err(|error| LiveError::Refused {
                 act: "cannot read the statistics of an AF_XDP socket".into(),
                 diagnosis: diagnose::refusal(&error),
@@ -84,9 +85,9 @@ fn open_interface(
     endowed: &mut Vec<Endowed>,
     ladder: &mut Vec<Rung>,
 ) -> Result<(), LiveError> {
-    let queues = queues(&tap.name).unwrap_or(1);
-    if queues > MAX_QUEUES {
-        return Err(LiveError::TooManyQueues { interface: tap.name.clone(), queues, most: MAX_QUEUES });
+    let (queues, most) = (queues(&tap.name).unwrap_or(1), MAX_QUEUES as usize);
+    if queues > most {
+        return Err(LiveError::TooManyQueues { interface: tap.name.clone(), queues, most });
     }
     let chunks = options.chunks as usize;
     let umem = Umem::new(queues * chunks, chunk_bytes(tap.mtu)).map_err(|error| LiveError::Refused {
