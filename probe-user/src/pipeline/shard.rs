@@ -12,7 +12,7 @@ use super::account::{Account, Loss};
 use super::table::{End, Limits, StreamTable};
 use crate::decode::CarrierReport;
 use crate::dedup::FrameClass;
-use crate::packet::{MediaId, Nanos, RtpPacket};
+use crate::packet::{Flow, MediaId, Nanos, RtpPacket};
 use crate::rtp::StreamKey;
 use crate::rtp::codec::Announcement;
 use crate::rtp::stream::{IntervalSummary, StreamParts, TapPart, Totals};
@@ -175,7 +175,7 @@ impl Shards {
         match &mut self.lanes {
             Lanes::Inline(shard) => shard.packet(packet),
             Lanes::Threads(lanes) => {
-                let at = lane_of(packet, lanes.len());
+                let at = share_of(&packet.flow, lanes.len());
                 if let Some(lane) = lanes.get_mut(at) {
                     lane.batch.push(*packet);
                     if lane.batch.len() == BATCH {
@@ -258,11 +258,11 @@ impl Shards {
     }
 }
 
-/// The shard of a packet: all of a flow, hence all copies of its packets, on one.
-fn lane_of(packet: &RtpPacket, lanes: usize) -> usize {
-    let hash = FxBuildHasher.hash_one(packet.flow);
+/// Whose a flow is, of so many: all of it, hence all copies of its packets, are one's.
+pub(super) fn share_of(flow: &Flow, shares: usize) -> usize {
+    let hash = FxBuildHasher.hash_one(flow);
     // The upper half: Fx mixes upwards.
-    let scaled = ((hash >> 32) * lanes as u64) >> 32;
+    let scaled = ((hash >> 32) * shares as u64) >> 32;
     usize::try_from(scaled).unwrap_or(0)
 }
 
@@ -441,7 +441,7 @@ mod tests {
         for port in 0..64 {
             let mut packet = packet(1);
             packet.flow.src.port = port;
-            theirs += u64::from(lane_of(&packet, 2) == 1);
+            theirs += u64::from(share_of(&packet.flow, 2) == 1);
             shards.packet(&packet);
         }
         let (lost, failed) = shards.finish();
