@@ -19,9 +19,11 @@ enum Command {
     /// Send RTP of many streams out of an interface, from inside the kernel.
     Traffic(voxlab::traffic::Options),
     Throughput(voxlab::throughput::Options),
+    Bench(voxlab::bench::Options),
     Conformance(voxlab::conformance::Options),
     Story(voxlab::story::command::Options),
     Bulk(voxlab::story::bulk::Options),
+    Scenes(voxlab::scenes::command::Options),
     /// Measure what the XDP program costs per frame, over one that does nothing.
     XdpCost,
     /// Measure what finding copies costs per RTP frame, over the same work without it.
@@ -35,8 +37,10 @@ fn main() -> ExitCode {
         Command::Lab(options) => voxlab::command::run(&options),
         Command::Traffic(options) => voxlab::traffic::run(&options),
         Command::Throughput(options) => voxlab::throughput::run(&options),
+        Command::Bench(options) => voxlab::bench::run(&options),
         Command::Conformance(options) => voxlab::conformance::run(&options),
         Command::Story(options) => voxlab::story::command::run(&options),
+        Command::Scenes(options) => voxlab::scenes::command::run(&options),
         Command::Bulk(options) => voxlab::story::bulk::run(&options),
         Command::XdpCost => voxlab::cost::run(),
         Command::DedupCost => voxlab::dedup_cost::run(),

@@ -229,7 +229,7 @@ fn totals(story: &Story, report: &Value) -> Vec<String> {
         check(format!("{name}: lost"), &found["unique"]["lost"], stream.lost);
         check(format!("{name}: late"), &found["reordered"], stream.late);
         check(format!("{name}: copies"), &found["duplicates"]["total"], stream.copies);
-        let its = found["call_id"].as_str().unwrap_or_default() == stream.call_id;
+        let its = found["call_id"].as_str() == stream.call_id.as_deref();
         check(format!("{name}: of its call"), &u64::from(its).into(), 1);
     }
     for call in &truth.calls {

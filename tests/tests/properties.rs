@@ -135,7 +135,7 @@ fn stream(random: &mut Random, at: u64, begin: u64) -> (Vec<(u64, Datagram)>, Tr
 }
 
 /// The report of a capture cut into files before these frames.
-fn report(frames: &[Timed], cuts: &[usize], shards: usize) -> Value {
+fn report(frames: &[Timed], cuts: &[usize], threads: usize) -> Value {
     static CASE: AtomicU32 = AtomicU32::new(0);
     let scratch = Scratch::new(&format!("property-{}", CASE.fetch_add(1, Ordering::Relaxed))).unwrap();
     let mut cuts: Vec<_> = cuts.iter().map(|cut| cut % (frames.len() + 1)).collect();
@@ -145,7 +145,7 @@ fn report(frames: &[Timed], cuts: &[usize], shards: usize) -> Value {
         scratch.file(&format!("{n}.pcapng"), &Writer::PCAP_NG.file(&frames[ends[0]..ends[1]])).unwrap()
     };
     let files: Vec<_> = cuts.windows(2).enumerate().map(part).collect();
-    let report = analyze(&files, &Options { shards, ..Options::default() }, |_, _| ()).unwrap();
+    let report = analyze(&files, &Options { threads, ..Options::default() }, |_, _| ()).unwrap();
     let mut report = serde_json::to_value(&report).unwrap();
     report["capture"]["sources"] = Value::Null;
     report

@@ -59,7 +59,7 @@ fn check(story: &Story, report: &Value, causes: &[&str]) {
         let stream = streams.iter().find(|stream| stream["ssrc"] == truth.ssrc).unwrap();
         assert_eq!(stream["unique"]["packets"], truth.packets);
         assert_eq!(stream["unique"]["lost"], truth.lost);
-        assert_eq!(stream["call_id"], truth.call_id);
+        assert_eq!(stream["call_id"].as_str(), truth.call_id.as_deref());
         assert_eq!(stream["codec"], "PCMU");
         let jitter = stream["jitter_percentiles_us"]["max"].as_f64().unwrap();
         assert!(jitter < 2_100.0, "the pause became jitter: {jitter} us");
@@ -145,7 +145,7 @@ fn four_taps_leave_the_call_as_it_was() {
 fn the_number_of_shards_changes_nothing() {
     let story = story(&[Step::ReEmitted]);
     let one = analyse(&story, "one-shard", &Options::default());
-    let mut four = analyse(&story, "four-shards", &Options { shards: 4, ..Options::default() });
+    let mut four = analyse(&story, "four-shards", &Options { threads: 4, ..Options::default() });
     four["capture"]["sources"] = one["capture"]["sources"].clone();
     assert_eq!(one, four);
 }
@@ -206,7 +206,7 @@ fn of_more_streams_than_there_is_room_for_each_is_listed_or_noted() {
     let path = scratch("flood");
     fs::write(&path, Writer::PCAP_NG.file(&frames)).unwrap();
     for shards in [1, 4] {
-        let options = Options { max_streams: room, shards, ..Options::default() };
+        let options = Options { max_streams: room, threads: shards, ..Options::default() };
         let report = analyze(std::slice::from_ref(&path), &options, |_, _| ()).unwrap();
         // One flow is on one shard, which has its part of the room; evicted ones have the whole again.
         let held = room / shards;

@@ -79,6 +79,15 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
         args: Vec<String>,
     },
+    /// Write a scene of SIP calls, and the truth about each call.
+    ///
+    /// Arguments go to `voxlab scenes`: --list, or NAME --out FILE [--truth FILE] [--seed S] [--copies TAP,…] [--rpcap]
+    #[command(disable_help_flag = true)]
+    Scenes {
+        /// Arguments for `voxlab scenes`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+        args: Vec<String>,
+    },
     /// Everything that CI checks: formatting, lints, all three levels of tests, documentation.
     Test(test::Options),
     /// Compare voxprobe with the installed tshark on the same captures, digit by digit.
@@ -87,6 +96,15 @@ enum Task {
     #[command(disable_help_flag = true)]
     Conformance {
         /// Arguments for `voxlab conformance`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+        args: Vec<String>,
+    },
+    /// Measure the probe, and every peer that is installed beside it, in one run: parts, files, live.
+    ///
+    /// Arguments go to `voxlab bench`: [--only micro,files,live] [--quick] [--json FILE] [--gate] [--peer NAME=COMMAND] …
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// Arguments for `voxlab bench`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
         args: Vec<String>,
     },
@@ -104,8 +122,10 @@ fn main() -> ExitCode {
         Task::Traffic { args } => run::voxlab("traffic", &args),
         Task::Story { args } => run::voxlab("story", &args),
         Task::Bulk { args } => run::voxlab("bulk", &args),
+        Task::Scenes { args } => run::voxlab("scenes", &args),
         Task::Test(options) => test::run(&options),
         Task::Conformance { args } => conformance::run(&args),
+        Task::Bench { args } => run::voxlab("bench", &args),
         Task::Dist => dist::run(),
     };
     match outcome {

@@ -23,7 +23,9 @@ pub(crate) fn probe(args: &[String]) -> Result<()> {
 
 /// A command of the lab's own binary.
 pub(crate) fn voxlab(subcommand: &str, args: &[String]) -> Result<()> {
-    if !args.iter().any(|arg| arg == "--help" || arg == "-h") {
+    // The others only write files.
+    let attaches = matches!(subcommand, "lab" | "traffic");
+    if attaches && !args.iter().any(|arg| arg == "--help" || arg == "-h") {
         need_root("making network namespaces and attaching to them", "voxlab lab")?;
     }
     let directory = build_release()?;

@@ -1,6 +1,7 @@
 //! `voxprobe analyze`: capture files, findings first.
 
 use std::io::{self, BufWriter, Write};
+use std::num::NonZero;
 use std::path::PathBuf;
 
 use anstream::AutoStream;
@@ -49,9 +50,10 @@ pub(crate) struct Analyze {
     filter: Filter,
     #[command(flatten)]
     quality: Quality,
-    /// Threads that hold streams, besides the one that reads
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
-    threads: u16,
+    /// Threads that analyse; if there are several, one more reads for them. As many as there are cores, if not given, and
+    /// one for files of less than 16 MiB; no more than 16 are of use. The report is the same
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: Option<u16>,
     /// Streams held at once; one takes about 9 KiB with its report, so the default is 1.2 GiB at worst
     #[arg(long, value_name = "N", default_value_t = 131_072)]
     max_streams: usize,
@@ -65,6 +67,18 @@ enum Compat {
     Wireshark40,
 }
 
+/// As many as there are cores, unless the files are read before a thread has begun.
+fn threads_for(files: &[PathBuf]) -> usize {
+    const SMALL: u64 = 16 << 20;
+    let size = |path: &PathBuf| {
+        std::fs::metadata(path).map_or(SMALL, |meta| if meta.is_file() { meta.len() } else { SMALL })
+    };
+    if files.iter().map(size).sum::<u64>() < SMALL {
+        return 1;
+    }
+    std::thread::available_parallelism().map_or(1, NonZero::get)
+}
+
 impl Analyze {
     /// Reads, analyses, prints.
     pub(crate) fn execute(&self) -> anyhow::Result<()> {
@@ -74,7 +88,7 @@ impl Analyze {
                 Compat::Wireshark40 => raw::Compat::Wireshark40,
             },
             config: self.filter.config()?,
-            shards: usize::from(self.threads),
+            threads: self.threads.map_or_else(|| threads_for(&self.files), usize::from),
             max_streams: self.max_streams,
             quality: self.quality.settings(),
         };
@@ -107,9 +121,9 @@ impl Analyze {
             csv::write(report, &mut out)?;
         } else {
             let text = if self.stream.is_some() {
-                detail::render_styled(report)
+                detail::render_styled(report, page::terminal_width())
             } else {
-                text::render_styled(report)
+                text::render_styled(report, page::terminal_width())
             };
             let is_ascii = self.ascii || !page::is_utf8_locale(|name| std::env::var(name).ok());
             let text = if is_ascii { page::ascii(&text) } else { text };

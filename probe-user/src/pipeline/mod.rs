@@ -21,6 +21,7 @@ pub mod offline;
 pub mod receiver;
 pub mod shard;
 pub mod table;
+pub mod workers;
 
 pub use account::{Account, Loss};
 

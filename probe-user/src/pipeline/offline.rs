@@ -1,34 +1,30 @@
 //! Capture files from end to end: frames in, report out.
+//!
+//! What several threads do with them: [`super::workers`].
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
 use crossbeam_channel::bounded;
-use probe_ebpf::classify::VERDICTS;
 use probe_ebpf::{Config, MediaRule};
 use thiserror::Error;
 
-use super::receiver::{Receiver, Remains};
-use super::shard::{Event, Overflow, ShardStatus, Shards};
-use super::table::{End, Limits};
-use crate::capture::file::{FileError, Frame, Frames, Progress};
-use crate::decode::Decoder;
+use super::receiver::Remains;
+use super::shard::{Event, ShardStatus};
+use super::table::End;
+use super::workers::{self, MAX_WORKERS, Read, Worker};
+use crate::capture::file::{FileError, Progress};
 use crate::dedup::{Classes, FrameClass};
-use crate::packet::Nanos;
 use crate::report::contract::{self, CaptureReport, Report, StreamReport, TunnelReport};
 use crate::report::joins;
 use crate::rtp::quality::Settings;
 use crate::rtp::raw::Compat;
 use crate::rtp::stream::StreamParts;
-use crate::sip::{Signalling, Transcript, signalling};
+use crate::sip::Transcript;
 
 /// Events that may wait for the collector.
 const EVENTS: usize = 1024;
-/// Said of a file that begins before the one before it ended.
-const OVERLAP: &str = "begins before the files before it end; merge them by time first (mergecap), else copies between \
-                       them are not recognised";
-
 /// Which UDP is media.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RtpRule {
@@ -61,8 +57,8 @@ pub struct Options {
     pub compat: Compat,
     /// Ports; the media rule is taken from `rtp`.
     pub config: Config,
-    /// Shards: threads besides the reader, if more than one.
-    pub shards: usize,
+    /// Threads that analyse, besides one that reads for them if there are several. More than [`MAX_WORKERS`] are not started.
+    pub threads: usize,
     /// Streams held at once, all shards together.
     pub max_streams: usize,
     /// How quality is judged.
@@ -75,7 +71,7 @@ impl Default for Options {
             rtp: RtpRule::Auto,
             compat: Compat::Wireshark40,
             config: Config::DEFAULT,
-            shards: 1,
+            threads: 1,
             max_streams: 1 << 17,
             quality: Arc::default(),
         }
@@ -96,17 +92,6 @@ pub enum AnalyzeError {
         "a thread of the analysis failed: its streams are gone, so there is no report; what it said is above"
     )]
     Failed,
-}
-
-/// What the reader found besides what the receiver took.
-#[derive(Default)]
-struct Read {
-    packets: u64,
-    bytes: u64,
-    first: Option<Nanos>,
-    last: Nanos,
-    verdicts: [u64; VERDICTS],
-    notes: Vec<String>,
 }
 
 /// Analyses files as one capture, in the order given. `opened` is told of each file's progress.
@@ -141,7 +126,7 @@ pub fn analyze_and_classify(
     options: &Options,
     opened: impl FnMut(&Path, Progress),
 ) -> Result<(Report, Classes), AnalyzeError> {
-    let (report, remains) = read(paths, &Options { shards: 1, ..options.clone() }, opened, Asked::Classes)?;
+    let (report, remains) = read(paths, &Options { threads: 1, ..options.clone() }, opened, Asked::Classes)?;
     Ok((report, remains.classes.unwrap_or_default()))
 }
 
@@ -162,7 +147,7 @@ pub fn transcribe(
 }
 
 /// What a reading of files is for, besides the report.
-enum Asked {
+pub(super) enum Asked {
     Report,
     Classes,
     Transcript(Transcript),
@@ -175,19 +160,6 @@ fn read(
     asked: Asked,
 ) -> Result<(Report, Remains), AnalyzeError> {
     let (sender, events) = bounded(EVENTS);
-    let limits = Limits { streams: options.max_streams, idle: None, quality: Arc::clone(&options.quality) };
-    let shards = Shards::start(options.shards, limits, Overflow::Wait, &sender)?;
-    let config = Config { media_rule: options.rtp.media_rule() as u8, ..options.config };
-    let decoder = Decoder::new(config, true);
-    // tshark never ends a conversation that SDP announced, and the raw ledger has to equal it.
-    let signalling =
-        Signalling::new(signalling::Limits { grace: Nanos(u64::MAX), ..signalling::Limits::default() });
-    let receiver = Receiver::new(decoder, signalling, shards, (), sender);
-    let mut receiver = match asked {
-        Asked::Report => receiver,
-        Asked::Classes => receiver.classifying(),
-        Asked::Transcript(transcript) => receiver.transcribing(transcript),
-    };
     let collector = thread::Builder::new().name("vox-collect".to_owned()).spawn({
         let mut collected = Collected::new(options);
         move || {
@@ -195,35 +167,13 @@ fn read(
             collected
         }
     })?;
-
-    let mut read = Read::default();
-    for path in paths {
-        // A file that fails to open ends it all, before anything was printed; the threads end with the channel.
-        let mut frames = Frames::open(path)?;
-        opened(path, frames.progress());
-        let base = read.packets;
-        let before = read.first.map(|_| read.last);
-        while let Some(frame) = frames.next_frame() {
-            if frame.number == 1 && before.is_some_and(|before| frame.time < before) {
-                read.notes.push(format!("{}: {OVERLAP}", path.display()));
-            }
-            read.count(&frame);
-            let verdict = receiver.frame(&Frame { number: base + frame.number, ..frame });
-            if let Some(count) = read.verdicts.get_mut(verdict as usize) {
-                *count += 1;
-            }
-        }
-        if let Some(number) = frames.unreadable() {
-            return Err(FileError::LinkType { path: path.clone(), number }.into());
-        }
-        if let Some(reason) = frames.cut_short().filter(|_| read.packets == base) {
-            return Err(FileError::NoFrame { path: path.clone(), reason }.into());
-        }
-        read.note_end(path, &frames);
-    }
-    let mut remains = receiver.finish();
+    let threads = options.threads.clamp(1, MAX_WORKERS);
+    let first = Worker::first(options, threads, asked, &sender)?;
+    let helpers = workers::start(options, threads, &sender)?;
+    drop(sender);
+    let (read, mut remains) = workers::run(paths, first, helpers, &mut opened)?;
     let collected = collector.join().map_err(|_| AnalyzeError::Failed)?;
-    if collected.finished < options.shards.max(1) {
+    if collected.finished < threads {
         return Err(AnalyzeError::Failed);
     }
 
@@ -232,20 +182,20 @@ fn read(
         sum.analysed += collected.status.analysed;
         sum
     };
-    let mut notes = read.notes;
+    let Read { mut notes, packets, bytes, first, last, verdicts } = read;
     notes.extend(collected.notes());
     let capture = CaptureReport {
         sources: paths.iter().map(|path| path.display().to_string()).collect(),
-        packets: read.packets,
-        bytes: read.bytes,
-        duration_s: read.first.map_or(0.0, |first| read.last.since(first) as f64 / 1e9),
+        packets,
+        bytes,
+        duration_s: first.map_or(0.0, |first| last.since(first) as f64 / 1e9),
         matched: account.matched,
         unpacked: account.unpacked,
         tunnels: TunnelReport::of(&remains),
         remote_captures: remains.remote_captures.clone(),
         analysed: account.analysed,
         losses: account.losses(),
-        verdicts: contract::verdicts_by_name(&read.verdicts),
+        verdicts: contract::verdicts_by_name(&verdicts),
         notes,
         ..CaptureReport::default()
     };
@@ -325,27 +275,5 @@ impl Collected {
             .filter(|(count, _)| *count > 0)
             .map(|(count, what)| format!("{count} {what}"))
             .collect()
-    }
-}
-
-impl Read {
-    fn count(&mut self, frame: &Frame<'_>) {
-        self.packets += 1;
-        self.bytes += u64::from(frame.wire_len);
-        self.first.get_or_insert(frame.time);
-        self.last = self.last.max(frame.time);
-    }
-
-    fn note_end(&mut self, path: &Path, frames: &Frames) {
-        if let Some(reason) = frames.cut_short() {
-            self.notes.push(format!("{}: {reason}, after frame {}", path.display(), self.packets));
-        }
-        if frames.skipped() > 0 {
-            self.notes.push(format!(
-                "{}: {} frames of link types that are not read were skipped",
-                path.display(),
-                frames.skipped()
-            ));
-        }
     }
 }

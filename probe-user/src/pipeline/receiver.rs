@@ -11,13 +11,13 @@ use crossbeam_channel::Sender;
 use rustc_hash::FxHashMap;
 
 use super::account::{Account, Loss};
-use super::shard::{Event, ReceiverStatus, Shards};
+use super::shard::{Event, ReceiverStatus, Shards, share_of};
 use crate::capture::file::Frame;
 use crate::capture::live::{KernelEndpoints, Record};
 use crate::decode::{self, CarrierReport, Census, Datagram, Decoded, Decoder, RemoteCapture, Tunnels};
 use crate::dedup::cluster::{Clusters, Key, Seen};
 use crate::dedup::{Classes, FrameClass};
-use crate::packet::{Endpoint, MediaId, Nanos, RtpPacket};
+use crate::packet::{Endpoint, Flow, MediaId, Nanos, RtpPacket};
 use crate::rtcp;
 use crate::rtp::codec::{Announcement, Payload};
 use crate::rtp::demux::Demux;
@@ -73,6 +73,24 @@ impl EndpointSink for () {
     fn remove(&mut self, _: Endpoint) {}
 }
 
+/// Which media a receiver analyses, where several see all of it: that of its own flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Whose, from 0.
+    pub index: usize,
+    /// Of how many.
+    pub of: usize,
+}
+
+impl Share {
+    /// All of it.
+    const ALL: Self = Self { index: 0, of: 1 };
+
+    fn has(self, flow: &Flow) -> bool {
+        self.of == 1 || share_of(flow, self.of) == self.index
+    }
+}
+
 /// See the module.
 pub struct Receiver<S> {
     decoder: Decoder,
@@ -88,6 +106,7 @@ struct Analysis<S> {
     signalling: Signalling,
     beside: Beside,
     shards: Shards,
+    share: Share,
     sink: S,
     events: Sender<Event>,
     events_dropped: u64,
@@ -154,6 +173,7 @@ impl<S: EndpointSink> Receiver<S> {
             signalling,
             beside: Beside::default(),
             shards,
+            share: Share::ALL,
             sink,
             events,
             events_dropped: 0,
@@ -163,6 +183,13 @@ impl<S: EndpointSink> Receiver<S> {
             reports: Clusters::new(MAX_REPORTS, REPORT_MEMORY),
         };
         Self { decoder, analysis, number: 0, round: 0, first: None, last: Nanos::default() }
+    }
+
+    /// Leaves the media of other shares to others, who see the same frames. Everything else is done by each.
+    #[must_use]
+    pub fn sharing(mut self, share: Share) -> Self {
+        self.analysis.share = share;
+        self
     }
 
     /// Notes what each frame is, for [`Remains::classes`]. With one shard only: others answer too late.
@@ -369,10 +396,16 @@ impl<S: EndpointSink> Analysis<S> {
 
     fn media(&mut self, mut packet: RtpPacket) {
         packet.media = self.signalling.media_mut().attribute(&packet.flow, packet.time);
+        if !self.share.has(&packet.flow) {
+            return;
+        }
         if packet.media != MediaId::UNANNOUNCED
             && self.announced.get(&packet.media.slot()) != Some(&packet.media)
         {
             self.announce(packet.media);
+        }
+        if self.classes.is_none() {
+            return self.shards.push(&packet);
         }
         let class = self.shards.packet(&packet);
         self.note(packet.number, class);

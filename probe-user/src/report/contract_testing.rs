@@ -3,6 +3,7 @@
 use super::*;
 use crate::rtp::Stream;
 use crate::rtp::testing::packet;
+use crate::rtp::unique::Interruption;
 
 /// Ten packets of PCMU without a fault, from 10.0.0.1:4000 to 10.0.0.2:5000.
 pub(crate) fn stream() -> StreamReport {
@@ -34,24 +35,17 @@ pub(crate) fn call(call_id: &str) -> CallWithStreams {
         call_id: call_id.into(),
         from: "sip:1001@pbx.example".into(),
         to: "sip:200@pbx.example".into(),
-        state: crate::sip::CallState::Inviting,
-        final_code: None,
-        ended_by: None,
-        setup_ms: None,
-        ringing_ms: None,
-        talked_ms: None,
         messages: 1,
-        message_copies: 0,
-        retransmissions: 0,
-        auth_challenges: 0,
-        reinvites: 0,
-        transfers: Vec::new(),
-        seen_from_the_middle: false,
-        media: Vec::new(),
-        moments: Vec::new(),
         first_frame: 1,
-        began: Nanos(0),
-        last_seen: Nanos(0),
+        ..CallReport::default()
     };
-    CallWithStreams { call, streams: Vec::new(), distributions: Distributions::default() }
+    CallWithStreams {
+        call,
+        streams: Vec::new(),
+        media_absent_because: None,
+        media_findings: Vec::new(),
+        worst_stream: None,
+        problems: Vec::new(),
+        distributions: Distributions::default(),
+    }
 }

@@ -19,6 +19,7 @@ use super::codec::is_comfort_noise;
 use super::delay::DelayReference;
 use super::drift::{Block, ClockDrift, Drift};
 use super::impairment::Declared;
+use super::incidents::{Incidents, MarkerRestart, SPIKE_NS};
 use super::loss::{Fate, LossPattern};
 use super::playout::{Buffers, JitterBuffer, Playout, PlayoutReport};
 use super::rate::RateEstimate;
@@ -90,6 +91,8 @@ pub struct Quality {
     change_count: u64,
     interruption: Option<Interruption>,
     discarded_before: u64,
+    /// Absent in a stream that had none.
+    incidents: Option<Box<Incidents>>,
 }
 
 /// One interval, closed.
@@ -122,6 +125,8 @@ pub struct QualityParts {
     pub changes: Vec<CodecChange>,
     /// All of them.
     pub change_count: u64,
+    /// Jitter spikes, and markers that began another time line.
+    pub incidents: Incidents,
 }
 
 impl Quality {
@@ -143,6 +148,7 @@ impl Quality {
             change_count: 0,
             interruption: None,
             discarded_before: 0,
+            incidents: None,
             settings,
         };
         if let Some(rate) = placed.clock_rate {
@@ -178,6 +184,11 @@ impl Quality {
         let is_spurt = standing.begins
             || seen.after_noise
             || packet.rtp.marker && measured.is_some_and(|measured| measured.nominal_ns > SILENCE_NS);
+        if let Some(measured) = measured.filter(|_| standing.begins && packet.rtp.marker && !seen.breaks) {
+            let jump_s = -measured.difference_ns() / 1e9;
+            let restart = MarkerRestart { at: packet.time, packet: packet.number, jump_s };
+            self.incidents.get_or_insert_default().restarted(restart);
+        }
         self.stand(packet, placed.seq, standing.transit_ns, standing.begins, is_spurt);
     }
 
@@ -193,6 +204,9 @@ impl Quality {
         }
         if self.codec != Some(packet.rtp.payload_type) {
             self.change_codec(packet);
+        }
+        if variation_ns >= SPIKE_NS {
+            self.incidents.get_or_insert_default().late(packet.time, packet.number, variation_ns);
         }
         self.variation.record_ns(whole_ns(variation_ns));
         if self.playout.observe(transit_ns, variation_ns, is_spurt, packet.number) {
@@ -334,6 +348,7 @@ impl Quality {
             estimate: self.estimate.map(|estimate| *estimate),
             changes: self.changes,
             change_count: self.change_count,
+            incidents: self.incidents.map_or_else(Incidents::default, |incidents| *incidents),
         };
         (self.loss, self.jitter.into_life(), parts)
     }
@@ -375,7 +390,9 @@ impl Running {
         let (mut segment, mut delay) = (self.segment, self.delay);
         let transit_ns = segment.step(&measured);
         let variation_ns = delay.observe(time, transit_ns, self.slope, false);
-        let is_late = self.buffers.misses_fixed(transit_ns) || self.buffers.misses_adaptive(variation_ns);
+        let is_late = self.buffers.misses_fixed(transit_ns)
+            || self.buffers.misses_adaptive(variation_ns)
+            || variation_ns >= SPIKE_NS;
         if jumped(&measured) || is_late {
             return false;
         }

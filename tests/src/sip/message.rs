@@ -30,6 +30,8 @@ impl Message {
         for (name, value) in &request.headers {
             match name.as_str() {
                 "Via" | "From" | "Call-ID" | "CSeq" => response.headers.push((name.clone(), value.clone())),
+                // RFC 3261, 12.1.1: whoever is on the path stays on it.
+                "Record-Route" if status > 100 => response.headers.push((name.clone(), value.clone())),
                 "To" if status == 100 || value.contains(";tag=") => {
                     response.headers.push((name.clone(), value.clone()));
                 }
@@ -44,6 +46,22 @@ impl Message {
     #[must_use]
     pub fn with(mut self, name: &str, value: impl fmt::Display) -> Self {
         self.headers.push((name.to_owned(), value.to_string()));
+        self
+    }
+
+    /// Adds a header above the others, as a proxy does with Via and Record-Route.
+    #[must_use]
+    pub fn on_top(mut self, name: &str, value: impl fmt::Display) -> Self {
+        self.headers.insert(0, (name.to_owned(), value.to_string()));
+        self
+    }
+
+    /// Takes the first header of this name away.
+    #[must_use]
+    pub fn without_first(mut self, name: &str) -> Self {
+        if let Some(at) = self.headers.iter().position(|(have, _)| have.eq_ignore_ascii_case(name)) {
+            self.headers.remove(at);
+        }
         self
     }
 

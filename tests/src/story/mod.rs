@@ -97,10 +97,17 @@ struct Sighting {
 impl Story {
     /// The story of a plan, as a recording shows it.
     pub fn new(plan: &Plan, recording: &Recording) -> Self {
-        let scene = Scene::new(plan);
-        let mut drafts = recording.capture(&scene, plan.seed);
+        let mut story = Self::of(&Scene::new(plan), plan.seed, recording);
+        story.truth.findings.extend(plan.transfer.then_some("gap-at-transfer"));
+        story.truth.plan = Some(*plan);
+        story
+    }
+
+    /// The story of a scene that is there, as a recording shows it.
+    pub fn of(scene: &Scene, seed: u64, recording: &Recording) -> Self {
+        let mut drafts = recording.capture(scene, seed);
         drafts.sort_by_key(|draft| draft.time_ns);
-        let truth = Judge::new(&scene).judge(&drafts, plan, recording);
+        let truth = Judge::new(scene).judge(&drafts, recording);
         let frame = |draft: Draft| Frame {
             time_ns: START_NS + draft.time_ns,
             interface: draft.interface,
@@ -179,7 +186,7 @@ impl Recording {
                 let (seen, look) = tap.view(datagram, at, clock_ns, counted[place]);
                 let interface = if self.interfaces { u16::from(at) } else { 0 };
                 let sighting = Sighting { sent, leg: tap.is_translated(), look: look.on(interface) };
-                let shows = if *what == What::Segment { Vec::new() } else { vec![sighting] };
+                let shows = if *what == What::Other { Vec::new() } else { vec![sighting] };
                 // Tunnels here have room for all.
                 let frames = if tap.is_tunnelled() || datagram.payload.len() <= MTU - 48 {
                     vec![seen.ethernet()]
@@ -236,7 +243,7 @@ impl<'a> Judge<'a> {
         }
     }
 
-    fn judge(mut self, drafts: &[Draft], plan: &Plan, recording: &Recording) -> Truth {
+    fn judge(mut self, drafts: &[Draft], recording: &Recording) -> Truth {
         let mut frames = Vec::with_capacity(drafts.len());
         let ends: HashMap<u64, u64> = (1..)
             .zip(drafts)
@@ -258,11 +265,11 @@ impl<'a> Judge<'a> {
         }
         self.totals.frames = drafts.len() as u64;
         let streams = self.streams();
-        let findings = self.findings(plan, recording, &streams);
+        let findings = self.findings(recording, &streams);
         let mut taps: Vec<_> =
             std::iter::once(String::new()).chain(recording.taps.iter().map(Tap::to_string)).collect();
         taps.extend(recording.rpcap.map(|_| "rpcap".to_owned()));
-        Truth { plan: *plan, taps, totals: self.totals, calls: self.calls, streams, findings, frames }
+        Truth { plan: None, taps, totals: self.totals, calls: self.calls, streams, findings, frames }
     }
 
     fn sighting(&mut self, number: u64, sighting: &Sighting) -> Class {
@@ -307,7 +314,7 @@ impl<'a> Judge<'a> {
                 }
             }
             What::Media { stream, .. } => self.media.entry((stream, leg)).or_default().1 += 1,
-            What::Segment => {}
+            What::Other => {}
         }
     }
 
@@ -336,7 +343,7 @@ impl<'a> Judge<'a> {
                 call.messages += 1;
             }
             What::Media { stream, packet } => self.media.entry((stream, leg)).or_default().0.push(packet),
-            What::Segment => {}
+            What::Other => {}
         }
     }
 
@@ -365,7 +372,7 @@ impl<'a> Judge<'a> {
                     src: src.to_string(),
                     dst: dst.to_string(),
                     ssrc: format!("0x{:08x}", facts.ssrc),
-                    call_id: self.scene.calls[facts.call].call_id.clone(),
+                    call_id: facts.call.map(|call| self.scene.calls[call].call_id.clone()),
                     leg,
                     packets: packets.len() as u64,
                     lost: u64::from(last - first) + 1 - packets.len() as u64,
@@ -376,7 +383,7 @@ impl<'a> Judge<'a> {
             .collect()
     }
 
-    fn findings(&self, plan: &Plan, recording: &Recording, streams: &[StreamTruth]) -> Vec<&'static str> {
+    fn findings(&self, recording: &Recording, streams: &[StreamTruth]) -> Vec<&'static str> {
         let every = streams.iter().all(|stream| stream.copies >= stream.packets);
         let own_transport = recording.rpcap.is_some() || recording.taps.iter().any(Tap::is_remote);
         [
@@ -385,7 +392,6 @@ impl<'a> Judge<'a> {
             (own_transport, "capture-includes-its-own-transport"),
             (self.totals.retransmissions > 0, "real-retransmissions"),
             (self.totals.auth_challenges > 0, "authentication-retry"),
-            (plan.transfer, "gap-at-transfer"),
         ]
         .into_iter()
         .filter_map(|(holds, id)| holds.then_some(id))

@@ -130,8 +130,8 @@ pub enum What {
         /// Its number there, from 0, lost ones counted.
         packet: u32,
     },
-    /// A TCP segment without a message.
-    Segment,
+    /// Anything else: a TCP segment without a message, RTCP, STUN.
+    Other,
 }
 
 /// One transmission.
@@ -159,8 +159,8 @@ pub struct Call {
 /// One direction of a call's audio.
 #[derive(Clone, Debug)]
 pub struct Stream {
-    /// Its call.
-    pub call: usize,
+    /// Its call, if signalling tells.
+    pub call: Option<usize>,
     /// Sender.
     pub src: SocketAddr,
     /// Receiver.
@@ -464,7 +464,7 @@ impl<'a> Performance<'a> {
             self.now_ns = back_ns;
         }
         self.now_ns += MS / 2;
-        self.put_segment(acknowledged, What::Segment, None);
+        self.put_segment(acknowledged, What::Other, None);
         sent
     }
 
@@ -477,7 +477,7 @@ impl<'a> Performance<'a> {
 
     fn connect(&mut self) {
         for segment in self.connection.as_mut().map(Connection::open).unwrap_or_default() {
-            self.put_segment(segment, What::Segment, None);
+            self.put_segment(segment, What::Other, None);
             self.now_ns += MS;
         }
     }
@@ -485,7 +485,7 @@ impl<'a> Performance<'a> {
     fn disconnect(&mut self) {
         self.now_ns += 400 * MS;
         for segment in self.connection.as_mut().map(Connection::close).unwrap_or_default() {
-            self.put_segment(segment, What::Segment, None);
+            self.put_segment(segment, What::Other, None);
             self.now_ns += MS;
         }
     }
@@ -573,7 +573,7 @@ impl<'a> Performance<'a> {
         }
         let (src, dst) = if phone_speaks { (phone, pbx) } else { (pbx, phone) };
         self.scene.streams.push(Stream {
-            call: self.call,
+            call: Some(self.call),
             src,
             dst,
             ssrc,

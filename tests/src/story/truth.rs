@@ -33,8 +33,9 @@ use super::scene::Plan;
 /// The truth about a capture.
 #[derive(Clone, Debug, Serialize)]
 pub struct Truth {
-    /// What it was made from.
-    pub plan: Plan,
+    /// What it was made from, if from a plan.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Plan>,
     /// Taps, the first one nameless.
     pub taps: Vec<String>,
     /// Sums.
@@ -98,8 +99,8 @@ pub struct StreamTruth {
     pub dst: String,
     /// `0x%08x`.
     pub ssrc: String,
-    /// Its call.
-    pub call_id: String,
+    /// Its call, if signalling tells.
+    pub call_id: Option<String>,
     /// It is the other side of a translator.
     pub leg: bool,
     /// Packets that some tap saw.

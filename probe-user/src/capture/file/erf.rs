@@ -247,7 +247,7 @@ fn read_full(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Frames, LinkType, Progress};
+    use super::super::{Frames, LinkType};
     use super::*;
     use crate::packet::Nanos;
 
@@ -267,8 +267,7 @@ mod tests {
 
     fn read(file: &[u8]) -> (Vec<Seen>, Option<&'static str>) {
         let reader = AsPcapng::new(io::Cursor::new(file.to_vec()));
-        let reader = pcap_parser::create_reader(1 << 16, reader).unwrap();
-        let mut frames = Frames::new(reader, Progress::default());
+        let mut frames = Frames::of(Box::new(reader));
         let mut seen = Vec::new();
         while let Some(frame) = frames.next_frame() {
             let Nanos(time) = frame.time;

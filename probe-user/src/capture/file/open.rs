@@ -4,23 +4,108 @@ use std::fs::File;
 use std::io::{self, BufReader, Cursor, Read};
 use std::path::Path;
 
-use flate2::read::MultiGzDecoder;
-use pcap_parser::{PcapError, create_reader};
+use flate2::bufread::MultiGzDecoder;
+use pcap_parser::nom::Err as Parsing;
+use pcap_parser::{parse_pcap_header, parse_sectionheaderblock};
 
-use super::{BUFFER, Counted, FileError, Frames, LINK_TYPE, LinkType, Progress, erf};
+use super::records::{Classic, Interface, Layout};
+use super::window::{Full, Source, Window};
+use super::{BUFFER, Counted, FileError, Frames, LINK_TYPE, LinkType, Progress, erf, feeder};
+use crate::packet::Nanos;
 
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+/// How a section header begins, and the fewest octets of one.
+const SECTION: &[u8] = &[0x0a, 0x0d, 0x0d, 0x0a];
+const SECTION_HEADER: usize = 28;
 /// Bytes of a file without a magic number that are looked at, to tell what it is.
 const LOOKED_AT: u64 = 64 << 10;
 
 impl Frames {
-    /// Opens a capture file; `-` is standard input.
+    /// Opens a capture file; `-` is standard input. What is compressed is decompressed by a thread of its own.
     ///
     /// # Errors
     /// If there is nothing to read in it: see [`FileError`]. A pcap file of an unreadable link type is one; in
     /// pcapng such interfaces are skipped and counted.
     pub fn open(path: &Path) -> Result<Self, FileError> {
+        let opened = Opened::open(path)?;
+        if opened.is_compressed {
+            return opened.frames_for(path, 1)?.pop().ok_or_else(|| empty(path));
+        }
+        let window = Window::new(Source::Reader(Full::new(opened.input)));
+        Self::begin(path, window, opened.progress, &opened.looks)
+    }
+
+    /// Opens a file for several threads that each look at all of its frames: it is read by one more, and once.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_for(path: &Path, readers: usize) -> Result<Vec<Self>, FileError> {
+        if readers == 1 { Ok(vec![Self::open(path)?]) } else { Opened::open(path)?.frames_for(path, readers) }
+    }
+
+    /// Reads the file's header.
+    fn begin(path: &Path, mut window: Window, progress: Progress, looks: &str) -> Result<Self, FileError> {
+        let other = || FileError::NotACapture { path: path.to_owned(), looks: looks.to_owned() };
+        let reached = window.reach(SECTION_HEADER);
+        let rest = window.rest();
+        if rest.is_empty() && reached.is_err() {
+            let damaged = io::Error::new(io::ErrorKind::InvalidData, "the compressed data is damaged");
+            return Err(FileError::Io { path: path.to_owned(), source: damaged });
+        }
+        let (mut interfaces, mut header_len) = (Vec::new(), 0);
+        let layout = if rest.starts_with(SECTION) {
+            // Its order and length are read with it; here it has to be one.
+            is_section(&mut window).then_some(Layout::Blocks { big_endian: false }).ok_or_else(other)?
+        } else {
+            match parse_pcap_header(rest) {
+                Ok((_, header)) => {
+                    header_len = header.size();
+                    interfaces.push(Interface::of_classic(&header));
+                    Layout::Classic(Classic::of(&header))
+                }
+                Err(Parsing::Incomplete(_)) => return Err(FileError::Header { path: path.to_owned() }),
+                Err(_) => return Err(other()),
+            }
+        };
+        if let (Layout::Classic(_), Some(LinkType::Other(number))) =
+            (layout, interfaces.first().map(|interface: &Interface| interface.link))
+        {
+            return Err(FileError::LinkType { path: path.to_owned(), number });
+        }
+        window.consume(header_len);
+        Ok(Self {
+            window,
+            pending: 0,
+            layout,
+            interfaces,
+            section_base: 0,
+            number: 0,
+            skipped: 0,
+            cut_short: None,
+            progress,
+            last_time: Nanos(0),
+        })
+    }
+
+    /// Frames out of bytes, for tests of what comes before.
+    #[cfg(test)]
+    pub(super) fn of(input: Box<dyn Read + Send>) -> Self {
+        let window = Window::new(Source::Reader(Full::new(input)));
+        Self::begin(Path::new("a test's"), window, Progress::default(), "").unwrap()
+    }
+}
+
+/// A file whose packing is known, from its first byte on.
+struct Opened {
+    input: Box<dyn Read + Send>,
+    progress: Progress,
+    is_compressed: bool,
+    looks: String,
+}
+
+impl Opened {
+    fn open(path: &Path) -> Result<Self, FileError> {
         let fail = |source| FileError::Io { path: path.to_owned(), source };
         let mut progress = Progress::default();
         let input: Box<dyn Read + Send> = if path == Path::new("-") {
@@ -35,64 +120,74 @@ impl Frames {
             Box::new(file)
         };
         let counted = Counted { inner: input, read: progress.read.clone() };
-        let mut input = unpack(BufReader::with_capacity(BUFFER, counted)).map_err(fail)?;
+        let (mut input, is_compressed) = unpack(counted).map_err(fail)?;
 
         let mut start = Vec::new();
         (&mut input).take(32).read_to_end(&mut start).map_err(fail)?;
         if start.is_empty() {
-            return Err(FileError::Empty { path: path.to_owned() });
+            return Err(empty(path));
         }
         let looks = looks_like(&start);
-        let link = legacy_link_type(&start);
         if !has_magic(&start) {
             (&mut input).take(LOOKED_AT).read_to_end(&mut start).map_err(fail)?;
         }
         let is_erf = !has_magic(&start) && erf::looks_like_erf(&start);
         let whole = Cursor::new(start).chain(input);
-        let whole: Box<dyn Read + Send> =
-            if is_erf { Box::new(erf::AsPcapng::new(whole)) } else { Box::new(whole) };
-        let reader = match create_reader(BUFFER, Full { input: whole, failed: None }) {
-            Ok(reader) => reader,
-            Err(PcapError::HeaderNotRecognized | PcapError::Eof) => {
-                return Err(FileError::NotACapture { path: path.to_owned(), looks });
-            }
-            Err(PcapError::ReadError) => {
-                return Err(fail(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    "the compressed data is damaged",
-                )));
-            }
-            Err(_) => return Err(FileError::Header { path: path.to_owned() }),
+        let input: Box<dyn Read + Send> = if is_erf {
+            Box::new(erf::AsPcapng::new(BufReader::with_capacity(BUFFER, whole)))
+        } else {
+            Box::new(whole)
         };
-        if let Some(LinkType::Other(number)) = link {
-            return Err(FileError::LinkType { path: path.to_owned(), number });
-        }
-        Ok(Self::new(reader, progress))
+        Ok(Self { input, progress, is_compressed, looks })
+    }
+
+    fn frames_for(self, path: &Path, readers: usize) -> Result<Vec<Frames>, FileError> {
+        let Self { input, progress, looks, .. } = self;
+        let feeds = feeder::start(Full::new(input), readers)
+            .map_err(|source| FileError::Io { path: path.to_owned(), source })?;
+        feeds
+            .into_iter()
+            .map(|feed| Frames::begin(path, Window::new(Source::Feed(feed)), progress.clone(), &looks))
+            .collect()
     }
 }
 
-/// Takes gzip or zstd off, by magic number.
-pub(super) fn unpack(
-    mut input: BufReader<Counted<Box<dyn Read + Send>>>,
-) -> io::Result<Box<dyn Read + Send>> {
+fn empty(path: &Path) -> FileError {
+    FileError::Empty { path: path.to_owned() }
+}
+
+/// Is what begins as a section header one?
+fn is_section(window: &mut Window) -> bool {
+    let length = window.rest().get(4..8).and_then(<[u8]>::first_chunk).map_or(0, |octets| {
+        let (little, big) = (u32::from_le_bytes(*octets), u32::from_be_bytes(*octets));
+        // In its own order; the other way round it is far too long.
+        little.min(big) as usize
+    });
+    // What cannot be read is not there.
+    let _ = window.reach(length.min(BUFFER));
+    parse_sectionheaderblock(window.rest()).is_ok()
+}
+
+/// Takes gzip or zstd off, by magic number; and whether there was any.
+pub(super) fn unpack(mut input: Counted<Box<dyn Read + Send>>) -> io::Result<(Box<dyn Read + Send>, bool)> {
     let mut magic = Vec::new();
     (&mut input).take(4).read_to_end(&mut magic)?;
     let is_gzip = magic.starts_with(GZIP);
     let is_zstd = magic == ZSTD;
     let whole = Cursor::new(magic).chain(input);
     if is_gzip {
-        return Ok(Box::new(MultiGzDecoder::new(whole)));
+        return Ok((Box::new(MultiGzDecoder::new(BufReader::with_capacity(BUFFER, whole))), true));
     }
     if is_zstd {
-        let decoder = ruzstd::decoding::StreamingDecoder::new(whole).map_err(io::Error::other)?;
-        return Ok(Box::new(decoder));
+        let packed = BufReader::with_capacity(BUFFER, whole);
+        let decoder = ruzstd::decoding::StreamingDecoder::new(packed).map_err(io::Error::other)?;
+        return Ok((Box::new(decoder), true));
     }
-    Ok(Box::new(whole))
+    Ok((Box::new(whole), false))
 }
 
 /// Does it begin as pcap or pcapng does?
 fn has_magic(start: &[u8]) -> bool {
-    const SECTION: &[u8] = &[0x0a, 0x0d, 0x0d, 0x0a];
     start.starts_with(SECTION) || legacy_link_type(start).is_some()
 }
 
@@ -131,33 +226,4 @@ fn looks_like(start: &[u8]) -> String {
     }
     let hex: Vec<_> = start.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     format!("unknown data ({})", hex.join(" "))
-}
-
-/// Reads until the buffer is full or the input ends. The parser takes a short read for "no more for now".
-struct Full<R> {
-    input: R,
-    /// What went wrong after something was read: that counts first. A decoder tells of a wrong checksum once.
-    failed: Option<io::Error>,
-}
-
-impl<R: Read> Read for Full<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if let Some(error) = self.failed.take() {
-            return Err(error);
-        }
-        let mut filled = 0;
-        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            match self.input.read(rest) {
-                Ok(0) => break,
-                Ok(n) => filled += n,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if filled == 0 => return Err(error),
-                Err(error) => {
-                    self.failed = Some(error);
-                    break;
-                }
-            }
-        }
-        Ok(filled)
-    }
 }

@@ -50,7 +50,8 @@ pub fn open(path: &Path) -> io::Result<(Box<dyn Read + Send>, Progress)> {
     let progress = Progress { size: file.metadata()?.len(), ..Progress::default() };
     let input: Box<dyn Read + Send> = Box::new(file);
     let counted = Counted { inner: input, read: progress.read.clone() };
-    Ok((super::open::unpack(BufReader::with_capacity(BUFFER, counted))?, progress))
+    let (input, _) = super::open::unpack(counted)?;
+    Ok((Box::new(BufReader::with_capacity(BUFFER, input)), progress))
 }
 
 /// Copies a capture of `frames` frames, as `judge` says of each, by its number. What follows the last of them is

@@ -1,0 +1,222 @@
+//! The input as one row of bytes, of which as many are at hand as a record needs.
+//!
+//! ```text
+//!   block ─▶ │ record │ record │ rec        rest(): lent from the block, nothing is copied
+//!                               └─┐
+//!                               seam ─▶ rec·ord   what lies across two blocks, put together
+//!                               ┌─┘
+//!   block ─▶                ord │ record │ …
+//! ```
+//!
+//! Blocks are read by whoever needs them ([`Source::Reader`]), or by a thread that hands each to several readers
+//! ([`super::feeder`]). They are read and not mapped: docs/decisions/0018.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use super::feeder::Feed;
+
+/// Bytes of a block that its own reader reads: they are still in the second-level cache when they are parsed.
+pub(super) const BLOCK: usize = 256 << 10;
+
+/// Bytes that were read at once.
+#[derive(Debug)]
+pub(super) struct Block {
+    bytes: Box<[u8]>,
+    len: usize,
+}
+
+impl Block {
+    pub(super) fn with_capacity(capacity: usize) -> Self {
+        Self { bytes: vec![0; capacity].into_boxed_slice(), len: 0 }
+    }
+
+    /// Reads until it is full or the input ends; whether there was anything.
+    pub(super) fn fill(&mut self, input: &mut Full) -> io::Result<bool> {
+        self.len = 0;
+        self.len = input.read(&mut self.bytes)?;
+        Ok(self.len > 0)
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+}
+
+/// Where blocks come from.
+pub(super) enum Source {
+    Reader(Full),
+    Feed(Feed),
+}
+
+/// See the module.
+pub(super) struct Window {
+    source: Source,
+    block: Arc<Block>,
+    /// What of the block was consumed, or is in the seam.
+    at: usize,
+    seam: Vec<u8>,
+    /// What of the seam was consumed.
+    seam_at: usize,
+    is_over: bool,
+}
+
+impl Window {
+    pub(super) fn new(source: Source) -> Self {
+        let capacity = if matches!(source, Source::Reader(_)) { BLOCK } else { 0 };
+        let block = Arc::new(Block::with_capacity(capacity));
+        Self { source, block, at: 0, seam: Vec::new(), seam_at: 0, is_over: false }
+    }
+
+    /// What is at hand and was not consumed.
+    #[inline]
+    pub(super) fn rest(&self) -> &[u8] {
+        let (bytes, at) = if self.seam.is_empty() {
+            (self.block.bytes(), self.at)
+        } else {
+            (self.seam.as_slice(), self.seam_at)
+        };
+        bytes.get(at..).unwrap_or_default()
+    }
+
+    /// Goes on by `count` bytes, which are at hand.
+    #[inline]
+    pub(super) fn consume(&mut self, count: usize) {
+        if self.seam.is_empty() {
+            self.at += count;
+            return;
+        }
+        self.seam_at += count;
+        if self.seam_at >= self.seam.len() {
+            self.seam.clear();
+            self.seam_at = 0;
+        }
+    }
+
+    /// Gets so many bytes at hand; `false` if the input ends before.
+    ///
+    /// # Errors
+    /// If reading fails. What was at hand stays.
+    #[inline]
+    pub(super) fn reach(&mut self, needed: usize) -> io::Result<bool> {
+        if self.rest().len() >= needed { Ok(true) } else { self.reach_on(needed) }
+    }
+
+    #[cold]
+    fn reach_on(&mut self, needed: usize) -> io::Result<bool> {
+        loop {
+            let there = self.rest().len();
+            if there >= needed {
+                return Ok(true);
+            }
+            if self.seam.is_empty() {
+                self.seam.extend_from_slice(self.block.bytes().get(self.at..).unwrap_or_default());
+                self.at = self.block.bytes().len();
+            } else {
+                self.seam.drain(..self.seam_at);
+            }
+            self.seam_at = 0;
+            if self.at == self.block.bytes().len() && !self.next_block()? {
+                return Ok(false);
+            }
+            if self.seam.is_empty() {
+                continue;
+            }
+            let more = self.block.bytes().get(self.at..).unwrap_or_default();
+            let more = more.get(..needed - there).unwrap_or(more);
+            self.seam.extend_from_slice(more);
+            self.at += more.len();
+        }
+    }
+
+    fn next_block(&mut self) -> io::Result<bool> {
+        if self.is_over {
+            return Ok(false);
+        }
+        let is_there = match &mut self.source {
+            // Its own reader's block was lent to nobody else.
+            Source::Reader(input) => match Arc::get_mut(&mut self.block) {
+                Some(block) => block.fill(input)?,
+                None => false,
+            },
+            Source::Feed(feed) => feed.next(&mut self.block)?,
+        };
+        self.is_over = !is_there;
+        self.at = if is_there { 0 } else { self.block.bytes().len() };
+        Ok(is_there)
+    }
+}
+
+/// Reads until the buffer is full or the input ends, so that only the last block is short.
+pub(super) struct Full {
+    input: Box<dyn Read + Send>,
+    /// What went wrong after something was read: that counts first. A decoder tells of a wrong checksum once.
+    failed: Option<io::Error>,
+}
+
+impl Full {
+    pub(super) fn new(input: Box<dyn Read + Send>) -> Self {
+        Self { input, failed: None }
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        let mut filled = 0;
+        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match self.input.read(rest) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if filled == 0 => return Err(error),
+                Err(error) => {
+                    self.failed = Some(error);
+                    break;
+                }
+            }
+        }
+        Ok(filled)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives one, two, … bytes at a time.
+    struct Dribble {
+        bytes: Vec<u8>,
+        at: usize,
+        step: usize,
+    }
+
+    impl Read for Dribble {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.step = self.step % 7_919 + 1;
+            let rest = &self.bytes[self.at..];
+            let n = rest.len().min(self.step).min(buffer.len());
+            buffer[..n].copy_from_slice(&rest[..n]);
+            self.at += n;
+            Ok(n)
+        }
+    }
+
+    #[test]
+    fn records_of_any_length_come_out_in_one_piece_wherever_blocks_end() {
+        let bytes: Vec<u8> = (0..3 * BLOCK + 12_345).map(|n| (n % 251).to_le_bytes()[0]).collect();
+        let source = Dribble { bytes: bytes.clone(), at: 0, step: 0 };
+        let mut window = Window::new(Source::Reader(Full::new(Box::new(source))));
+        let (mut at, mut length) = (0, 1);
+        while at + length <= bytes.len() {
+            // A header is looked at first, as records are read.
+            assert!(window.reach(length.min(16)).unwrap() && window.reach(length).unwrap(), "{at} {length}");
+            assert_eq!(window.rest().get(..length), Some(&bytes[at..at + length]), "{at} {length}");
+            window.consume(length);
+            at += length;
+            length = length * 3 % 70_001 + 1;
+        }
+        assert!(!window.reach(length).unwrap());
+        assert_eq!(window.rest(), &bytes[at..], "what is left is still there");
+    }
+}
