@@ -12,7 +12,7 @@ use super::copies::Timer;
 use super::dialog::Dialogs;
 use super::hold::Hold;
 use super::sdp::Direction;
-use crate::packet::{MediaId, Nanos};
+use crate::packet::{Flow, MediaId, Nanos};
 
 /// What a call has come to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -336,6 +336,8 @@ pub struct CallEvent {
     pub call_id: Arc<str>,
     /// What happened, when, in which frame.
     pub moment: Moment,
+    /// From whom to whom the message went that made it.
+    pub flow: Flow,
     /// The state after it.
     pub state: CallState,
     /// What is known of the call by then.
