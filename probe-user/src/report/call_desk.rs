@@ -99,7 +99,7 @@ impl CallDesk {
     /// Takes a call's news. Gives what is to be told at once.
     pub(super) fn event(&mut self, event: CallEvent) -> Option<CallEntry> {
         self.count(&event);
-        if matches!(event.moment.what, What::Ringing(_) | What::Answer) {
+        if matches!(event.state, CallState::Ringing | CallState::Answered) {
             self.watch(&event.call_id);
         }
         let is_end = event.state.is_over()

@@ -67,7 +67,7 @@ fn begin_ringing_and_answer_are_told_at_once_with_their_times() {
     let mut desk = CallDesk::default();
     let mut text = |what, state| desk.event(event("a84b4c76@x", 0, what, state)).unwrap().text();
     assert_eq!(text(What::Invite, CallState::Inviting), "a84b4c76  inviting  INVITE  1001 → 200");
-    assert_eq!(text(What::Ringing(180), CallState::Ringing), "a84b4c76  ringing  180, ringing after 609ms");
+    assert_eq!(text(What::Ringing(180), CallState::Ringing), "a84b4c76  ringing  180 after 609ms");
     assert_eq!(text(What::Answer, CallState::Answered), "a84b4c76  answered after 910ms");
     assert_eq!(text(What::Refer, CallState::Answered), "a84b4c76  answered  REFER: transfer");
 }
@@ -83,7 +83,7 @@ fn the_end_tells_who_hung_up_and_the_worst_stream_over_all_intervals() {
     assert_eq!(
         text,
         "a84b4c76  ended  BYE  1001 → 200  by caller after 9.4s  worst of 2 streams: 10.0.0.2:5000 → 10.0.0.1:4000 lost \
-         5.0 % MOS 3.4; 10.0.0.2:5000 → 10.0.0.1:4000: lost 5.0 %"
+         5.0 % MOS 3.4"
     );
     assert_eq!(end.stream_count, 2);
     assert!(desk.calls.is_empty());

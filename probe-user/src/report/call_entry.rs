@@ -106,7 +106,10 @@ impl CallEntry {
         let id = words::printable(words::short_call_id(&self.call_id));
         let mut text = format!("{id}  {}", self.state);
         if self.event != self.state {
-            let _ = write!(text, "  {}", words::printable(&self.event));
+            let event = words::printable(&self.event);
+            // "ringing  180, ringing" says it twice.
+            let own = event.strip_suffix(self.state).map_or(&*event, |rest| rest.trim_end_matches(", "));
+            let _ = write!(text, "  {own}");
         }
         let after = |ms: Option<f64>| ms.map_or_else(String::new, |ms| format!(" after {}", words::span(ms)));
         let Some(end) = &self.end else {
@@ -157,11 +160,19 @@ impl CallEnd {
                 let _ = write!(text, " MOS {mos:.1}");
             }
         }
-        for problem in self.problems.iter().take(MAX_PROBLEMS) {
+        // The worst stream's loss was told.
+        let is_told = |problem: &&CallFinding| {
+            self.worst_stream.as_ref().is_some_and(|worst| {
+                problem.id == "packets-lost"
+                    && problem.text.starts_with(&format!("{} → {}:", worst.src, worst.dst))
+            })
+        };
+        let further: Vec<_> = self.problems.iter().filter(|problem| !is_told(problem)).collect();
+        for problem in further.iter().take(MAX_PROBLEMS) {
             let _ = write!(text, "; {}", words::printable(&problem.text));
         }
-        if self.problems.len() > MAX_PROBLEMS {
-            let _ = write!(text, "; and {} more", self.problems.len() - MAX_PROBLEMS);
+        if further.len() > MAX_PROBLEMS {
+            let _ = write!(text, "; and {} more", further.len() - MAX_PROBLEMS);
         }
         text
     }
