@@ -196,6 +196,9 @@ fn field<const N: usize>(bytes: &[u8], offset: usize) -> [u8; N] {
     bytes.get(offset..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; N])
 }
 
+/// What is forwarded of a frame with SIP over TLS: Ethernet with two tags, IPv6, TCP with all options, and a record's
+/// header; 14 + 8 + 40 + 60 + 5 = 127.
+pub const TLS_HEAD: usize = 128;
 /// Longest frame that a record can carry; the rest is cut off and `captured_len` says so. Jumbo frames and
 /// every SIP message that fits one fit.
 pub const MAX_PACKET: usize = 16_384;

@@ -118,6 +118,7 @@ pub fn measure(spec: &Spec, duration: Duration, setup: Setup) -> Result<Run> {
         idle: Duration::from_secs(30),
         interval: Duration::from_secs(1),
         quality: Arc::default(),
+        leg_headers: voxprobe::sip::LegHeaders::default(),
     };
     let started = Nanos(monotonic_ns());
     let probe = far.within(|| Probe::start(&options))??;

@@ -176,17 +176,18 @@ fn expected(frame: &[u8], verdict: Verdict, layers: Option<&Layers>, egress: boo
             Some(media_head(frame, layers, at))
         }
         _ if verdict.is_matched() => {
+            let limit = if verdict == Verdict::SipTls { 128 } else { 16_384 };
             let head = PacketHead {
                 time_ns: 0,
                 kind: kind::PACKET,
                 point: at,
                 outer_vlan: 0,
                 wire_len,
-                captured_len: wire_len.min(16_384),
+                captured_len: wire_len.min(limit),
                 verdict: verdict as u8,
                 reserved: [0; 3],
             };
-            Some(Owned::Packet(head, frame[..frame.len().min(16_384)].to_vec()))
+            Some(Owned::Packet(head, frame[..head.captured_len as usize].to_vec()))
         }
         _ => None,
     }
@@ -308,7 +309,14 @@ fn table() -> Vec<(&'static str, Vec<u8>, Verdict)> {
         ("SIP keep-alive", to(5060), Verdict::SipUdp),
         ("SIP over TCP", sip_tcp.clone().payload(invite(900).as_bytes()), Verdict::SipTcp),
         ("SIP over TCP, acknowledgement", sip_tcp, Verdict::SipTcpEmpty),
-        ("SIP over TLS", tcp().ports(20_000, 5061).payload(&[22; 100]), Verdict::SipTls),
+        ("SIP over TLS", tcp().ports(20_000, 5061).payload(&[3; 1000]), Verdict::SipTls),
+        ("SIP over TLS, short", tcp().ports(20_000, 5061).payload(&[23, 3, 3, 0, 2, 9, 9]), Verdict::SipTls),
+        ("SIP over TLS, acknowledgement", tcp().ports(20_000, 5061), Verdict::SipTcpEmpty),
+        (
+            "SIP in clear on the port of TLS",
+            tcp().ports(20_000, 5061).payload(invite(900).as_bytes()),
+            Verdict::SipTcp,
+        ),
         ("SIP, jumbo", sip(&invite(8_000)), Verdict::SipUdp),
         ("SIP, longer than a record", sip(&invite(20_000)), Verdict::SipUdp),
         ("RTP, jumbo", rtp().seq(7).varied(8_000).over(media()), Verdict::Rtp),
