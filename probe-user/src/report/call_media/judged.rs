@@ -103,13 +103,14 @@ fn one_way(call: &CallReport, streams: &[Facts<'_>], has_both_ways: bool) -> Opt
         return None;
     }
     let packets: u64 = streams.iter().map(|stream| stream.packets).sum();
-    let caution = if has_both_ways {
-        ""
+    let (id, caution) = if has_both_ways {
+        ("one-way-audio", "")
     } else {
-        "; no stream of the capture has its other direction in it, so it may be the capture that sees one only"
+        let caution = "; no stream of the capture has its other direction in it, so it may be the capture that sees one only";
+        ("one-direction-only", caution)
     };
     Some(CallFinding {
-        id: "one-way-audio",
+        id,
         text: format!(
             "{} of {}, none of {} in the {:.1} s in which both wanted it to send{caution}",
             words::count(packets, "packet"),

@@ -14,13 +14,20 @@ struct Kind {
     advice: &'static str,
 }
 
-const KINDS: [Kind; 8] = [
+const KINDS: [Kind; 9] = [
     Kind {
         id: "one-way-audio",
         severity: Severity::Bad,
         does: "with audio in one direction only",
         advice: "follow the silent side: does it send (a capture next to it shows), to which address does the SDP that it got \
                  point, and does a NAT or a firewall let that through",
+    },
+    Kind {
+        id: "one-direction-only",
+        severity: Severity::Warn,
+        does: "of which one direction of the audio is captured",
+        advice: "capture where both directions pass (both directions of the mirror port, or both interfaces); if they do, \
+                 it is one-way audio",
     },
     Kind {
         id: "no-media",
