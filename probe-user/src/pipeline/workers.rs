@@ -85,6 +85,7 @@ impl Worker {
         let signalling = Signalling::new(signalling::Limits {
             grace: Nanos(u64::MAX),
             literal: options.rtp == RtpRule::Sdp,
+            leg_headers: options.leg_headers.clone(),
             ..signalling::Limits::default()
         });
         let receiver = Receiver::new(decoder, signalling, shards, (), events.clone()).sharing(share);

@@ -486,6 +486,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::capture::live::SocketLosses;
     use crate::pipeline::shard::IntervalLine;
     use crate::rtp::codec::Announcement;
     use crate::rtp::quality::QualityInterval;
@@ -500,7 +501,7 @@ mod tests {
 
     /// Of a kernel that counted nothing: these tests are about the other losses.
     fn counters() -> KernelCounters {
-        KernelCounters { taps: Vec::new(), unknown: Counters::ZERO }
+        KernelCounters { taps: Vec::new(), unknown: Counters::ZERO, sockets: SocketLosses::default() }
     }
 
     fn line(round: u64, expected: u64) -> Event {

@@ -269,7 +269,7 @@ impl MediaLine {
             rides_on: None,
             formats: formats(media),
             ptime_ms: first_value(media, "ptime").and_then(|value| value.trim().parse().ok()),
-            direction: Direction::of(session, media),
+            direction: Direction::of(session, media).unless_held(address, media.port),
             srtp: profile.contains("SAVP") || media.has_attribute("crypto"),
             redundancy: redundancy(session, media),
         }
@@ -287,6 +287,17 @@ impl Direction {
         };
         let own = media.attributes.iter().find_map(|a| named(&a.attribute));
         own.or_else(|| session.attributes.iter().find_map(|a| named(&a.attribute))).unwrap_or_default()
+    }
+
+    /// Nothing is to be sent to 0.0.0.0: the old way to hold (RFC 3264, 8.4). With port 9 it is the address that ICE will
+    /// find yet (RFC 8840).
+    fn unless_held(self, address: Option<IpAddr>, port: u16) -> Self {
+        let is_held = address.is_some_and(|address| address.is_unspecified()) && !matches!(port, 0 | 9);
+        match self {
+            Self::SendRecv if is_held => Self::SendOnly,
+            Self::RecvOnly if is_held => Self::Inactive,
+            direction => direction,
+        }
     }
 }
 

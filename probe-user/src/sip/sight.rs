@@ -25,8 +25,9 @@ pub(super) struct Sight {
 }
 
 impl Sight {
-    /// Looks at a call at this time.
-    pub(super) fn watch(&mut self, serial: u64, at: Nanos) {
+    /// Looks at a call when it may have been silent for too long, and once a minute, as its patience may shrink.
+    pub(super) fn watch(&mut self, serial: u64, now: Nanos, deadline: Nanos) {
+        let at = deadline.min(Nanos(now.0.saturating_add(60 * SECOND)));
         self.due.push(Reverse((at, serial)));
     }
 
