@@ -14,6 +14,7 @@
 
 pub mod account;
 pub mod dedup;
+mod flows;
 pub mod live;
 pub mod offline;
 pub mod receiver;

@@ -11,13 +11,16 @@ use crossbeam_channel::Sender;
 use rustc_hash::FxHashMap;
 
 use super::account::{Account, Loss};
+use super::flows::Flows;
 use super::shard::{Event, ReceiverStatus, Shards, share_of};
 use crate::capture::file::Frame;
 use crate::capture::live::{KernelEndpoints, Record};
-use crate::decode::{self, CarrierReport, Census, Datagram, Decoded, Decoder, RemoteCapture, Tunnels};
+use crate::decode::{
+    self, CarrierReport, Census, Datagram, Decoded, Decoder, PlainRtp, RemoteCapture, Tunnels,
+};
 use crate::dedup::cluster::{Clusters, Key, Seen};
 use crate::dedup::{Classes, FrameClass};
-use crate::packet::{Endpoint, Flow, MediaId, Nanos, RtpPacket};
+use crate::packet::{Endpoint, Flow, FlowWords, MediaId, Nanos, RtpPacket};
 use crate::rtcp;
 use crate::rtp::codec::{Announcement, Payload};
 use crate::rtp::demux::Demux;
@@ -107,6 +110,7 @@ struct Analysis<S> {
     beside: Beside,
     shards: Shards,
     share: Share,
+    flows: Flows,
     sink: S,
     events: Sender<Event>,
     events_dropped: u64,
@@ -174,6 +178,7 @@ impl<S: EndpointSink> Receiver<S> {
             beside: Beside::default(),
             shards,
             share: Share::ALL,
+            flows: Flows::new(),
             sink,
             events,
             events_dropped: 0,
@@ -209,6 +214,19 @@ impl<S: EndpointSink> Receiver<S> {
     /// Takes one frame of a file. What the filter does not match is only counted, as its verdict.
     pub fn frame(&mut self, frame: &Frame<'_>) -> Verdict {
         self.begin(frame.time);
+        // Whoever asks for classes asks with each frame, of whatever it is a part.
+        if self.analysis.classes.is_none()
+            && let Some(media) = self.decoder.plain_rtp(frame, self.analysis.signalling.media())
+            && self.analysis.plain(&media, frame.time)
+        {
+            self.analysis.account.matched += 1;
+            return Verdict::Rtp;
+        }
+        self.any_frame(frame)
+    }
+
+    #[inline(never)]
+    fn any_frame(&mut self, frame: &Frame<'_>) -> Verdict {
         let decoded = self.decoder.frame(frame, self.analysis.signalling.media());
         let verdict = decoded.verdict();
         self.analysis.account.matched += u64::from(verdict.is_matched());
@@ -394,18 +412,57 @@ impl<S: EndpointSink> Analysis<S> {
         self.events_dropped += u64::from(self.events.try_send(event).is_err());
     }
 
+    /// Takes RTP as it was found; `false` if it was not taken after all.
+    #[inline]
+    fn plain(&mut self, media: &PlainRtp<'_>, time: Nanos) -> bool {
+        let Some(flow) = media.flow() else { return false };
+        let (line, is_own) = self.attribute(flow, time);
+        if is_own {
+            let Some(packet) = media.packet(&flow, line) else { return false };
+            self.shards.push(packet);
+        }
+        true
+    }
+
+    /// The line of a packet, and whether it is analysed here.
+    #[inline]
+    fn attribute(&mut self, flow: FlowWords, time: Nanos) -> (MediaId, bool) {
+        let generation = self.signalling.media().generation(&flow);
+        let Some(known) = self.flows.known(&flow, generation) else { return self.ask(flow, time) };
+        if known.is_due(time) {
+            self.signalling.media_mut().touch(known.media, time);
+        }
+        (known.media, known.is_own)
+    }
+
+    /// The same of a flow of which nothing is known, or no more: the media table is asked.
+    #[cold]
+    fn ask(&mut self, words: FlowWords, time: Nanos) -> (MediaId, bool) {
+        let flow = words.into();
+        let media = self.signalling.media_mut().attribute(&flow, time);
+        let is_own = self.share.has(&flow);
+        let is_new = media != MediaId::UNANNOUNCED && self.announced.get(&media.slot()) != Some(&media);
+        if is_own && is_new {
+            self.announce(media);
+        }
+        // After that, as the table may have learned from the packet.
+        let generation = self.signalling.media().generation(&words);
+        self.flows.learn(words, generation, media, is_own, time);
+        (media, is_own)
+    }
+
     fn media(&mut self, mut packet: RtpPacket) {
-        packet.media = self.signalling.media_mut().attribute(&packet.flow, packet.time);
-        if !self.share.has(&packet.flow) {
+        let (media, is_own) = self.attribute(packet.flow.into(), packet.time);
+        if !is_own {
             return;
         }
-        if packet.media != MediaId::UNANNOUNCED
-            && self.announced.get(&packet.media.slot()) != Some(&packet.media)
-        {
-            self.announce(packet.media);
+        packet.media = media;
+        if self.classes.is_none() {
+            self.shards.push(packet);
+        } else {
+            let class = self.shards.packet(&packet);
+            self.note(packet.number, class);
         }
-        let class = self.shards.packet(&packet);
-        self.note(packet.number, class);
     }
 
     fn note(&mut self, number: u64, class: FrameClass) {
