@@ -60,10 +60,36 @@ fn cases() -> Vec<Case> {
     ]
 }
 
+/// What a kind of frame costs.
+pub struct Cost {
+    /// Which kind.
+    pub name: &'static str,
+    /// Nanoseconds over an empty program.
+    pub ns: i64,
+    /// What the empty program took, which is the test run's own.
+    pub empty_ns: i64,
+}
+
 /// Prints the table.
 pub fn run() -> Result<()> {
-    let mut empty = empty()?;
     println!("ns per frame over an empty XDP program, median of {ROUNDS} rounds:");
+    for Cost { name, ns, empty_ns } in measure()? {
+        println!("  {name:32} {ns:4}   ({} of which {empty_ns} are the test run's own)", ns + empty_ns);
+    }
+    let mut options = LiveOptions::new(["lo"]);
+    options.egress = true;
+    let (ingress, egress) = LiveCapture::detached(&options)?.verified_instructions()?;
+    println!("verified instructions: ingress {ingress}, egress {}", egress.unwrap_or(0));
+    Ok(())
+}
+
+/// Measures all kinds of frames.
+///
+/// # Errors
+/// If the programs cannot be loaded.
+pub fn measure() -> Result<Vec<Cost>> {
+    let mut empty = empty()?;
+    let mut costs = Vec::new();
     for case in cases() {
         let mut options = LiveOptions::new(["lo"]);
         options.ring_bytes = RING_BYTES;
@@ -85,17 +111,9 @@ pub fn run() -> Result<()> {
         }
         anyhow::ensure!(capture.counters()?.lost() == 0, "{}: the ring overflowed", case.name);
         let (with, without) = (median(with), median(without));
-        println!(
-            "  {:32} {:4}   ({with} of which {without} are the test run's own)",
-            case.name,
-            with - without
-        );
+        costs.push(Cost { name: case.name, ns: with - without, empty_ns: without });
     }
-    let mut options = LiveOptions::new(["lo"]);
-    options.egress = true;
-    let (ingress, egress) = LiveCapture::detached(&options)?.verified_instructions()?;
-    println!("verified instructions: ingress {ingress}, egress {}", egress.unwrap_or(0));
-    Ok(())
+    Ok(costs)
 }
 
 fn empty() -> Result<Ebpf> {

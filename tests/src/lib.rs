@@ -8,12 +8,14 @@
 //!   traffic               RTP of many streams at millions of packets a second
 //!   frames, segments, tunnels   bytes of frames from named fields
 //!   story                 whole captures from a seed, with the truth about every frame
+//!   bench, cost, dedup_cost, throughput   what it costs, beside peers in the same run
 //!   scenes                calls as RFCs describe them, with the truth about each call
 //!   lab, probe            all of it together, and the probe that watches
 //! ```
 //!
 //! Tests hold what the probe reports against what the lab knows to be true ([`calls::CallTruth`]).
 
+pub mod bench;
 pub mod calls;
 pub mod captures;
 pub mod command;

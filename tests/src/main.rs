@@ -19,6 +19,7 @@ enum Command {
     /// Send RTP of many streams out of an interface, from inside the kernel.
     Traffic(voxlab::traffic::Options),
     Throughput(voxlab::throughput::Options),
+    Bench(voxlab::bench::Options),
     Conformance(voxlab::conformance::Options),
     Story(voxlab::story::command::Options),
     Bulk(voxlab::story::bulk::Options),
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         Command::Lab(options) => voxlab::command::run(&options),
         Command::Traffic(options) => voxlab::traffic::run(&options),
         Command::Throughput(options) => voxlab::throughput::run(&options),
+        Command::Bench(options) => voxlab::bench::run(&options),
         Command::Conformance(options) => voxlab::conformance::run(&options),
         Command::Story(options) => voxlab::story::command::run(&options),
         Command::Scenes(options) => voxlab::scenes::command::run(&options),

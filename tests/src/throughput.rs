@@ -62,6 +62,18 @@ impl Run {
     }
 }
 
+/// `near0` here, `far0` there.
+pub(crate) fn connect(near: &Namespace, far: &Namespace) -> Result<()> {
+    let end = |namespace, interface, mac| End { namespace, interface, mac };
+    join(end(near, "near0", "02:00:00:00:00:01"), end(far, "far0", "02:00:00:00:00:02"))
+}
+
+/// The number of an interface of this namespace.
+pub(crate) fn index_of(name: &str) -> Result<u32> {
+    let all = interfaces()?;
+    Ok(all.iter().find(|interface| interface.name == name).with_context(|| format!("{name} is gone"))?.index)
+}
+
 /// Sends past a probe, then ends the probe while nothing is sent any more.
 ///
 /// # Errors
@@ -69,8 +81,7 @@ impl Run {
 pub fn measure(spec: &Spec, duration: Duration, shards: usize, ring_bytes: u32) -> Result<Run> {
     let lab = LabName::unique()?;
     let (near, far) = (Namespace::create(&lab, "near")?, Namespace::create(&lab, "far")?);
-    let end = |namespace, interface, mac| End { namespace, interface, mac };
-    join(end(&near, "near0", "02:00:00:00:00:01"), end(&far, "far0", "02:00:00:00:00:02"))?;
+    connect(&near, &far)?;
     let options = ProbeOptions {
         capture: LiveOptions { ring_bytes, ..LiveOptions::new(["far0"]) },
         shards,
@@ -82,9 +93,7 @@ pub fn measure(spec: &Spec, duration: Duration, shards: usize, ring_bytes: u32) 
     let started = Nanos(monotonic_ns());
     let probe = far.within(|| Probe::start(&options))??;
     let sent = near.within(|| -> Result<Sent> {
-        let all = interfaces()?;
-        let near0 = all.iter().find(|i| i.name == "near0").context("near0 is gone")?;
-        Generator::start(near0.index, spec)?.run(duration, spec.limit.unwrap_or(u64::MAX))
+        Generator::start(index_of("near0")?, spec)?.run(duration, spec.limit.unwrap_or(u64::MAX))
     })??;
     // What is still on its way through the softirq.
     thread::sleep(Duration::from_millis(200));

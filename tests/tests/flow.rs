@@ -36,7 +36,7 @@ impl Written {
         let paths = std::slice::from_ref(&self.path);
         let (report, transcript) = transcribe(paths, &Options::default(), [Arc::from(call_id)]).unwrap();
         let call = report.calls.iter().find(|call| *call.call.call_id == *call_id).unwrap();
-        Ladder::new(&report, call, &transcript)
+        Ladder::new(&report, &[call], &transcript)
     }
 }
 
@@ -55,15 +55,28 @@ fn each_message_of_the_story_stands_once_and_says_how_often_it_was_captured() {
     let written = Written::new("story", &STORY, &Recording::by(&[Step::ReEmitted]).and_rpcap());
     for call in &written.story.truth.calls {
         let ladder = written.ladder(&call.call_id);
-        let told = |word: &str| {
-            messages(&ladder).filter(|row| row.notes.iter().any(|note| note.contains(word))).count() as u64
-        };
+        let again =
+            messages(&ladder).filter(|row| row.notes.iter().any(|note| note.contains("sent again"))).count();
+        let copied =
+            messages(&ladder).filter(|row| row.copies.as_deref() == Some("x4: 2 taps x rpcap")).count();
         assert_eq!(messages(&ladder).count() as u64, call.messages, "{:#?}", ladder.rows);
-        assert_eq!(told("x4: 2 taps x rpcap"), call.messages);
-        assert!(call.retransmissions > 0 && told("sent again") >= call.retransmissions, "{:#?}", ladder.rows);
+        assert_eq!(copied as u64, call.messages);
+        assert!(call.retransmissions > 0 && again as u64 >= call.retransmissions, "{:#?}", ladder.rows);
         let text = ladder.render(Charset::Utf8);
         assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
     }
+}
+
+/// As the README has it. A change that is meant is taken over with `VOXPROBE_BLESS=1`, and read in the difference.
+#[test]
+fn the_storys_ladder_reads_as_it_did() {
+    let written = Written::new("snapshot", &STORY, &Recording::by(&[Step::ReEmitted]).and_rpcap());
+    let text = written.ladder(&written.story.truth.calls[0].call_id).render(Charset::Utf8);
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots/flow.txt");
+    if std::env::var_os("VOXPROBE_BLESS").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    assert_eq!(text, std::fs::read_to_string(path).unwrap());
 }
 
 #[test]
@@ -76,7 +89,7 @@ fn the_pause_stands_at_the_refer_and_media_between_answer_and_bye() {
     assert_eq!((silences.len(), media.len()), (2, 2), "{:#?}", ladder.rows);
     for silence in silences {
         assert!((silence.at_s - at("REFER")).abs() < 0.05, "{silence:#?}");
-        assert!(silence.label.ends_with("the sender paused"), "{silence:#?}");
+        assert!(silence.notes.iter().any(|note| note.contains("nothing lost")), "{silence:#?}");
     }
     assert!(media.iter().all(|row| (at("200 OK")..at("BYE")).contains(&row.at_s)), "{media:#?}");
 }
@@ -86,7 +99,7 @@ fn the_list_has_a_line_for_each_call_with_the_worst_of_its_media() {
     let plan = Plan { calls: 3, loss_percent: 5.0, ..STORY };
     let written = Written::new("list", &plan, &Recording::by(&[]));
     let report = analyze(std::slice::from_ref(&written.path), &Options::default(), |_, _| ()).unwrap();
-    let text = calls::render(&report);
+    let text = calls::render(&report, calls::Style { is_brief: true, ..calls::Style::default() });
     assert_eq!(text.lines().count(), 1 + written.story.truth.calls.len(), "{text}");
     for call in &written.story.truth.calls {
         let line = text.lines().find(|line| line.contains(&call.call_id[..8])).unwrap();
@@ -98,6 +111,7 @@ fn the_list_has_a_line_for_each_call_with_the_worst_of_its_media() {
             .filter(|stream| stream.call_id.as_ref() == Some(&call.call_id));
         let worst = of_call.map(|stream| stream.lost as f64 * 100.0 / (stream.packets + stream.lost) as f64);
         let worst = worst.fold(0.0, f64::max);
-        assert!(line.ends_with(&format!("2, {worst:.1} %")), "{line}: {worst}");
+        let columns: Vec<_> = line.split_whitespace().rev().collect();
+        assert_eq!(columns[2], format!("{worst:.1}"), "{line}");
     }
 }

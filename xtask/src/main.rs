@@ -99,6 +99,15 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
         args: Vec<String>,
     },
+    /// Measure the probe, and every peer that is installed beside it, in one run: parts, files, live.
+    ///
+    /// Arguments go to `voxlab bench`: [--only micro,files,live] [--quick] [--json FILE] [--gate] [--peer NAME=COMMAND] …
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// Arguments for `voxlab bench`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+        args: Vec<String>,
+    },
     /// Pack the release binary, its documentation and a systemd unit into `target/dist/`.
     Dist,
 }
@@ -116,6 +125,7 @@ fn main() -> ExitCode {
         Task::Scenes { args } => run::voxlab("scenes", &args),
         Task::Test(options) => test::run(&options),
         Task::Conformance { args } => conformance::run(&args),
+        Task::Bench { args } => run::voxlab("bench", &args),
         Task::Dist => dist::run(),
     };
     match outcome {

@@ -17,7 +17,8 @@ use crate::workspace;
 
 #[derive(Args, Default)]
 pub(crate) struct Options {
-    /// Also install the real peers that some tests talk to: sipp (package sip-tester) and tshark.
+    /// Also install the real peers that tests talk to (sipp, tshark), and those that the benchmark measures
+    /// (tcpdump, netsniff-ng, sngrep).
     #[arg(long)]
     pub(crate) with_peers: bool,
 }
@@ -34,6 +35,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let tools = ensure()?;
     if options.with_peers {
         peers()?;
+        rivals()?;
     }
     println!("compiler    {}", tools.compiler.describe());
     println!("bpf-linker  {}", tools.linker.path.display());
@@ -41,7 +43,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Some(ip) => println!("iproute2    {}", ip.display()),
         None => println!("iproute2    missing: the lab and its tests need the `ip` command"),
     }
-    for (program, package) in PEERS {
+    for (program, package) in PEERS.into_iter().chain(RIVALS) {
         match workspace::find(program) {
             Some(path) => println!("{program:<12}{}", path.display()),
             None => println!(
@@ -182,17 +184,30 @@ fn provide_ip() {
 
 const PEERS: [(&str, &str); 2] = [("sipp", "sip-tester"), ("tshark", "tshark")];
 
+/// Recorders and analysers that `cargo xtask bench` measures beside the probe.
+const RIVALS: [(&str, &str); 3] =
+    [("tcpdump", "tcpdump"), ("netsniff-ng", "netsniff-ng"), ("sngrep", "sngrep")];
+
 /// Real user agents and the reference analyser. Optional: tests that want them skip loudly.
 pub(crate) fn peers() -> Result<()> {
-    let packages: Vec<String> = PEERS
-        .into_iter()
+    install_missing(&PEERS, "tests against real peers")
+}
+
+/// What the benchmark compares with. Optional: it says what it left out.
+pub(crate) fn rivals() -> Result<()> {
+    install_missing(&RIVALS, "measurements beside other tools")
+}
+
+fn install_missing(programs: &[(&str, &str)], purpose: &str) -> Result<()> {
+    let packages: Vec<String> = programs
+        .iter()
         .filter(|(program, _)| workspace::find(program).is_none())
-        .map(|(_, package)| package.to_owned())
+        .map(|(_, package)| (*package).to_owned())
         .collect();
     if packages.is_empty() {
         return Ok(());
     }
-    say(&format!("Will install, for tests against real peers: {}.", packages.join(", ")));
+    say(&format!("Will install, for {purpose}: {}.", packages.join(", ")));
     Apt::usable(&packages)?.install(&packages)
 }
 

@@ -121,9 +121,9 @@ impl Analyze {
             csv::write(report, &mut out)?;
         } else {
             let text = if self.stream.is_some() {
-                detail::render_styled(report)
+                detail::render_styled(report, page::terminal_width())
             } else {
-                text::render_styled(report)
+                text::render_styled(report, page::terminal_width())
             };
             let is_ascii = self.ascii || !page::is_utf8_locale(|name| std::env::var(name).ok());
             let text = if is_ascii { page::ascii(&text) } else { text };

@@ -1,4 +1,4 @@
-//! `voxprobe flow`: one call of a capture as a ladder.
+//! `voxprobe flow`: one call of a capture as a ladder, with the calls that belong to it.
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -8,8 +8,8 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use voxprobe::pipeline::offline::{self, Options};
 use voxprobe::report::contract::{CallWithStreams, Report};
-use voxprobe::report::ladder::{Charset, Ladder};
-use voxprobe::report::{page, words};
+use voxprobe::report::ladder::{Charset, Ladder, family};
+use voxprobe::report::{calls, page, words};
 
 use super::Filter;
 
@@ -18,15 +18,20 @@ const NAMED: usize = 10;
 
 /// Draw one call of a capture as a ladder: messages once each, retransmissions marked, media with its loss
 ///
-/// A message that was captured several times is drawn once and says so ("x4: 2 taps x rpcap").
+/// A message that was captured several times is drawn once and says so ("x4: 2 taps x rpcap"); #2 is the number of CSeq;
+/// life lines are double while media flows. Calls that belong to it are drawn with it and told apart by letters: the
+/// call that a transfer made, the other leg of a B2BUA.
 #[derive(Debug, Args)]
 pub(crate) struct Flow {
     /// Capture files, read as one capture in the order given. They are read twice, so no standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Which call: its Call-ID, or a part that only it has. Not needed if there is only one
+    /// Which call: its Call-ID, the beginning of it, or a part that only it has. Not needed if there is only one
     #[arg(long, value_name = "ID")]
     call: Option<String>,
+    /// Only that call, without those that belong to it
+    #[arg(long)]
+    only: bool,
     /// Print the same as JSON
     #[arg(long)]
     json: bool,
@@ -46,11 +51,14 @@ impl Flow {
         let options =
             Options { rtp: self.filter.rule(), config: self.filter.config()?, ..Options::default() };
         let report = offline::analyze(&self.files, &options, |_, _| ())?;
-        let call_id = Arc::clone(&self.meant(&report)?.call.call_id);
-        let (report, transcript) = offline::transcribe(&self.files, &options, [Arc::clone(&call_id)])?;
-        let call = report.calls.iter().find(|call| call.call.call_id == call_id);
-        let call = call.context("the file changed between two readings")?;
-        let ladder = Ladder::new(&report, call, &transcript);
+        let meant = self.meant(&report)?;
+        let calls = if self.only { vec![meant] } else { family(&report, meant) };
+        let ids: Vec<_> = calls.iter().map(|call| Arc::clone(&call.call.call_id)).collect();
+        let (report, transcript) = offline::transcribe(&self.files, &options, ids.iter().cloned())?;
+        let find = |id: &Arc<str>| report.calls.iter().find(|call| call.call.call_id == *id);
+        let calls: Option<Vec<_>> = ids.iter().map(find).collect();
+        let calls = calls.context("the file changed between two readings")?;
+        let ladder = Ladder::new(&report, &calls, &transcript);
         let mut out = io::stdout().lock();
         if self.json {
             serde_json::to_writer_pretty(&mut out, &ladder).map_err(io::Error::from)?;
@@ -64,34 +72,48 @@ impl Flow {
         Ok(())
     }
 
-    /// The call that is meant: the only one, the one of this very Call-ID, or the only one with such a part in it.
+    /// The call that is meant: the only one, the one of this very Call-ID, the only one that begins with it, or the only one
+    /// with such a part in it.
     fn meant<'a>(&self, report: &'a Report) -> anyhow::Result<&'a CallWithStreams> {
-        let candidates: Vec<_> = match &self.call {
-            None => report.calls.iter().collect(),
-            Some(id) => match report.calls.iter().find(|call| *call.call.call_id == **id) {
-                Some(exact) => vec![exact],
-                None => report.calls.iter().filter(|call| call.call.call_id.contains(id.as_str())).collect(),
-            },
+        let matching = |holds: &dyn Fn(&str) -> bool| -> Vec<&CallWithStreams> {
+            report.calls.iter().filter(|call| holds(&call.call.call_id)).collect()
+        };
+        let candidates = match self.call.as_deref() {
+            None => matching(&|_| true),
+            Some(id) => [
+                matching(&|call_id| call_id == id),
+                matching(&|call_id| call_id.starts_with(id)),
+                matching(&|call_id| call_id.contains(id)),
+            ]
+            .into_iter()
+            .find(|found| !found.is_empty())
+            .unwrap_or_default(),
         };
         match (candidates.as_slice(), &self.call) {
             ([call], _) => Ok(call),
-            ([], None) => bail!("no calls: no INVITE, and nothing that belongs to one"),
-            ([], Some(id)) => {
-                bail!(
-                    "no call has {id:?} in its Call-ID; there are {}",
-                    named(&report.calls.iter().collect::<Vec<_>>())
-                )
+            ([], _) if report.calls.is_empty() => bail!("no calls: {}", calls::what_else(report)),
+            ([], id) => {
+                let id = id.as_deref().unwrap_or_default();
+                bail!("no call has {id:?} in its Call-ID; there are {}", named(&matching(&|_| true)))
             }
             (several, _) => bail!("which call? --call with one of {}", named(several)),
         }
     }
 }
 
+/// Call-IDs with their parties, one a line.
 fn named(calls: &[&CallWithStreams]) -> String {
-    let mut names: Vec<_> =
-        calls.iter().take(NAMED).map(|call| words::printable(&call.call.call_id)).collect();
+    let mut names: Vec<_> = calls
+        .iter()
+        .take(NAMED)
+        .map(|call| {
+            let [id, from, to] =
+                [&call.call.call_id, &call.call.from, &call.call.to].map(|text| words::printable(text));
+            format!("\n  {id}  {from} → {to}  {}", call.call.state.word())
+        })
+        .collect();
     if calls.len() > NAMED {
-        names.push(format!("and {} more (voxprobe calls lists them)", calls.len() - NAMED));
+        names.push(format!("\n  and {} more (voxprobe calls lists them)", calls.len() - NAMED));
     }
-    names.join(", ")
+    names.concat()
 }

@@ -1,98 +1,269 @@
-//! The list of calls for people: one line a call, its media's worst beside it. Fits 120 columns.
+//! The list of calls for people: one line a call, and below it what of the call deserves a look.
+//!
+//! Three groups of columns: how it was set up and ended, how often its messages were seen, and the worst stream of its
+//! media. The page's width decides how much of the names is shown; below 100 columns the second group is left out.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use serde_json::Value;
+
 use super::contract::{CallWithStreams, Report, StreamReport};
-use super::page::clip;
+use super::page::{self, Page, cell, clip};
+use super::problems::{self, ByCall};
 use super::words;
+use crate::sip::CallState;
+use crate::sip::report::Relation;
 
-/// The list.
-pub fn render(report: &Report) -> String {
-    let mut out = String::new();
-    if report.calls.is_empty() {
-        out.push_str("no calls: no INVITE, and nothing that belongs to one\n");
-        return out;
-    }
-    let _ = writeln!(
-        out,
-        "{:>8}  {:<8}  {:<16}   {:<16}  {:<13} {:>8} {:>7}  {:<6} {:>4} {:>6}  media",
-        "frame", "call", "from", "to", "state", "setup ms", "talk s", "by", "msgs", "copies"
-    );
-    for call in &report.calls {
-        let _ = writeln!(out, "{}", line(report, call).trim_end());
-    }
-    out
+/// Columns of everything but the names.
+const FIGURES: usize = 79;
+/// The same without what a narrow page leaves out.
+const FEWER_FIGURES: usize = 56;
+/// Columns before what is said below a call.
+const BELOW: usize = 9;
+/// Problems told below a call.
+const MAX_PROBLEMS: usize = 3;
+/// Kinds of messages named where there is no call.
+const KINDS: usize = 6;
+
+/// How the list is written.
+#[derive(Clone, Copy, Debug)]
+pub struct Style {
+    /// Columns of a line.
+    pub width: usize,
+    /// With colours, to be printed through `anstream`.
+    pub is_styled: bool,
+    /// Nothing below the lines.
+    pub is_brief: bool,
 }
 
-fn line(report: &Report, CallWithStreams { call, .. }: &CallWithStreams) -> String {
-    let state = call
-        .final_code
-        .map_or_else(|| call.state.word().to_owned(), |code| format!("{} {code}", call.state.word()));
-    let number = |value: Option<f64>, digits: usize| {
-        value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
+impl Default for Style {
+    fn default() -> Self {
+        Self { width: page::WIDTH, is_styled: false, is_brief: false }
+    }
+}
+
+/// The list of all calls of a report.
+pub fn render(report: &Report, style: Style) -> String {
+    let mut page = Page::new(style.is_styled, style.width);
+    let calls: Vec<_> = report.calls.iter().collect();
+    table(&mut page, report, &calls, style.is_brief);
+    page.into_text()
+}
+
+/// The calls as JSON, each with its streams in full in place of their names.
+///
+/// # Errors
+/// None that is known: everything in a report can be written as JSON.
+pub fn in_full(report: &Report) -> serde_json::Result<Vec<Value>> {
+    let by_call = ByCall::of(&report.streams);
+    let full = |call: &CallWithStreams| {
+        let mut value = serde_json::to_value(call)?;
+        if let Some(fields) = value.as_object_mut() {
+            fields.insert("streams".to_owned(), serde_json::to_value(by_call.get(&call.call.call_id))?);
+        }
+        Ok(value)
     };
-    format!(
-        "{:>8}  {:<8}  {:<16} → {:<16}  {:<13} {:>8} {:>7}  {:<6} {:>4} {:>6}  {}",
-        call.first_frame,
-        clip(&words::printable(words::short_call_id(&call.call_id)), 8),
-        clip(&words::printable(user(&call.from)), 16),
-        clip(&words::printable(user(&call.to)), 16),
-        clip(&state, 13),
-        number(call.setup_ms, 0),
-        number(call.talked_ms.map(|ms| ms / 1e3), 1),
-        call.ended_by.unwrap_or("-"),
-        call.messages,
-        call.message_copies,
-        media(report, &call.call_id),
-    )
+    report.calls.iter().map(full).collect()
 }
 
-/// How many streams, and the worst of them.
-fn media(report: &Report, call_id: &str) -> String {
-    let its: Vec<&StreamReport> =
-        report.streams.iter().filter(|stream| stream.call_id.as_deref() == Some(call_id)).collect();
-    let worst = its.iter().map(|stream| stream.unique.lost_percent).fold(0.0, f64::max);
-    match its.len() {
-        0 => "none".to_owned(),
-        count if worst > 0.0 => format!("{count}, {worst:.1} %"),
-        count => count.to_string(),
+/// What there is where there is no call.
+pub fn what_else(report: &Report) -> String {
+    if report.sip.messages == 0 {
+        let verdicts = report.capture.verdicts.iter().filter(|(_, frames)| **frames > 0);
+        let said: Vec<_> =
+            verdicts.map(|(name, frames)| format!("{} {name}", words::thousands(*frames))).collect();
+        return format!("no SIP in {}: {}", words::count(report.capture.packets, "frame"), said.join(", "));
+    }
+    let mut kinds: Vec<_> = report.sip.kinds.iter().filter(|(_, tally)| tally.messages > 0).collect();
+    kinds.sort_by_key(|(_, tally)| std::cmp::Reverse(tally.messages));
+    let rest = kinds.len().saturating_sub(KINDS);
+    let mut said: Vec<_> = kinds
+        .iter()
+        .take(KINDS)
+        .map(|(name, tally)| format!("{} {}", words::thousands(tally.messages), words::printable(name)))
+        .collect();
+    if rest > 0 {
+        said.push(format!("{rest} more kinds"));
+    }
+    format!("{}, none of a call: {}", words::count(report.sip.messages, "SIP message"), said.join(", "))
+}
+
+/// Calls by the word of their state: "10 ended, 2 failed".
+pub fn by_state(report: &Report) -> String {
+    let mut states: BTreeMap<&str, u64> = BTreeMap::new();
+    for call in &report.calls {
+        *states.entry(call.call.state.word()).or_default() += 1;
+    }
+    let said: Vec<_> =
+        states.iter().map(|(word, count)| format!("{} {word}", words::thousands(*count))).collect();
+    said.join(", ")
+}
+
+/// Writes these calls.
+pub(super) fn table(page: &mut Page, report: &Report, calls: &[&CallWithStreams], is_brief: bool) {
+    let is_narrow = page.width() < page::WIDTH;
+    let names = page.width() - if is_narrow { FEWER_FIGURES } else { FIGURES };
+    let by_call = ByCall::of(&report.streams);
+    page.styled(page::HEADING, &head(names, is_narrow));
+    page.wrap("", 0);
+    for call in calls {
+        let streams = by_call.get(&call.call.call_id);
+        let line = Columns::of(call, streams).line(names, is_narrow);
+        let _ = writeln!(page, "{}", line.trim_end());
+        if is_brief {
+            continue;
+        }
+        for relation in relations(call) {
+            page.hang(&" ".repeat(BELOW), &format!("↳ {relation}"), BELOW + 2);
+        }
+        if let Some(reason) =
+            call.media_absent_because.as_deref().filter(|_| streams.is_empty() && should_have_media(call))
+        {
+            page.styled(page::WARN, &format!("{:BELOW$}no media: ", ""));
+            page.flow(BELOW + 10, &words::printable(reason), BELOW + 2);
+        }
+        for problem in call.problems.iter().take(MAX_PROBLEMS) {
+            page.styled(page::WARN, &format!("{:BELOW$}! ", ""));
+            page.flow(BELOW + 2, &words::printable(&problem.text), BELOW + 2);
+        }
+        if call.problems.len() > MAX_PROBLEMS {
+            page.wrap(&format!("  and {} more (--json)", call.problems.len() - MAX_PROBLEMS), BELOW);
+        }
     }
 }
 
-/// A URI without its scheme: in a list of calls that is what tells two apart.
-fn user(uri: &str) -> &str {
-    uri.split_once(':').map_or(uri, |(_, rest)| rest)
+fn head(names: usize, is_narrow: bool) -> String {
+    let names = cell("from → to", names);
+    let text = if is_narrow {
+        format!("call     {names} state      setup   talk by     lost%   p99 MOS")
+    } else {
+        format!("call     {names} state        PDD setup   talk by     msgs  copy again lost%   p99 MOS")
+    };
+    text.trim_end().to_owned()
+}
+
+/// What other calls have to do with it, and transfers of which no other call was seen.
+fn relations(call: &CallWithStreams) -> Vec<String> {
+    let related = call.call.related.iter().map(|related| {
+        let other = words::printable(words::short_call_id(&related.call_id));
+        let because = words::printable(&related.because);
+        let what = match related.relation {
+            Relation::TransferTarget => format!("transferred as call {other}"),
+            Relation::TransferredFrom => format!("made by a transfer of call {other}"),
+            Relation::Replaces => format!("takes the place of call {other}"),
+            Relation::ReplacedBy => format!("call {other} takes its place"),
+            Relation::B2buaLeg => format!("other leg of a B2BUA: call {other}"),
+        };
+        format!("{what} ({because})")
+    });
+    let unseen = call.call.transfers.iter().filter(|transfer| transfer.new_call.is_none());
+    let transfers = unseen.map(|transfer| {
+        let status = |code: Option<u16>| code.map_or_else(|| "nothing".to_owned(), |code| code.to_string());
+        format!(
+            "transfer to {}: REFER answered with {}, NOTIFY said {}",
+            words::printable(party(&transfer.target)),
+            status(transfer.answer),
+            status(transfer.outcome)
+        )
+    });
+    related.chain(transfers).collect()
+}
+
+/// A call that was answered should have media, and one that was never heard of again may.
+fn should_have_media(call: &CallWithStreams) -> bool {
+    matches!(call.call.state, CallState::Answered | CallState::Ended)
+}
+
+/// The columns of one line.
+struct Columns {
+    call: String,
+    from: String,
+    to: String,
+    state: String,
+    waits: [String; 3],
+    by: &'static str,
+    counts: [String; 3],
+    media: [String; 3],
+}
+
+impl Columns {
+    fn of(call: &CallWithStreams, streams: &[&StreamReport]) -> Self {
+        let report = &call.call;
+        let state = match (report.state, report.final_code) {
+            (CallState::Failed(_), Some(code)) => format!("{} {code}", report.state.word()),
+            _ => report.state.word().to_owned(),
+        };
+        let span = |ms: Option<f64>| ms.map_or_else(|| "-".to_owned(), words::span);
+        let more =
+            |count: u64| if count == 0 { "-".to_owned() } else { format!("+{}", words::compact(count)) };
+        let worst = problems::worst(streams).and_then(|at| streams.get(at));
+        let figure = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+        Self {
+            call: clip(&words::printable(words::short_call_id(&report.call_id)), 8),
+            from: words::printable(party(&report.from)),
+            to: words::printable(party(&report.to)),
+            state,
+            waits: [report.ringing_ms, report.setup_ms, report.talked_ms].map(span),
+            by: report.ended_by.unwrap_or("-"),
+            counts: [
+                words::compact(report.messages),
+                more(report.message_copies),
+                more(report.retransmissions),
+            ],
+            media: [
+                figure(worst.map(|stream| {
+                    let bound = if stream.loss_is_upper_bound { "≤" } else { "" };
+                    format!("{bound}{:.1}", stream.unique.lost_percent)
+                })),
+                figure(worst.and_then(|stream| Some(words::ms(stream.jitter_percentiles_us.as_ref()?.p99)))),
+                figure(worst.and_then(|stream| Some(format!("{:.1}", stream.mos.as_ref()?.value)))),
+            ],
+        }
+    }
+
+    fn line(&self, names: usize, is_narrow: bool) -> String {
+        let Self { call, state, waits: [pdd, setup, talk], by, .. } = self;
+        let [messages, copies, again] = &self.counts;
+        let [lost, jitter, mos] = &self.media;
+        let call = cell(call, 8);
+        let names = cell(&self.names(names), names);
+        let (state, setup, talk) = (cell(state, 10), clip(setup, 5), clip(talk, 6));
+        let media = format!("{:>5} {:>5} {mos:>3}", clip(lost, 5), clip(jitter, 5));
+        if is_narrow {
+            return format!("{call} {names} {state} {setup:>5} {talk:>6} {by:<6} {media}");
+        }
+        let counts = format!("{:>4} {:>5} {:>5}", clip(messages, 4), clip(copies, 5), clip(again, 5));
+        format!("{call} {names} {state} {:>5} {setup:>5} {talk:>6} {by:<6} {counts} {media}", clip(pdd, 5))
+    }
+
+    /// Both parties; where they do not fit, the longer gives way first.
+    fn names(&self, width: usize) -> String {
+        let room = width.saturating_sub(3);
+        let (from, to) = (page::columns(&self.from), page::columns(&self.to));
+        let (from_room, to_room) = if from + to <= room {
+            (from, to)
+        } else {
+            let half = room / 2;
+            if from <= half {
+                (from, room - from)
+            } else if to <= room - half {
+                (room - to, to)
+            } else {
+                (half, room - half)
+            }
+        };
+        format!("{} → {}", clip(&self.from, from_room), clip(&self.to, to_room))
+    }
+}
+
+/// Who is meant by a URI: its user, or its host where it has none.
+fn party(uri: &str) -> &str {
+    let rest = uri.split_once(':').map_or(uri, |(_, rest)| rest);
+    let user = rest.split_once('@').map_or(rest, |(user, _)| user);
+    user.split([';', '?']).next().unwrap_or(user)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::contract::testing::{report, stream};
-    use super::*;
-    use crate::sip::calls::CallState;
-
-    fn call(id: &str) -> CallWithStreams {
-        let mut call = super::super::contract::testing::call(id);
-        call.call.from = format!("sip:{}@pbx.example", "1".repeat(40)).into();
-        call.call.to = "sip:\u{1b}[2J@pbx.example".into();
-        (call.call.state, call.call.final_code) = (CallState::Failed(486), Some(486));
-        call.call.ended_by = Some("caller");
-        (call.call.setup_ms, call.call.talked_ms) = (Some(12_345_678.0), Some(3_600_000.0));
-        (call.call.messages, call.call.message_copies) = (1_234, 123_456);
-        call.call.first_frame = 12_345_678;
-        call
-    }
-
-    #[test]
-    fn a_line_fits_however_long_its_parts_are_and_obeys_no_escape() {
-        let mut lossy = stream();
-        lossy.call_id = Some("a84b4c76e66710@phone".into());
-        lossy.unique.lost_percent = 12.34;
-        let mut report = report(vec![lossy]);
-        report.calls = vec![call("a84b4c76e66710@phone"), call("b")];
-        let text = render(&report);
-        assert!(text.lines().all(|line| line.chars().count() <= 120), "{text}");
-        assert!(!text.contains('\u{1b}'), "{text:?}");
-        assert!(text.lines().nth(1).is_some_and(|line| line.ends_with("1, 12.3 %")), "{text}");
-        assert!(text.lines().nth(2).is_some_and(|line| line.ends_with("none")), "{text}");
-    }
-}
+#[path = "calls_tests.rs"]
+mod tests;

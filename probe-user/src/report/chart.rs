@@ -9,8 +9,8 @@ use hdrhistogram::serialization::Deserializer;
 
 use super::words;
 
-/// Columns of the longest bar.
-const BAR: usize = 72;
+/// Columns before the bars.
+const LEFT: usize = 36;
 /// Eighths of a column, from one to seven.
 const EIGHTHS: [char; 7] = ['▏', '▎', '▍', '▌', '▋', '▊', '▉'];
 
@@ -20,8 +20,9 @@ pub(super) fn decode(exported: &str) -> Option<Histogram<u64>> {
     Deserializer::new().deserialize(&mut bytes.as_slice()).ok()
 }
 
-/// Lines of a histogram of microseconds, from its lowest class that is not empty to its highest.
-pub(super) fn lines(histogram: &Histogram<u64>) -> Vec<String> {
+/// Lines of a histogram of microseconds, from its lowest class that is not empty to its highest, in `width` columns.
+pub(super) fn lines(histogram: &Histogram<u64>, width: usize) -> Vec<String> {
+    let longest = width.saturating_sub(LEFT).max(1);
     let classes = classes(histogram);
     let most = classes.iter().map(|(_, count)| *count).max().unwrap_or(0);
     let all: u64 = classes.iter().map(|(_, count)| count).sum();
@@ -31,7 +32,12 @@ pub(super) fn lines(histogram: &Histogram<u64>) -> Vec<String> {
         first = false;
         let mut line =
             format!("{lead:>6} {:>7} {:>9}", words::delay(*from_us as f64), words::thousands(*count));
-        let _ = write!(line, " {:>5.1} %  {}", *count as f64 * 100.0 / all.max(1) as f64, bar(*count, most));
+        let _ = write!(
+            line,
+            " {:>5.1} %  {}",
+            *count as f64 * 100.0 / all.max(1) as f64,
+            bar(*count, most, longest)
+        );
         line.truncate(line.trim_end().len());
         line
     };
@@ -57,9 +63,9 @@ fn classes(histogram: &Histogram<u64>) -> Vec<(u64, u64)> {
 }
 
 /// A bar in eighths of a column. What is not empty is never invisible.
-fn bar(count: u64, most: u64) -> String {
-    let eighths = (count * BAR as u64 * 8).checked_div(most).unwrap_or(0).max(u64::from(count > 0));
-    let whole = usize::try_from(eighths / 8).unwrap_or(BAR);
+fn bar(count: u64, most: u64, longest: usize) -> String {
+    let eighths = (count * longest as u64 * 8).checked_div(most).unwrap_or(0).max(u64::from(count > 0));
+    let whole = usize::try_from(eighths / 8).unwrap_or(longest);
     let rest = usize::try_from(eighths % 8).ok().and_then(|rest| rest.checked_sub(1));
     let rest = rest.and_then(|rest| EIGHTHS.get(rest));
     "█".chars().cycle().take(whole).chain(rest.copied()).collect()
@@ -77,12 +83,12 @@ mod tests {
         }
         let classes: Vec<_> = classes(&histogram).into_iter().filter(|(_, count)| *count > 0).collect();
         assert_eq!(classes, [(2, 10), (20, 1_000), (1_000, 1)]);
-        let lines = lines(&histogram);
+        let lines = lines(&histogram, 100);
         assert_eq!(lines.len(), 9);
         assert_eq!(lines[0], "  from    2 us        10   1.0 %  ▋");
-        assert!(lines[3].ends_with(&"█".repeat(BAR)), "{}", lines[3]);
+        assert!(lines[3].ends_with(&"█".repeat(64)), "{}", lines[3]);
         assert!(lines[8].ends_with('▏'), "one of a thousand is seen: {}", lines[8]);
-        assert!(lines.iter().all(|line| line.chars().count() <= 112));
+        assert!(lines.iter().all(|line| line.chars().count() <= 100));
     }
 
     #[test]

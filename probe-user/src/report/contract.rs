@@ -10,6 +10,11 @@ use serde::Serialize;
 
 use super::call_media::CallFinding;
 use super::joins::{self, BesideReport, Identity, RedundancyReport};
+use super::problems::{self, ByCall};
+use super::related;
+use super::troubles::{
+    CodecChangeReport, InterruptionReport, MarkerReport, Moments, Predecessor, SpikeReport,
+};
 use crate::decode::{CarrierReport, Opened, Refused, RemoteCapture};
 use crate::dedup::stats::{CauseReport, Session};
 use crate::dedup::topology::{self, TapReport};
@@ -27,8 +32,7 @@ use crate::rtp::playout::PlayoutReport;
 use crate::rtp::quality::CodecChange;
 use crate::rtp::rate::{RateEstimate, RateSource};
 use crate::rtp::stream::{StreamParts, TapPart};
-use crate::rtp::unique::{Interruption, LedgerReport};
-use crate::sip::calls::{Moment, What};
+use crate::rtp::unique::LedgerReport;
 use crate::sip::signalling::GivenUp;
 use crate::sip::{CallReport, SignallingReport, SipReport};
 
@@ -59,7 +63,9 @@ impl Report {
     /// Puts the parts together, joins streams to calls, and draws conclusions.
     pub fn new(capture: CaptureReport, mut streams: Vec<StreamReport>, signalling: SignallingReport) -> Self {
         let own_losses = || Loss::ALL.into_iter().filter(|loss| loss.is_own());
-        if own_losses().any(|loss| capture.losses.get(loss.name()).is_some_and(|frames| *frames > 0)) {
+        let is_doubted =
+            own_losses().any(|loss| capture.losses.get(loss.name()).is_some_and(|frames| *frames > 0));
+        if is_doubted {
             streams.iter_mut().for_each(StreamReport::doubt_loss);
         }
         let mut of_call: HashMap<Arc<str>, Vec<usize>> = HashMap::new();
@@ -68,15 +74,13 @@ impl Report {
                 of_call.entry(Arc::clone(call_id)).or_default().push(at);
             }
         }
+        Moments::of(&signalling.calls).join(&mut streams, is_doubted);
         let media = MediaReport::of(&streams);
         let join = |call: CallReport| {
             let mut its = Vec::new();
             let mut delays = Delays::default();
             for at in of_call.get(&call.call_id).into_iter().flatten() {
-                let Some(stream) = streams.get_mut(*at) else { continue };
-                for interruption in &mut stream.interruptions {
-                    interruption.join(&call);
-                }
+                let Some(stream) = streams.get(*at) else { continue };
                 delays.merge(stream.delays.as_deref());
                 its.push(StreamRef { src: stream.src, dst: stream.dst, ssrc: stream.ssrc.clone() });
             }
@@ -84,11 +88,19 @@ impl Report {
                 streams: its,
                 media_absent_because: None,
                 media_findings: Vec::new(),
+                worst_stream: None,
+                problems: Vec::new(),
                 distributions: delays.report(),
                 call,
             }
         };
-        let calls = signalling.calls.into_iter().map(join).collect();
+        let mut calls: Vec<CallWithStreams> = signalling.calls.into_iter().map(join).collect();
+        related::join_legs(&mut calls, &streams);
+        let by_call = ByCall::of(&streams);
+        for call in &mut calls {
+            let its = by_call.get(&call.call.call_id);
+            (call.worst_stream, call.problems) = (problems::worst(its), problems::of(call, its));
+        }
         let carriers = capture.tunnels.carriers.as_slice();
         let name = |cause: &mut CauseReport| {
             cause.carrier = Session::find(carriers, cause.session, cause.layer).or(cause.carrier.take());
@@ -141,6 +153,10 @@ pub struct CallWithStreams {
     pub media_absent_because: Option<String>,
     /// What its media does that its signalling does not lead to expect.
     pub media_findings: Vec<CallFinding>,
+    /// Of `streams`, the one that sounds worst.
+    pub worst_stream: Option<usize>,
+    /// What of it deserves a look, `media_findings` included.
+    pub problems: Vec<CallFinding>,
     /// Of all of them together.
     #[serde(flatten)]
     pub distributions: Distributions,
@@ -406,7 +422,10 @@ pub struct StreamReport {
     pub mos_cq_absent_because: Option<String>,
     /// Copies.
     pub duplicates: DuplicateReport,
-    /// Pauses and timestamp jumps; the first few.
+    /// The stream that this one goes on from, if it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub continues: Option<Predecessor>,
+    /// Pauses and timestamp jumps; the heaviest.
     pub interruptions: Vec<InterruptionReport>,
     /// How many there were.
     pub interruption_count: u64,
@@ -414,6 +433,14 @@ pub struct StreamReport {
     pub codec_changes: Vec<CodecChangeReport>,
     /// How many there were.
     pub codec_change_count: u64,
+    /// Runs of packets much later than the quickest; the worst.
+    pub jitter_spikes: Vec<SpikeReport>,
+    /// How many there were.
+    pub jitter_spike_count: u64,
+    /// Markers from which on timestamps stand otherwise to time; the first few.
+    pub marker_restarts: Vec<MarkerReport>,
+    /// How many there were.
+    pub marker_restart_count: u64,
     /// What its ends say of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rtcp: Option<StreamRtcp>,
@@ -459,81 +486,6 @@ pub struct Delivery {
     pub conflict: u64,
     /// Frames whose number is not believed, or that came more than 128 numbers late.
     pub unplaced: u64,
-}
-
-/// The stream went on with another codec.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct CodecChangeReport {
-    /// Seconds from the start of the capture.
-    pub time_s: f64,
-    /// Where.
-    #[serde(flatten)]
-    pub change: CodecChange,
-    /// Name of the codec before, if known.
-    pub from_codec: Option<String>,
-    /// And after.
-    pub to_codec: Option<String>,
-}
-
-/// A pause or a timestamp jump, and what the signalling did at its beginning.
-#[derive(Clone, Debug, Serialize)]
-pub struct InterruptionReport {
-    /// "gap", "timestamp_jump", or "restart".
-    pub kind: &'static str,
-    /// When it ended: seconds from the start of the capture.
-    pub time_s: f64,
-    /// The interruption.
-    #[serde(flatten)]
-    pub gap: Interruption,
-    /// By how much timestamp and time parted company across it, in seconds.
-    pub jump_s: Option<f64>,
-    /// What happened in the call when it began; absent if nothing did.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub began_at: Option<SignallingMoment>,
-}
-
-/// Something in the signalling, near the beginning of an interruption.
-#[derive(Clone, Debug, Serialize)]
-pub struct SignallingMoment {
-    /// What: "REFER: transfer", "hold (sendonly)", "re-INVITE".
-    pub event: String,
-    /// Its frame.
-    pub frame: u64,
-    /// From it to the last packet before the silence; negative if the silence began first.
-    pub after_ms: f64,
-}
-
-impl InterruptionReport {
-    /// Of an interruption that ended so many seconds after the start of the capture.
-    pub fn new(gap: Interruption, time_s: f64) -> Self {
-        Self { kind: gap.kind(), time_s, gap, jump_s: gap.jump_s(), began_at: None }
-    }
-
-    fn join(&mut self, call: &CallReport) {
-        self.began_at = SignallingMoment::near(&self.gap, call.moments.iter());
-    }
-}
-
-impl SignallingMoment {
-    /// What of a call makes its senders pause.
-    pub(super) fn makes_pause(what: What) -> bool {
-        matches!(what, What::Refer | What::Hold(_) | What::ReInvite | What::Bye)
-    }
-
-    /// The one nearest to a silence's beginning, of those near enough to have made it: a proxy takes a while, and a phone
-    /// may stop before it says so.
-    pub(super) fn near<'a>(gap: &Interruption, moments: impl Iterator<Item = &'a Moment>) -> Option<Self> {
-        const BEFORE_MS: f64 = 1_000.0;
-        const AFTER_MS: f64 = 500.0;
-        let silence_ms = gap.silence_s * 1e3;
-        let after = |moment: &'a Moment| (moment, gap.at.since(moment.time) as f64 / 1e6 - silence_ms);
-        let (moment, after_ms) = moments
-            .filter(|moment| gap.is_silence() && Self::makes_pause(moment.what))
-            .map(after)
-            .filter(|(_, after_ms)| (-AFTER_MS..=BEFORE_MS).contains(after_ms))
-            .min_by(|(_, a), (_, b)| a.abs().total_cmp(&b.abs()))?;
-        Some(Self { event: moment.what.to_string(), frame: moment.number, after_ms })
-    }
 }
 
 /// Percentiles of a distribution in microseconds.
@@ -652,7 +604,12 @@ impl StreamReport {
             from_codec: codec_name(change.from),
             to_codec: codec_name(change.to),
             change,
+            near: None,
         };
+        let (markers, marker_restart_count) = quality.incidents.restarts();
+        let marker_restarts = markers.iter().map(|marker| MarkerReport::new(*marker, time_s)).collect();
+        let (spikes, jitter_spike_count) = quality.incidents.spikes();
+        let jitter_spikes = spikes.into_iter().map(|spike| SpikeReport::new(spike, time_s)).collect();
         let estimate = quality.estimate.as_ref().map(RateEstimate::because);
         let redundancy = joins::redundancy(&parts.announcement, &parts.payload_types);
         let (events, event_count) = parts.events.list();
@@ -721,6 +678,11 @@ impl StreamReport {
                 .filter(|_| matches!(parts.clock_rate_source, None | Some(RateSource::Estimated))),
             codec_changes: quality.changes.into_iter().map(codec_change).collect(),
             codec_change_count: quality.change_count,
+            jitter_spikes,
+            jitter_spike_count,
+            marker_restarts,
+            marker_restart_count,
+            continues: None,
             bursts: parts.loss.bursts(packet_ms),
             mos,
             mos_absent_because,
@@ -757,6 +719,11 @@ impl StreamReport {
             legs: Vec::new(),
             identity,
         }
+    }
+
+    /// When its first frame came, by the clock that stamps frames.
+    pub(super) fn first_seen(&self) -> Nanos {
+        self.identity.first_seen
     }
 
     /// The one-way delay is known, or it is known that nobody knows it.

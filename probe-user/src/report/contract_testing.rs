@@ -3,6 +3,7 @@
 use super::*;
 use crate::rtp::Stream;
 use crate::rtp::testing::packet;
+use crate::rtp::unique::Interruption;
 
 /// Ten packets of PCMU without a fault, from 10.0.0.1:4000 to 10.0.0.2:5000.
 pub(crate) fn stream() -> StreamReport {
@@ -43,6 +44,8 @@ pub(crate) fn call(call_id: &str) -> CallWithStreams {
         streams: Vec::new(),
         media_absent_because: None,
         media_findings: Vec::new(),
+        worst_stream: None,
+        problems: Vec::new(),
         distributions: Distributions::default(),
     }
 }

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 
 use super::chart;
 use super::contract::{Percentiles, Report, StreamReport};
+use super::forensics::SignallingMoment;
 use super::page::{self, Page, clip};
 use super::words;
 use crate::rtp::opinion::Mos;
@@ -14,12 +15,12 @@ use crate::rtp::unique::LedgerReport;
 
 /// All streams of the report, one after the other, as plain text.
 pub fn render(report: &Report) -> String {
-    write(Page::new(false), report)
+    write(Page::new(false, page::WIDTH), report)
 }
 
-/// The same with styles, to be printed through `anstream`.
-pub fn render_styled(report: &Report) -> String {
-    write(Page::new(true), report)
+/// The same in so many columns, with styles, to be printed through `anstream`.
+pub fn render_styled(report: &Report, width: usize) -> String {
+    write(Page::new(true, width), report)
 }
 
 fn write(mut page: Page, report: &Report) -> String {
@@ -40,12 +41,21 @@ fn write(mut page: Page, report: &Report) -> String {
 }
 
 fn identity(page: &mut Page, stream: &StreamReport) {
-    let who = format!("{} → {}  {}", stream.src, stream.dst, stream.ssrc);
-    page.styled(page::HEADING, &who);
+    let (src, rest) = (format!("{} →", stream.src), format!("{}  {}", stream.dst, stream.ssrc));
+    page.styled(page::HEADING, &src);
+    let mut taken = page::columns(&src) + 1 + page::columns(&rest);
+    if taken <= page.width() {
+        page.styled(page::HEADING, " ");
+    } else {
+        // Two IPv6 addresses in full.
+        page.styled(page::HEADING, "\n  ");
+        taken = 2 + page::columns(&rest);
+    }
+    page.styled(page::HEADING, &rest);
     let codec = words::printable(stream.codec.as_deref().unwrap_or("codec unknown"));
     let clock =
         stream.clock_rate.map_or_else(|| "clock rate unknown".to_owned(), |rate| format!("{rate} Hz"));
-    page.flow(who.chars().count(), &format!("  {codec}, {clock}"), 2);
+    page.flow(taken, &format!("  {codec}, {clock}"), 2);
     let types: Vec<_> = stream.payload_types.iter().map(u8::to_string).collect();
     let mut seen = format!(
         "seen from {:.6} to {:.6} s, payload type {}",
@@ -173,7 +183,9 @@ fn jitter(page: &mut Page, stream: &StreamReport) {
         words::ms(max)
     );
     page.section("JITTER", &said);
-    for line in stream.jitter_histogram.as_deref().and_then(chart::decode).iter().flat_map(chart::lines) {
+    let width = page.width();
+    let histogram = stream.jitter_histogram.as_deref().and_then(chart::decode);
+    for line in histogram.iter().flat_map(|histogram| chart::lines(histogram, width)) {
         let _ = writeln!(page, "{line}");
     }
 }
@@ -224,19 +236,53 @@ fn interruptions(page: &mut Page, stream: &StreamReport) {
         if let Some(moved) = gap.timestamp_s {
             let _ = write!(said, ", the timestamp moved by {moved:.3} s");
         }
-        match (gap.missing, gap.restarted) {
-            (_, true) => said.push_str(", the numbering jumped"),
-            (0, false) => said.push_str(", none missing: the sender paused"),
-            (missing, false) => {
-                let _ = write!(said, ", {} missing", words::count(missing, "packet"));
+        for (verb, moment) in
+            [("began", &interruption.explanation.began_at), ("ended", &interruption.explanation.ended_at)]
+        {
+            if let Some(moment) = moment {
+                let _ = write!(said, "; {verb} {} (frame {})", moment.phrase(), moment.frame);
             }
         }
-        if let Some(moment) = &interruption.began_at {
-            let (ms, when) = (moment.after_ms.abs(), if moment.after_ms < 0.0 { "before" } else { "after" });
-            let event = words::printable(&moment.event);
-            let _ = write!(said, "; began {ms:.0} ms {when} {event} (frame {})", moment.frame);
-        }
+        let _ = write!(said, ": {}", interruption.explanation.because);
         page.hang("  ", &said, 18);
+    }
+    changes(page, stream);
+}
+
+/// What else befell it, and what the signalling did then.
+fn changes(page: &mut Page, stream: &StreamReport) {
+    let near = |moment: &Option<SignallingMoment>| {
+        moment.as_ref().map_or_else(String::new, |moment| format!(", {}", moment.phrase()))
+    };
+    let mut said: Vec<(u64, String)> = Vec::new();
+    for change in &stream.codec_changes {
+        let name = |codec: &Option<String>, number: u8| {
+            codec.as_deref().map_or_else(|| format!("payload type {number}"), words::printable)
+        };
+        let (from, to) =
+            (name(&change.from_codec, change.change.from), name(&change.to_codec, change.change.to));
+        said.push((change.change.packet, format!("codec: {from}, then {to}{}", near(&change.near))));
+    }
+    for spike in &stream.jitter_spikes {
+        let text = format!(
+            "{} up to {:.0} ms late within {:.2} s{}",
+            words::count(spike.packets, "packet"),
+            spike.worst_ms,
+            spike.until_s - spike.time_s,
+            near(&spike.near)
+        );
+        said.push((spike.packet, text));
+    }
+    for marker in &stream.marker_restarts {
+        let jump = words::signed(marker.jump_s, 2);
+        said.push((marker.packet, format!("marker: the timestamp jumped by {jump} s{}", near(&marker.near))));
+    }
+    said.sort();
+    if let Some(predecessor) = &stream.continues {
+        page.wrap(&predecessor.sentence(), 2);
+    }
+    for (frame, text) in said {
+        page.hang("  ", &format!("frame {frame:<9} {text}"), 18);
     }
 }
 
@@ -289,12 +335,11 @@ fn quality(page: &mut Page, stream: &StreamReport) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::contract::SignallingMoment;
     use super::super::contract::testing::{interrupted, report};
     use super::*;
 
     #[test]
-    fn no_line_is_wider_than_120_columns_and_nothing_is_obeyed() {
+    fn no_line_is_wider_than_the_page_and_nothing_is_obeyed() {
         let mut wide = interrupted(3_599.99, 123_456, false);
         let v6: std::net::SocketAddr = "[2001:db8:1111:2222:3333:4444:5555:6666]:40000".parse().unwrap();
         (wide.src, wide.dst) = (v6.into(), v6.into());
@@ -305,13 +350,18 @@ mod tests {
         (wide.conflicts, wide.unplaced, wide.restarts) = (1 << 40, 1 << 40, u32::MAX);
         (wide.raw.packets, wide.raw.lost, wide.raw.delta_ms.max) = (u64::from(u32::MAX), -4_294_967_296, 1e9);
         wide.bursts.loss_runs = [u32::MAX; 10];
-        wide.interruptions[0].began_at =
-            Some(SignallingMoment { event: "REFER ".repeat(30), frame: u64::MAX, after_ms: -1e9 });
+        let moment = SignallingMoment {
+            event: "REFER ".repeat(30),
+            frame: u64::MAX,
+            after_ms: -1e9,
+            of_call: Some("\u{202e}".repeat(9).into()),
+        };
+        wide.interruptions[0].explanation.began_at = Some(moment);
         (wide.duplicates.total, wide.duplicates.unexplained) = (1 << 40, 1 << 40);
         (wide.mos, wide.mos_absent_because) = (None, Some("word ".repeat(60)));
         let text = render(&report(vec![wide.clone(), wide]));
         for line in text.lines() {
-            assert!(line.chars().count() <= 120, "{} columns: {line}", line.chars().count());
+            assert!(page::columns(line) <= page::WIDTH, "{} columns: {line}", page::columns(line));
         }
         assert!(!text.contains(['\u{1b}', '\u{202e}']), "{text}");
     }
@@ -319,7 +369,7 @@ mod tests {
     #[test]
     fn styles_change_no_word() {
         let report = report(vec![interrupted(1.8, 0, false)]);
-        let styled = render_styled(&report);
+        let styled = render_styled(&report, page::WIDTH);
         assert_ne!(styled, render(&report));
         assert_eq!(anstream::adapter::strip_str(&styled).to_string(), render(&report));
     }

@@ -10,7 +10,9 @@ pub(super) use self::copies::live as live_copies;
 
 use probe_ebpf::Verdict;
 
-use super::contract::{Finding, InterruptionReport, Report, Severity, StreamReport};
+use super::contract::{Finding, Report, Severity, StreamReport};
+use super::forensics::Cause;
+use super::troubles::InterruptionReport;
 use super::{media_findings, words};
 use crate::pipeline::Loss;
 
@@ -104,72 +106,55 @@ fn interrupted(report: &Report) -> Option<Finding> {
             let ((a_lost, a_long), (b_lost, b_long)) = (a.gap.weight(), b.gap.weight());
             a_lost.cmp(&b_lost).then(a_long.total_cmp(&b_long))
         })?;
-    let (stream, InterruptionReport { gap, began_at, .. }) = worst;
+    let (stream, InterruptionReport { gap, explanation, .. }) = worst;
     let interrupted =
         |stream: &&StreamReport| stream.interruptions.iter().any(|found| found.gap.is_silence());
     let count = report.streams.iter().filter(interrupted).count() as u64;
-    let is_pause = gap.missing == 0 && !gap.restarted;
-    // A jump counts no packet as lost, so the stream itself does not know that it is in doubt.
-    let is_doubted = stream.loss_is_upper_bound || own_losses(report) > 0;
-    let why = match (gap.restarted, is_doubted) {
-        _ if is_pause => {
-            "No sequence number is missing across it: the sender paused, as at hold or transfer, and nothing was lost."
-        }
-        (true, true) => {
-            "The numbering jumped across it, but the probe itself lost frames and may have made the hole."
-        }
-        (true, false) if gap.timestamp_ran_on() => {
-            "The numbering jumped across it: the sender restarted, or 3,000 packets or more were lost. The timestamp \
-             ran on meanwhile, so it is loss."
-        }
-        (true, false) => {
-            "The numbering jumped across it: the sender restarted, or 3,000 packets or more were lost."
-        }
-        (false, true) => {
-            "Sequence numbers are missing across it, but the probe itself lost frames and may have made the hole."
-        }
-        (false, false) => {
-            "Sequence numbers are missing across it: the packets were sent and did not arrive here."
-        }
-    };
-    let severity = if is_pause || is_doubted { Severity::Info } else { Severity::Warn };
-    if let Some(moment) = began_at {
+    let is_pause = explanation.is_pause();
+    let because = &explanation.because;
+    let severity = if is_pause || own_losses(report) > 0 { Severity::Info } else { Severity::Warn };
+    let near = [("began", &explanation.began_at), ("ended", &explanation.ended_at)];
+    let near = near.iter().filter_map(|(verb, moment)| Some((verb, moment.as_ref()?)));
+    let said: Vec<_> = near
+        .clone()
+        .map(|(verb, moment)| format!("{verb} {} (frame {})", moment.phrase(), moment.frame))
+        .collect();
+    let evidence = near.map(|(_, moment)| moment.frame).chain([gap.packet]).collect();
+    let who = format!("{} → {}", stream.src, stream.dst);
+    let Some(moment) = &explanation.began_at else {
         return Some(Finding {
-            id: "gap-at-transfer",
+            id: "stream-interrupted",
             severity,
-            title: format!("{:.2} s without packets, begun at the {}", gap.silence_s, named(&moment.event)),
-            detail: format!(
-                "{} → {}, call {}: the last packet before it came {:.0} ms {} the {} (frame {}). {why}",
-                stream.src,
-                stream.dst,
-                words::printable(words::short_call_id(stream.call_id.as_deref().unwrap_or("-"))),
-                moment.after_ms.abs(),
-                if moment.after_ms < 0.0 { "before" } else { "after" },
-                named(&moment.event),
-                moment.frame,
+            title: format!(
+                "{} with {}, the {} of {:.2} s",
+                words::count(count, "stream"),
+                if is_pause { "pauses" } else { "interruptions" },
+                if is_pause { "longest" } else { "worst" },
+                gap.silence_s
             ),
-            advice: if is_pause {
-                "what is heard there is the transfer itself: music on hold, or silence if there is none"
-                    .to_owned()
-            } else {
-                String::new()
-            },
-            evidence: vec![moment.frame, gap.packet],
+            detail: format!("{}: {because}.", [who].into_iter().chain(said).collect::<Vec<_>>().join(", ")),
+            advice: String::new(),
+            evidence,
         });
-    }
+    };
+    let advice = match explanation.cause {
+        Cause::Hold => "who is held hears music only if the PBX sends some: look at its music on hold",
+        _ if is_pause => {
+            "what is heard there is the transfer itself: music on hold, or silence if there is none"
+        }
+        _ => "",
+    };
     Some(Finding {
-        id: "stream-interrupted",
+        id: "gap-at-transfer",
         severity,
-        title: format!(
-            "{} with {}, the {} of {:.2} s",
-            words::count(count, "stream"),
-            if is_pause { "pauses" } else { "interruptions" },
-            if is_pause { "longest" } else { "worst" },
-            gap.silence_s
+        title: format!("{:.2} s without packets, begun at the {}", gap.silence_s, moment.name()),
+        detail: format!(
+            "{who}, call {}, {}: {because}.",
+            words::printable(words::short_call_id(stream.call_id.as_deref().unwrap_or("-"))),
+            said.join(", "),
         ),
-        detail: format!("{} → {}. {why}", stream.src, stream.dst),
-        advice: String::new(),
-        evidence: vec![gap.packet],
+        advice: advice.to_owned(),
+        evidence,
     })
 }
 
@@ -250,11 +235,6 @@ fn account_does_not_balance(report: &Report) -> Option<Finding> {
         advice: "please report this, with the capture if it may be shared".to_owned(),
         evidence: Vec::new(),
     })
-}
-
-/// An event of a call within a sentence: "REFER: transfer" as "REFER (transfer)".
-fn named(event: &str) -> String {
-    event.split_once(": ").map_or_else(|| event.to_owned(), |(what, why)| format!("{what} ({why})"))
 }
 
 fn authentication(report: &Report) -> Option<Finding> {
@@ -358,8 +338,10 @@ fn nothing_there(report: &Report) -> Option<Finding> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::contract::CaptureReport;
     use super::super::contract::testing::{interrupted, report, stream};
     use super::*;
+    use crate::sip::SignallingReport;
 
     fn found<'a>(report: &'a Report, id: &str) -> &'a Finding {
         let finding = report.findings.iter().find(|finding| finding.id == id);
@@ -402,7 +384,7 @@ mod tests {
     fn loss_is_told_before_a_longer_pause_and_a_jump_of_the_numbering_is_no_pause() {
         let pause = report(vec![interrupted(30.0, 0, false)]);
         assert_eq!(found(&pause, "stream-interrupted").severity, Severity::Info);
-        for (missing, restarted, says) in [(40, false, "did not arrive"), (0, true, "so it is loss")] {
+        for (missing, restarted, says) in [(40, false, "lost on the way here"), (0, true, "ran on: loss")] {
             let report = report(vec![interrupted(30.0, 0, false), interrupted(1.0, missing, restarted)]);
             let finding = found(&report, "stream-interrupted");
             assert_eq!(finding.severity, Severity::Warn);
@@ -413,10 +395,11 @@ mod tests {
     #[test]
     fn a_hole_that_the_probe_may_have_made_is_not_held_against_the_network() {
         for (missing, restarted) in [(40, false), (0, true)] {
-            let mut report = report(vec![interrupted(1.0, missing, restarted)]);
-            report.capture.losses.insert(Loss::RingFull.name(), 7);
-            let findings = find(&report);
-            let finding = findings.iter().find(|finding| finding.id == "stream-interrupted").unwrap();
+            let capture =
+                CaptureReport { losses: [(Loss::RingFull.name(), 7)].into(), ..report(Vec::new()).capture };
+            let streams = vec![interrupted(1.0, missing, restarted)];
+            let report = Report::new(capture, streams, SignallingReport::default());
+            let finding = found(&report, "stream-interrupted");
             assert_eq!(finding.severity, Severity::Info);
             assert!(finding.detail.contains("the probe itself lost frames"), "{}", finding.detail);
         }

@@ -13,7 +13,8 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
-use super::contract::{Finding, Percentiles, Severity, SignallingMoment, StreamReport};
+use super::contract::{Finding, Percentiles, Severity, StreamReport};
+use super::forensics::Explanation;
 use super::words;
 use crate::decode::{CarrierReport, Transport};
 use crate::dedup::stats::CauseReport;
@@ -118,9 +119,9 @@ pub struct StreamEntry {
     /// The longest interruption that ended in this interval.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interruption: Option<Interruption>,
-    /// What the signalling did when it began.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub began_at: Option<SignallingMoment>,
+    /// Why it was, and what the signalling did when it began and ended.
+    #[serde(flatten)]
+    pub explanation: Option<Explanation>,
     /// What its receiver reported in this interval.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub far_end: Option<FarEndEntry>,
@@ -338,7 +339,7 @@ impl StreamEntry {
             causes: line.causes,
             taps: line.taps,
             interruption: network.interruption,
-            began_at: None,
+            explanation: None,
             far_end: None,
             key: line.key,
         }
@@ -435,12 +436,8 @@ impl Format {
             }
             (None, None) => {}
         }
-        if let Some(gap) = &stream.interruption {
-            let _ = write!(text, "  {}", interruption_text(gap));
-            if let Some(SignallingMoment { event, after_ms, .. }) = &stream.began_at {
-                let side = if *after_ms < 0.0 { "before" } else { "after" };
-                let _ = write!(text, "; began {:.0} ms {side} {event}", after_ms.abs());
-            }
+        if let (Some(gap), Some(explanation)) = (&stream.interruption, &stream.explanation) {
+            let _ = write!(text, "  {}", explanation.sentence(gap));
         }
         if let Some(far) = &stream.far_end {
             if stream.is_lost_beyond() {
@@ -519,22 +516,6 @@ fn copies_text(copies_per_packet: f64) -> String {
     } else {
         format!("{:.0} % copied", (copies_per_packet - 1.0) * 100.0)
     }
-}
-
-fn interruption_text(gap: &Interruption) -> String {
-    let what = match (gap.missing, gap.timestamp_s) {
-        _ if gap.restarted => {
-            let ran_on = if gap.timestamp_ran_on() { ", and the timestamp ran on: loss" } else { "" };
-            format!("the numbering jumped: the sender restarted, or 3,000 packets or more were lost{ran_on}")
-        }
-        (0, Some(moved)) if (moved - gap.silence_s).abs() < 0.5 => {
-            "the sender was silent, nothing lost".to_owned()
-        }
-        (0, Some(moved)) => format!("the sender paused, its timestamp moved {moved:.2} s, nothing lost"),
-        (0, None) => "the sender paused, nothing lost".to_owned(),
-        (lost, _) => format!("{} missing", words::count(lost, "packet")),
-    };
-    format!("{:.2} s without packets: {what}", gap.silence_s)
 }
 
 fn call_text(call: &CallEntry) -> String {

@@ -120,25 +120,6 @@ fn a_hole_that_the_probe_made_is_not_held_against_the_network() {
 }
 
 #[test]
-fn a_jump_of_the_numbering_is_not_called_a_pause() {
-    let gap = Interruption {
-        at: crate::packet::Nanos(0),
-        packet: 1,
-        silence_s: 70.0,
-        timestamp_s: Some(70.0),
-        missing: 0,
-        restarted: true,
-    };
-    assert_eq!(
-        interruption_text(&gap),
-        "70.00 s without packets: the numbering jumped: the sender restarted, or 3,000 packets or more were \
-         lost, and the timestamp ran on: loss"
-    );
-    let text = interruption_text(&Interruption { timestamp_s: Some(-12.0), ..gap });
-    assert!(text.ends_with("3,000 packets or more were lost"), "{text}");
-}
-
-#[test]
 fn an_interval_without_a_packet_has_no_quality_and_is_not_ok() {
     let totals = |frames, copies| Totals { frames, packets: 0, expected: 0, copies };
     let unplaced = line(|line| {

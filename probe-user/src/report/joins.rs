@@ -29,13 +29,19 @@ pub struct BesideReport {
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
     pub(super) key: StreamKey,
+    pub(super) first_seen: Nanos,
     pub(super) last_seen: Nanos,
     pub(super) sketch: Sketch,
 }
 
 impl Identity {
     pub(super) fn of(parts: &StreamParts) -> Self {
-        Self { key: parts.key, last_seen: parts.last_seen, sketch: parts.sketch.clone() }
+        Self {
+            key: parts.key,
+            first_seen: parts.first_seen,
+            last_seen: parts.last_seen,
+            sketch: parts.sketch.clone(),
+        }
     }
 }
 

@@ -1,12 +1,14 @@
 //! What voxprobe says: the health log, the JSON contract, findings, and the text for people.
 
 pub mod call_media;
+pub mod call_select;
 pub mod calls;
 mod chart;
 pub mod contract;
 pub mod csv;
 pub mod detail;
 pub mod findings;
+pub mod forensics;
 pub mod health;
 pub mod joins;
 pub mod ladder;
@@ -14,7 +16,10 @@ pub mod log;
 mod media_findings;
 pub mod monitor;
 pub mod page;
+mod problems;
+mod related;
 mod remote;
 pub mod select;
 pub mod text;
+pub mod troubles;
 pub mod words;

@@ -7,9 +7,8 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::contract::{
-    CaptureReport, Report, SignallingMoment, StreamReport, TunnelReport, verdicts_by_name,
-};
+use super::contract::{CaptureReport, Report, StreamReport, TunnelReport, verdicts_by_name};
+use super::forensics::{Explanation, Told, changes_media};
 use super::health::{CallEntry, EndEntry, Entry, LossEntry, StreamEntry, SummaryEntry, TapEntry};
 use super::{findings, joins};
 use crate::capture::live::{KernelCounters, Occupancy};
@@ -172,7 +171,7 @@ impl Monitor {
 
     /// Keeps what may have made a sender pause, until the pause is told; the oldest makes room.
     fn remember(&mut self, event: &CallEvent) {
-        if !SignallingMoment::makes_pause(event.moment.what) {
+        if !changes_media(event.moment.what) {
             return;
         }
         if self.moments.len() == MAX_MOMENTS {
@@ -184,9 +183,10 @@ impl Monitor {
     /// Joins pauses to the signalling at their beginning.
     fn join_moments(&self, lines: &mut [StreamEntry]) {
         for line in lines {
-            let (Some(gap), Some(call_id)) = (&line.interruption, &line.call_id) else { continue };
-            let its = self.moments.iter().filter(|(of, _)| of == call_id).map(|(_, moment)| moment);
-            line.began_at = SignallingMoment::near(gap, its);
+            let Some(gap) = &line.interruption else { continue };
+            let its = self.moments.iter().filter(|(of, _)| Some(of) == line.call_id.as_ref());
+            let told: Vec<_> = its.map(|(_, moment)| Told::own(*moment)).collect();
+            line.explanation = Some(Explanation::new(gap, line.loss_is_upper_bound, &told));
         }
     }
 
@@ -239,7 +239,6 @@ impl Monitor {
 
         let mut lines = std::mem::take(&mut self.lines);
         join_reports(&mut lines, &std::mem::take(&mut self.reports));
-        self.join_moments(&mut lines);
         // The interval after it, too: a hole is found by the packet that follows it.
         let grew = account.lost_by_the_probe() > self.reported.lost_by_the_probe();
         if grew {
@@ -248,6 +247,7 @@ impl Monitor {
         if grew || self.losses_grew {
             lines.iter_mut().for_each(StreamEntry::doubt_loss);
         }
+        self.join_moments(&mut lines);
         self.losses_grew = grew;
         let at = Some(receiver.now);
         let ends_left_out = self.tell_ends(at);
@@ -567,7 +567,10 @@ mod tests {
         let told: Vec<_> = monitor
             .drain()
             .filter_map(|stamped| match stamped.entry {
-                Entry::Stream(line) => line.began_at.map(|began| (began.event, began.after_ms)),
+                Entry::Stream(line) => line
+                    .explanation
+                    .and_then(|found| found.began_at)
+                    .map(|began| (began.event, began.after_ms)),
                 _ => None,
             })
             .collect();

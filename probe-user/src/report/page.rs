@@ -1,15 +1,20 @@
-//! Text for people: lines of at most 120 columns, broken between words, with colours where they help.
+//! Text for people: lines as wide as the terminal, broken between words, with colours where they help.
 //!
 //! A page is written once, with or without styles. Styles are escape sequences around words, so they are put in only by
 //! the methods that know how wide the words are. Whoever prints a styled page does it through `anstream`, which
 //! takes the styles out again where no terminal shows them.
 
 use std::fmt::{self, Write};
+use std::io;
 
 use anstyle::{AnsiColor, Style};
+use terminal_size::{Width, terminal_size_of};
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-/// Columns of a line.
-pub(super) const WIDTH: usize = 120;
+/// Columns of a line where no terminal says how many it has: a mail and two windows side by side hold so many.
+pub const WIDTH: usize = 100;
+/// The narrowest and the widest lines: tables need the one, and eyes lose their line beyond the other.
+const RANGE: (usize, usize) = (80, 120);
 
 /// Headings of sections.
 pub(super) const HEADING: Style = Style::new().bold();
@@ -23,16 +28,22 @@ pub(super) const INFO: Style = AnsiColor::Cyan.on_default();
 pub(super) const ADVICE: Style = AnsiColor::Green.on_default();
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Page {
     text: String,
     is_styled: bool,
+    width: usize,
 }
 
 impl Page {
-    /// An empty page.
-    pub(super) fn new(is_styled: bool) -> Self {
-        Self { text: String::new(), is_styled }
+    /// An empty page of so many columns.
+    pub(super) fn new(is_styled: bool, width: usize) -> Self {
+        Self { text: String::new(), is_styled, width }
+    }
+
+    /// Its columns.
+    pub(super) fn width(&self) -> usize {
+        self.width
     }
 
     /// Writes words in a style. They stay on the line.
@@ -48,7 +59,7 @@ impl Page {
     pub(super) fn section(&mut self, name: &str, rest: &str) {
         self.text.push('\n');
         self.styled(HEADING, name);
-        let name_width = name.chars().count();
+        let name_width = columns(name);
         self.flow(name_width, &format!("  {rest}"), 2);
     }
 
@@ -60,7 +71,7 @@ impl Page {
     /// The same, with `lead` before the first line.
     pub(super) fn hang(&mut self, lead: &str, text: &str, indent: usize) {
         self.text.push_str(lead);
-        self.flow(lead.chars().count(), text, indent);
+        self.flow(columns(lead), text, indent);
     }
 
     /// The same, where `column` columns of the first line are written already. A word longer than a line, as a path may
@@ -73,8 +84,8 @@ impl Page {
         }
         let mut begins = true;
         for word in text.split_whitespace() {
-            let length = word.chars().count();
-            if !begins && column + 1 + length <= WIDTH {
+            let length = columns(word);
+            if !begins && column + 1 + length <= self.width {
                 out.push(' ');
                 column += 1;
             } else if !begins {
@@ -83,12 +94,13 @@ impl Page {
             }
             begins = false;
             for c in word.chars() {
-                if column == WIDTH {
+                let taken = c.width().unwrap_or(0);
+                if column + taken > self.width {
                     let _ = write!(out, "\n{:indent$}", "");
                     column = indent;
                 }
                 out.push(c);
-                column += 1;
+                column += taken;
             }
         }
         while out.ends_with(' ') {
@@ -109,18 +121,45 @@ impl Write for Page {
     }
 }
 
+/// Columns of the terminal that standard output is, within reason.
+pub fn terminal_width() -> usize {
+    let (narrowest, widest) = RANGE;
+    terminal_size_of(io::stdout())
+        .map_or(WIDTH, |(Width(columns), _)| usize::from(columns).clamp(narrowest, widest))
+}
+
+/// Columns that a text takes on a terminal: letters of East Asia take two, marks on letters none.
+pub fn columns(text: &str) -> usize {
+    text.width()
+}
+
 /// Text of at most `width` columns, with an ellipsis where something is left out.
 pub(super) fn clip(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
+    if columns(text) <= width {
         return text.to_owned();
     }
-    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+    let mut room = width.saturating_sub(1);
+    let fits = |c: &char| {
+        let taken = c.width().unwrap_or(0);
+        let fits = taken <= room;
+        room = room.saturating_sub(taken);
+        fits
+    };
+    text.chars().take_while(fits).chain(['…']).collect()
+}
+
+/// The same, filled up with blanks: a cell of a table.
+pub(super) fn cell(text: &str, width: usize) -> String {
+    let text = clip(text, width);
+    let blanks = width.saturating_sub(columns(&text));
+    format!("{text}{:blanks$}", "")
 }
 
 /// The same page for a terminal without UTF-8, column for column: what ASCII lacks becomes what comes near, or `?`.
 pub fn ascii(page: &str) -> String {
     let near = |c: char| match c {
         '→' => '>',
+        '↳' => '+',
         '…' => '~',
         '█'..='▏' => '#',
         '\0'..='\x7f' => c,
@@ -147,13 +186,26 @@ mod tests {
     #[test]
     fn a_style_takes_no_room() {
         let written = |is_styled| {
-            let mut page = Page::new(is_styled);
+            let mut page = Page::new(is_styled, WIDTH);
             page.styled(BAD, "  BAD   ");
             page.flow(8, &"word ".repeat(40), 8);
             page.into_text()
         };
         assert_ne!(written(true), written(false));
         assert_eq!(anstream::adapter::strip_str(&written(true)).to_string(), written(false));
+    }
+
+    #[test]
+    fn letters_that_take_two_columns_are_counted_as_two() {
+        assert_eq!((columns("王小明"), columns("Jürgen"), columns("e\u{301}")), (6, 6, 1));
+        assert_eq!(
+            (clip("王小明", 6), clip("王小明", 5), clip("王小明", 4)),
+            ("王小明".into(), "王小…".into(), "王…".into())
+        );
+        assert_eq!(cell("王小明", 4), "王… ");
+        let mut page = Page::new(false, 21);
+        page.wrap(&"王".repeat(20), 2);
+        assert!(page.into_text().lines().all(|line| columns(line) <= 21));
     }
 
     #[test]

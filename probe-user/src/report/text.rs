@@ -1,19 +1,25 @@
-//! The report for people: findings first, then calls, then streams. Fits 120 columns.
+//! The report for people: findings first, then calls, then streams.
 
 use std::fmt::Write as _;
 
 use super::contract::{Report, Severity, StreamReport};
-use super::page::{self, Page, WIDTH, clip};
+use super::page::{self, Page, cell, clip};
+use super::troubles::Predecessor;
 use super::words;
+
+/// Calls listed; a file of a day has thousands, and another command for them.
+const MAX_CALLS: usize = 100;
+/// Columns from which a stream's line has all figures.
+const WIDE: usize = 115;
 
 /// The whole report as plain text.
 pub fn render(report: &Report) -> String {
-    write(Page::new(false), report)
+    write(Page::new(false, page::WIDTH), report)
 }
 
-/// The same with styles, to be printed through `anstream`.
-pub fn render_styled(report: &Report) -> String {
-    write(Page::new(true), report)
+/// The same in so many columns, with styles, to be printed through `anstream`.
+pub fn render_styled(report: &Report, width: usize) -> String {
+    write(Page::new(true, width), report)
 }
 
 fn write(mut page: Page, report: &Report) -> String {
@@ -83,31 +89,26 @@ fn findings(page: &mut Page, report: &Report) {
 
 fn calls(page: &mut Page, report: &Report) {
     let sum = format!(
-        "{}, {}, {} captured copies, {}, {}",
+        "{}{}, {}, {} captured copies, {}, {}",
         report.calls.len(),
+        if report.calls.len() > 1 { format!(" ({})", super::calls::by_state(report)) } else { String::new() },
         words::count(report.sip.messages, "SIP message"),
         words::thousands(report.sip.copies),
         words::count(report.sip.retransmissions, "retransmission"),
         words::count(report.sip.auth_challenges, "authentication challenge"),
     );
     page.section("CALLS", &sum);
-    for super::contract::CallWithStreams { call, .. } in &report.calls {
-        let setup = call.setup_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.0} ms"));
-        let _ = writeln!(
-            page,
-            "  {:<8} {:<20} → {:<20} {:<10} setup {:>8}  {:>3} messages{}",
-            short(&call.call_id),
-            clip(&words::printable(&call.from), 20),
-            clip(&words::printable(&call.to), 20),
-            clip(call.state.word(), 10),
-            setup,
-            call.messages,
-            if call.message_copies > 0 {
-                format!(" (+{} copies)", call.message_copies)
-            } else {
-                String::new()
-            },
-        );
+    if report.calls.is_empty() {
+        return;
+    }
+    // Those that deserve a look first.
+    let (told, quiet): (Vec<_>, Vec<_>) = report.calls.iter().partition(|call| !call.problems.is_empty());
+    let listed: Vec<_> = told.into_iter().chain(quiet).take(MAX_CALLS).collect();
+    super::calls::table(page, report, &listed, false);
+    let rest = report.calls.len() - listed.len();
+    if rest > 0 {
+        let rest = words::count(rest as u64, "more call");
+        page.wrap(&format!("{rest}: voxprobe calls lists them, and filters"), 0);
     }
 }
 
@@ -116,36 +117,37 @@ fn streams(page: &mut Page, report: &Report) {
     if report.streams.is_empty() {
         return;
     }
-    let lines: Vec<_> = report
-        .streams
-        .iter()
-        .map(|stream| (stream.src.to_string(), stream.dst.to_string(), figures(stream)))
-        .collect();
-    let width = lines.iter().map(|(src, dst, _)| src.len().max(dst.len())).max().unwrap_or(0);
-    let room =
-        lines.iter().map(|(.., figures)| WIDTH.saturating_sub(figures.chars().count())).min().unwrap_or(0);
-    let layout = Layout::of(width, room);
+    let is_wide = page.width() >= WIDE;
+    let endpoints = report.streams.iter().flat_map(|stream| [stream.src, stream.dst]);
+    let width = endpoints.map(|endpoint| endpoint.to_string().len()).max().unwrap_or(0);
+    let lines: Vec<_> = report.streams.iter().map(|stream| (stream, figures(stream, is_wide))).collect();
+    let room = |(_, figures): &(_, String)| page.width().saturating_sub(page::columns(figures));
+    let layout = Layout::of(width, lines.iter().map(room).min().unwrap_or(0));
+    let (from, to) = (cell("from", width), cell("to", width));
     let head = match layout {
-        Layout::Beside => format!("  {:<width$}   {:<width$}", "from", "to"),
-        Layout::Stacked => format!("  {:<width$}", "from, to"),
+        Layout::Beside => format!("  {from}   {to}"),
+        Layout::Stacked => format!("  {}", cell("from, to", width)),
         Layout::Above => "  from, to\n".to_owned(),
     };
-    let _ = writeln!(
-        page,
-        "{head}  {:<8} {:>7} {:>7} {:>9} {:>6} {:>7} {:>7} {:>4}  {:<8}",
-        "codec", "packets", "lost %", "captured", "copies", "p50 ms", "p99 ms", "MOS", "call"
-    );
-    for (src, dst, figures) in lines {
+    let columns = if is_wide {
+        "codec    packets  lost %  captured copies  p50 ms  p99 ms  MOS  call"
+    } else {
+        "codec    packets lost% captured p99ms MOS call"
+    };
+    let _ = writeln!(page, "{head}  {columns}");
+    for (stream, figures) in lines {
+        let (src, dst) = (cell(&stream.src.to_string(), width), cell(&stream.dst.to_string(), width));
         let who = match layout {
-            Layout::Beside => format!("  {src:<width$} → {dst:<width$}"),
-            Layout::Stacked => format!("  {src}\n  {dst:<width$}"),
-            Layout::Above => format!("  {src}\n  {dst}\n"),
+            Layout::Beside => format!("  {src} → {dst}"),
+            Layout::Stacked => format!("  {}\n  {dst}", src.trim_end()),
+            Layout::Above => format!("  {}\n  {}\n", src.trim_end(), dst.trim_end()),
         };
         let _ = writeln!(page, "{who}  {figures}");
     }
     page.hang(
         "  ",
-        "\"lost %\" and jitter are of first copies; \"captured\" is the loss that tshark 4.0 would print, copies included.",
+        "\"lost %\" and jitter (p99) are of first copies; \"captured\" is the loss that tshark 4.0 would print, copies \
+         included.",
         2,
     );
     for stream in &report.streams {
@@ -178,22 +180,23 @@ impl Layout {
     }
 }
 
-fn figures(stream: &StreamReport) -> String {
+fn figures(stream: &StreamReport, is_wide: bool) -> String {
     let jitter = |pick: fn(&super::contract::Percentiles) -> f64| {
         stream.jitter_percentiles_us.as_ref().map_or_else(|| "-".to_owned(), |jitter| words::ms(pick(jitter)))
     };
-    format!(
-        "{:<8} {:>7} {:>7.1} {:>9.1} {:>6.2} {:>7} {:>7} {:>4}  {:<8}",
-        clip(&words::printable(stream.codec.as_deref().unwrap_or("?")), 8),
-        stream.unique.packets,
-        stream.unique.lost_percent,
-        stream.raw.lost_percent,
-        stream.duplicates.copies_per_packet,
-        jitter(|p| p.p50),
-        jitter(|p| p.p99),
-        stream.mos.as_ref().map_or_else(|| "-".to_owned(), |mos| format!("{:.1}", mos.value)),
-        stream.call_id.as_deref().map_or_else(|| "-".to_owned(), short),
-    )
+    let codec = cell(&words::printable(stream.codec.as_deref().unwrap_or("?")), 8);
+    let (packets, lost, captured) =
+        (stream.unique.packets, stream.unique.lost_percent, stream.raw.lost_percent);
+    let (p50, p99) = (jitter(|p| p.p50), jitter(|p| p.p99));
+    let mos = stream.mos.as_ref().map_or_else(|| "-".to_owned(), |mos| format!("{:.1}", mos.value));
+    let call = stream.call_id.as_deref().map_or_else(|| "-".to_owned(), short);
+    if is_wide {
+        let copies = stream.duplicates.copies_per_packet;
+        return format!(
+            "{codec} {packets:>7} {lost:>7.1} {captured:>9.1} {copies:>6.2} {p50:>7} {p99:>7} {mos:>4}  {call}"
+        );
+    }
+    format!("{codec} {packets:>7} {lost:>5.1} {captured:>8.1} {p99:>5} {mos:>3} {call}")
 }
 
 /// A Call-ID in eight columns, also if it is made of what has to be escaped.
@@ -204,6 +207,10 @@ fn short(call_id: &str) -> String {
 /// What a dash in the table means, and what the copies are.
 fn reasons(page: &mut Page, stream: &StreamReport) {
     let mut lines = Vec::new();
+    lines.extend(
+        stream.call_absent_because.as_ref().map(|reason| format!("no call: {}", words::printable(reason))),
+    );
+    lines.extend(stream.continues.as_ref().map(Predecessor::sentence));
     lines.extend(stream.jitter_absent_because.as_ref().map(|reason| format!("no jitter: {reason}")));
     lines.extend(stream.mos_absent_because.as_ref().map(|reason| format!("no MOS: {reason}")));
     lines.extend(
@@ -228,7 +235,7 @@ fn reasons(page: &mut Page, stream: &StreamReport) {
     if lines.is_empty() {
         return;
     }
-    let _ = writeln!(page, "  {} → {} {}", stream.src, stream.dst, stream.ssrc);
+    page.hang("  ", &format!("{} → {} {}", stream.src, stream.dst, stream.ssrc), 2);
     for line in &lines {
         page.wrap(line, 6);
     }
@@ -277,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn no_line_is_wider_than_120_columns() {
+    fn no_line_is_wider_than_the_page() {
         let v6 = "[2001:db8:1111:2222:3333:4444:5555:6666]:40000";
         let pairs = [
             ("10.0.0.1:4000", "10.0.0.2:5000"),
@@ -288,32 +295,35 @@ mod tests {
             (v6, v6),
         ];
         for (src, dst) in pairs {
-            let text = render(&widest(src, dst));
-            for line in text.lines() {
-                assert!(line.chars().count() <= 120, "{} columns: {line}", line.chars().count());
+            for width in [80, page::WIDTH, 120] {
+                let text = anstream::adapter::strip_str(&render_styled(&widest(src, dst), width)).to_string();
+                for line in text.lines() {
+                    assert!(page::columns(line) <= width, "{} columns: {line}", page::columns(line));
+                }
+                assert!(text.contains(src) && text.contains(dst), "{text}");
             }
-            assert!(text.contains(src) && text.contains(dst), "{text}");
         }
     }
 
     #[test]
     fn addresses_share_a_line_as_long_as_there_is_room() {
-        let lines = |src: &str, dst: &str| {
+        let lines = |src: &str, dst: &str, width| {
             let mut stream = stream();
             stream.src = src.parse::<std::net::SocketAddr>().unwrap().into();
             stream.dst = dst.parse::<std::net::SocketAddr>().unwrap().into();
-            render(&report(vec![stream]))
+            anstream::adapter::strip_str(&render_styled(&report(vec![stream]), width))
+                .to_string()
                 .lines()
                 .filter(|line| line.contains(":40002"))
                 .map(str::to_owned)
                 .collect::<Vec<_>>()
         };
-        let beside = lines("192.168.100.10:40000", "192.168.100.11:40002");
+        let beside = lines("192.168.100.10:40000", "192.168.100.11:40002", page::WIDTH);
         assert!(beside[0].contains("40000 → 192") && beside[0].contains("PCMU"), "{beside:?}");
-        let stacked = lines("192.168.100.100:40000", "192.168.100.101:40002");
-        assert!(stacked[0].starts_with("  192.168.100.101:40002  PCMU"), "{stacked:?}");
+        let stacked = lines("[2001:db8:1111:2222::1]:40000", "[2001:db8::1]:40002", page::WIDTH);
+        assert!(stacked[0].starts_with("  [2001:db8::1]:40002            PCMU"), "{stacked:?}");
         let v6 = "[2001:db8:1111:2222:3333:4444:5555:6666]";
-        let above = lines(&format!("{v6}:40000"), &format!("{v6}:40002"));
+        let above = lines(&format!("{v6}:40000"), &format!("{v6}:40002"), 80);
         assert_eq!(above[0], format!("  {v6}:40002"));
     }
 }

@@ -39,6 +39,34 @@ pub fn delay(microseconds: f64) -> String {
     }
 }
 
+/// A time in at most six columns: `564ms`, `9.4s`, `12m05s`, `3h20m`, `120h`.
+pub fn span(ms: f64) -> String {
+    let seconds = ms / 1e3;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "seconds of a call; saturates"
+    )]
+    let whole = seconds.round() as u64;
+    match whole {
+        _ if ms < 999.5 => format!("{ms:.0}ms"),
+        _ if seconds < 99.95 => format!("{seconds:.1}s"),
+        0..3_600 => format!("{}m{:02}s", whole / 60, whole % 60),
+        3_600..360_000 => format!("{}h{:02}m", whole / 3_600, whole % 3_600 / 60),
+        _ => format!("{}h", whole / 3_600),
+    }
+}
+
+/// A count in at most four columns: `999`, `9999`, `12k`, `3M`.
+pub fn compact(count: u64) -> String {
+    match count {
+        0..10_000 => count.to_string(),
+        10_000..1_000_000 => format!("{}k", count / 1_000),
+        1_000_000..1_000_000_000 => format!("{}M", count / 1_000_000),
+        _ => format!("{}G", count / 1_000_000_000),
+    }
+}
+
 /// A number with so many decimals, and never a zero with a sign: "-0.1", "0.0".
 pub fn decimal(value: f64, digits: usize) -> String {
     let text = format!("{value:.digits$}");
@@ -176,6 +204,9 @@ mod tests {
         assert_eq!([38.0, 1_400.0, 2_100_000.0].map(delay), ["38 us", "1.4 ms", "2.1 s"]);
         assert_eq!([1.0, 1.994, 4.0, 1.4].map(times), ["once", "twice", "4 times", "1.40 times on average"]);
         assert_eq!([512, 8 << 20].map(bytes), ["512 B", "8.0 MiB"]);
+        let spans = [0.4, 564.0, 9_400.0, 99_960.0, 725_000.0, 12_000_000.0, 432_000_000.0].map(span);
+        assert_eq!(spans, ["0ms", "564ms", "9.4s", "1m40s", "12m05s", "3h20m", "120h"]);
+        assert_eq!([0, 9_999, 12_345, 3_000_000].map(compact), ["0", "9999", "12k", "3M"]);
         assert_eq!((count(1, "call"), count(2, "call")), ("1 call".to_owned(), "2 calls".to_owned()));
     }
 

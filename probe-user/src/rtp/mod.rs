@@ -20,6 +20,7 @@ pub mod drift;
 pub mod emodel;
 pub mod events;
 pub mod impairment;
+pub mod incidents;
 pub mod legs;
 pub mod loss;
 pub mod opinion;

@@ -19,6 +19,7 @@ use super::codec::is_comfort_noise;
 use super::delay::DelayReference;
 use super::drift::{ClockDrift, Drift};
 use super::impairment::Declared;
+use super::incidents::{Incidents, MarkerRestart, SPIKE_NS};
 use super::loss::{Fate, LossPattern};
 use super::playout::{JitterBuffer, Playout, PlayoutReport};
 use super::rate::RateEstimate;
@@ -88,6 +89,8 @@ pub struct Quality {
     change_count: u64,
     interruption: Option<Interruption>,
     discarded_before: u64,
+    /// Absent in a stream that had none.
+    incidents: Option<Box<Incidents>>,
 }
 
 /// One interval, closed.
@@ -120,6 +123,8 @@ pub struct QualityParts {
     pub changes: Vec<CodecChange>,
     /// All of them.
     pub change_count: u64,
+    /// Jitter spikes, and markers that began another time line.
+    pub incidents: Incidents,
 }
 
 impl Quality {
@@ -141,6 +146,7 @@ impl Quality {
             change_count: 0,
             interruption: None,
             discarded_before: 0,
+            incidents: None,
             settings,
         };
         if let Some(rate) = placed.clock_rate {
@@ -176,6 +182,11 @@ impl Quality {
         let is_spurt = standing.begins
             || seen.after_noise
             || packet.rtp.marker && measured.is_some_and(|measured| measured.nominal_ns > SILENCE_NS);
+        if let Some(measured) = measured.filter(|_| standing.begins && packet.rtp.marker && !seen.breaks) {
+            let jump_s = -measured.difference_ns() / 1e9;
+            let restart = MarkerRestart { at: packet.time, packet: packet.number, jump_s };
+            self.incidents.get_or_insert_default().restarted(restart);
+        }
         self.stand(packet, placed.seq, standing.transit_ns, standing.begins, is_spurt);
     }
 
@@ -191,6 +202,9 @@ impl Quality {
         }
         if self.codec != Some(packet.rtp.payload_type) {
             self.change_codec(packet);
+        }
+        if variation_ns >= SPIKE_NS {
+            self.incidents.get_or_insert_default().late(packet.time, packet.number, variation_ns);
         }
         #[expect(
             clippy::cast_possible_truncation,
@@ -293,6 +307,7 @@ impl Quality {
             estimate: self.estimate.map(|estimate| *estimate),
             changes: self.changes,
             change_count: self.change_count,
+            incidents: self.incidents.map_or_else(Incidents::default, |incidents| *incidents),
         };
         (self.loss, self.jitter.into_life(), parts)
     }

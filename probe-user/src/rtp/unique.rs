@@ -137,6 +137,12 @@ pub struct Interruption {
 }
 
 impl Interruption {
+    /// When the last packet before it came.
+    pub fn began(&self) -> Nanos {
+        #[expect(clippy::cast_possible_truncation, reason = "a time between packets")]
+        Nanos(self.at.0.saturating_add_signed(-((self.silence_s * 1e9) as i64)))
+    }
+
     /// Did the timestamp run on through the silence, as that of a sender does which did not pause?
     pub fn timestamp_ran_on(&self) -> bool {
         self.timestamp_s.is_some_and(|moved| (moved - self.silence_s).abs() < 0.5)

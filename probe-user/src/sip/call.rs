@@ -1,4 +1,18 @@
 //! One call: how each message moves it, and what SDP it carries.
+//!
+//! ```text
+//!              ┌── 401, 407 ──▶ challenged ──┐
+//!              │                             │ INVITE again
+//!   INVITE ─▶ inviting ◀─────────────────────┘
+//!              ├── 101..199 ──▶ ringing ──┐
+//!              ├── 2xx ───────────────────┴──▶ answered ── BYE ──▶ ended
+//!              └── 3xx..6xx ──▶ failed, cancelled (487)
+//! ```
+//!
+//! The capture may show a call on several hops, or half of it. So a refusal fails the call when it answers the INVITE that
+//! was seen first, which is the hop nearest to the caller, or when every hop was refused; until then a proxy may try
+//! elsewhere. A 2xx answers the call on whatever hop. Where responses are not seen, an ACK of the caller in a transaction of
+//! its own says that there was a 2xx (RFC 3261, 17.1.1.3 and 13.2.2.4).
 
 use std::hash::{BuildHasher, BuildHasherDefault};
 use std::sync::Arc;
@@ -6,16 +20,24 @@ use std::sync::Arc;
 use rustc_hash::FxHasher;
 
 use super::copies::Timer;
+use super::dialog::{Answered, Origin};
+use super::hold::{Asked, Changed, Holds};
 use super::media::MediaTable;
 use super::message::{Address, Message};
 use super::negotiation::Negotiation;
-use super::report::{CallReport, CallState, Moment, Transfer, What};
-use super::text::parameter;
-use crate::packet::{Flow, Nanos};
+use super::reason;
+use super::report::{CallReport, CallState, Moment, What};
+use super::sdp::Direction;
+use super::text::number;
+use super::transfer;
+use crate::packet::{Endpoint, Flow, Nanos};
 
 /// Moments kept of one call; a call of an hour with session refreshes has some twenty.
 const MAX_MOMENTS: usize = 48;
-const MAX_TRANSFERS: usize = 16;
+/// Hops of one INVITE that are told apart.
+const MAX_HOPS: usize = 8;
+/// Requests within the call that are known again on their next hop.
+const MAX_RECENT: usize = 8;
 /// Bytes kept of a URI or a Call-ID.
 const MAX_TEXT: usize = 256;
 
@@ -25,8 +47,36 @@ pub(super) struct Call {
     pub(super) report: CallReport,
     /// Hash of the caller's tag; 0 if unknown.
     pub(super) caller_tag: u64,
+    /// The INVITE that makes the call, on each hop where it was seen; the first is nearest to the caller.
+    hops: Vec<Hop>,
+    rang: Option<Nanos>,
     answered: Option<Nanos>,
+    /// An ACK says that there was a 2xx, which was not seen.
+    is_answer_inferred: bool,
+    /// CANCEL of the caller was seen.
+    is_cancelled: bool,
+    /// What a hop behind the first was refused with.
+    refused: Option<u16>,
+    /// What it was before it was lost sight of.
+    before_lost: CallState,
+    holds: Holds,
+    /// Requests within the call, by method, sender and CSeq: on the next hop they are the same.
+    recent: [u64; MAX_RECENT],
+    latest_recent: usize,
+    /// Is it in the queue of calls that may fall silent?
+    pub(super) is_watched: bool,
+    /// Its last message that was not sent before.
+    pub(super) latest: Sighting,
     negotiation: Negotiation,
+}
+
+/// An INVITE on one hop.
+#[derive(Clone, Copy, Debug)]
+struct Hop {
+    origin: Origin,
+    branch: u64,
+    sent_by: Endpoint,
+    is_refused: bool,
 }
 
 /// When and where a message was seen.
@@ -39,24 +89,32 @@ pub(super) struct Sighting {
 
 impl Call {
     pub(super) fn new(call_id: Arc<str>, at: Sighting, message: &Message<'_>, begins: bool) -> Self {
-        let (from, to) = (message.from(), message.to());
-        // Within a dialog the From of a BYE may be the called.
-        let is_callers = message.method() == "INVITE";
-        Self {
+        let mut call = Self {
             report: CallReport {
                 call_id,
-                from: uri_text(&from).into(),
-                to: uri_text(&to).into(),
                 seen_from_the_middle: !begins,
                 first_frame: at.number,
                 began: at.time,
                 last_seen: at.time,
                 ..CallReport::default()
             },
-            caller_tag: if is_callers { tag_hash(from.tag) } else { 0 },
+            caller_tag: 0,
+            hops: Vec::new(),
+            rang: None,
             answered: None,
+            is_answer_inferred: false,
+            is_cancelled: false,
+            refused: None,
+            before_lost: CallState::Inviting,
+            holds: Holds::default(),
+            recent: [0; MAX_RECENT],
+            latest_recent: 0,
+            is_watched: false,
+            latest: at,
             negotiation: Negotiation::default(),
-        }
+        };
+        call.name_parties(message);
+        call
     }
 
     /// A timer sent messages of it again.
@@ -72,6 +130,10 @@ impl Call {
         message: &Message<'_>,
         media: &mut MediaTable,
     ) -> Option<What> {
+        self.latest = at;
+        if self.report.state == CallState::LostSight {
+            self.report.state = self.before_lost;
+        }
         match message.status() {
             None => self.request(at, message, media),
             Some(code) => self.response(at, message, code, media),
@@ -86,19 +148,22 @@ impl Call {
         (cut_frame, was_understood): (u64, bool),
         message: &Message<'_>,
         media: &mut MediaTable,
-    ) -> Option<What> {
+    ) -> [Option<What>; 2] {
         if self.report.first_frame == cut_frame {
-            self.report.from = uri_text(&message.from()).into();
-            self.report.to = uri_text(&message.to()).into();
-            self.caller_tag = if message.method() == "INVITE" { tag_hash(message.from().tag) } else { 0 };
+            self.name_parties(message);
         }
         let what = match (message.status(), message.method()) {
-            (None, "REFER") => {
-                self.report.transfers.retain(|transfer| transfer.frame != cut_frame);
-                self.refer(at, message);
+            (None, "INVITE") => {
+                self.hops.retain(|hop| hop.origin.cseq != 0);
+                self.note_hop(at, message);
                 None
             }
-            (None, "NOTIFY") => self.notify(at, message),
+            (None, "REFER") => {
+                self.report.transfers.retain(|transfer| transfer.frame != cut_frame);
+                transfer::refer(&mut self.report, at, message);
+                None
+            }
+            (None, "NOTIFY") => transfer::notify(&mut self.report, at, message),
             (Some(code), _) if !was_understood => {
                 let counted = u64::from(matches!(code, 401 | 407));
                 self.report.auth_challenges = self.report.auth_challenges.saturating_sub(counted);
@@ -106,56 +171,163 @@ impl Call {
             }
             _ => None,
         };
-        self.negotiate(at, message, media);
-        what
+        [what, self.negotiate(at, message, media)]
+    }
+
+    fn name_parties(&mut self, message: &Message<'_>) {
+        let (from, to) = (message.from(), message.to());
+        self.report.from = uri_text(&from).into();
+        self.report.to = uri_text(&to).into();
+        // Within a dialog the From of any request may be the called; a response to INVITE is likely to the first.
+        let is_callers = message.method() == "INVITE" && (message.status().is_some() || to.tag.is_none());
+        self.caller_tag = if is_callers { tag_hash(from.tag) } else { 0 };
     }
 
     fn request(&mut self, at: Sighting, message: &Message<'_>, media: &mut MediaTable) -> Option<What> {
+        if message.header("session-expires", Some(b'x')).is_some() {
+            self.take_session_timer(message);
+        }
         match message.method() {
-            // A challenged INVITE comes again, from some user agents with the tag of the refusal.
-            "INVITE" if message.to().tag.is_some() && self.report.state != CallState::Challenged => {
+            "INVITE" if self.is_within(message) => {
                 if self.report.seen_from_the_middle && self.report.state == CallState::Inviting {
                     self.report.state = CallState::Answered;
                 }
-                self.report.reinvites += 1;
-                Some(What::ReInvite)
+                let is_new = self.is_new(message);
+                self.report.reinvites += u64::from(is_new);
+                is_new.then_some(What::ReInvite)
             }
-            "INVITE" => match self.report.state {
-                CallState::Challenged | CallState::Failed(_) | CallState::Cancelled => {
-                    self.report.state = CallState::Inviting;
-                    self.report.final_code = None;
-                    None
-                }
-                CallState::Inviting if self.report.messages == 1 => Some(What::Invite),
-                _ => None,
-            },
-            "CANCEL" => {
-                // If a 2xx wins the race, it opens the lines again.
-                if !matches!(self.report.state, CallState::Answered | CallState::Ended) {
-                    self.negotiation.withdraw(at, media);
-                }
-                Some(What::Cancel)
+            "INVITE" => self.invite(at, message),
+            "ACK" => {
+                self.acknowledge(at, message);
+                None
             }
-            "BYE" => {
-                if self.report.state == CallState::Ended {
-                    return None; // the same BYE on the next hop, or both hung up at once
-                }
-                self.report.state = CallState::Ended;
-                self.report.talked_ms = self.answered.map(|answered| millis(at.time, answered));
-                if self.caller_tag != 0 {
-                    let is_caller = self.caller_tag == tag_hash(message.from().tag);
-                    self.report.ended_by = Some(if is_caller { "caller" } else { "called" });
-                }
-                self.negotiation.withdraw(at, media);
-                Some(What::Bye)
+            "PRACK" => {
+                self.report.prack += u32::from(self.is_new(message));
+                None
             }
-            "REFER" => {
-                self.refer(at, message);
-                Some(What::Refer)
+            "UPDATE" => {
+                let is_new = self.is_new(message);
+                self.report.updates += u32::from(is_new);
+                is_new.then_some(What::Update)
             }
-            "NOTIFY" => self.notify(at, message),
+            "CANCEL" => self.cancel(at, message, media),
+            "BYE" => self.end(at, message, media),
+            "REFER" => self.is_new(message).then(|| {
+                transfer::refer(&mut self.report, at, message);
+                What::Refer
+            }),
+            "NOTIFY" => transfer::notify(&mut self.report, at, message).filter(|_| self.is_new(message)),
             _ => None,
         }
+    }
+
+    /// Is this INVITE one within the call? A challenged one comes again, from some user agents with the tag of
+    /// the refusal.
+    fn is_within(&self, message: &Message<'_>) -> bool {
+        let is_established = matches!(self.report.state, CallState::Answered | CallState::Ended);
+        message.to().tag.is_some() && (is_established || self.report.seen_from_the_middle)
+    }
+
+    /// An INVITE that makes the call: the first, the same on the next hop, or the next attempt.
+    fn invite(&mut self, at: Sighting, message: &Message<'_>) -> Option<What> {
+        let origin = origin(message);
+        let is_further = |hop: &Hop| hop.origin.caller == origin.caller && hop.origin.cseq < origin.cseq;
+        let is_refused =
+            matches!(self.report.state, CallState::Challenged | CallState::Failed(_) | CallState::Cancelled);
+        let is_answered = self.report.state == CallState::Answered && !self.is_answer_inferred;
+        let is_attempt = is_refused
+            || !is_answered && !self.report.state.is_over() && self.hops.first().is_some_and(is_further);
+        if is_attempt {
+            self.hops.clear();
+            self.report.state = CallState::Inviting;
+            self.report.final_code = None;
+            self.report.disconnect_reason = None;
+            (self.is_cancelled, self.is_answer_inferred, self.refused) = (false, false, None);
+        }
+        let is_first = self.hops.is_empty() && !is_attempt && !self.report.seen_from_the_middle;
+        self.note_hop(at, message);
+        is_first.then_some(What::Invite)
+    }
+
+    fn note_hop(&mut self, at: Sighting, message: &Message<'_>) {
+        let hop = Hop {
+            origin: origin(message),
+            branch: branch_hash(message),
+            sent_by: at.flow.src,
+            is_refused: false,
+        };
+        let is_known = self.hops.iter().any(|known| (known.origin, known.branch) == (hop.origin, hop.branch));
+        if !is_known && self.hops.len() < MAX_HOPS {
+            self.hops.push(hop);
+        }
+    }
+
+    /// The caller acknowledges. In the INVITE's own transaction that is a refusal, else a 2xx.
+    fn acknowledge(&mut self, at: Sighting, message: &Message<'_>) {
+        let branch = branch_hash(message);
+        let Some(first) = self.hops.first().filter(|first| first.origin == origin(message)) else { return };
+        let is_own = !self.hops.iter().any(|hop| hop.branch == branch);
+        if !self.is_open() || first.sent_by != at.flow.src {
+            return;
+        }
+        if is_own && message.to().tag.is_some() {
+            self.report.state = CallState::Answered;
+            self.is_answer_inferred = true;
+            self.answered = Some(at.time);
+            self.stop_ringing(at.time);
+        } else if !is_own && self.is_cancelled {
+            self.report.state = CallState::Cancelled;
+            self.stop_ringing(at.time);
+        }
+    }
+
+    /// Has the INVITE no final response yet? A challenge is none for the call.
+    fn is_open(&self) -> bool {
+        matches!(self.report.state, CallState::Inviting | CallState::Ringing | CallState::Challenged)
+    }
+
+    /// The caller gives up, or a proxy gives up one of its forks, which is not the call.
+    fn cancel(&mut self, at: Sighting, message: &Message<'_>, media: &mut MediaTable) -> Option<What> {
+        let branch = branch_hash(message);
+        let place = self.hops.iter().position(|hop| hop.branch == branch);
+        if place.is_some_and(|place| place > 0) || self.is_cancelled {
+            return None;
+        }
+        self.is_cancelled = true;
+        // If a 2xx wins the race, it opens the lines again.
+        if self.is_open() {
+            self.report.disconnect_reason = reason::of(message);
+            self.negotiation.withdraw(at, media);
+        }
+        Some(What::Cancel)
+    }
+
+    /// A BYE, or a response to one that was not seen.
+    fn end(&mut self, at: Sighting, message: &Message<'_>, media: &mut MediaTable) -> Option<What> {
+        // The same BYE on the next hop, or both hung up at once.
+        if self.report.state == CallState::Ended {
+            return None;
+        }
+        let (from, to) = (tag_hash(message.from().tag), tag_hash(message.to().tag));
+        if !self.report.dialogs.end(from, to) {
+            return None;
+        }
+        self.report.state = CallState::Ended;
+        self.report.talked_ms = self.answered.map(|answered| millis(at.time, answered));
+        self.stop_ringing(at.time);
+        self.holds.end(at.time, &mut self.report.held);
+        self.report.ended_by = self.party(from);
+        if message.status().is_none() {
+            self.report.disconnect_reason = reason::of(message);
+        }
+        self.negotiation.withdraw(at, media);
+        Some(What::Bye)
+    }
+
+    /// "caller" or "called", if the caller is known.
+    fn party(&self, tag: u64) -> Option<&'static str> {
+        let is_caller = tag == self.caller_tag || self.hops.iter().any(|hop| hop.origin.caller == tag);
+        (self.caller_tag != 0).then_some(if is_caller { "caller" } else { "called" })
     }
 
     fn response(
@@ -167,97 +339,205 @@ impl Call {
     ) -> Option<What> {
         let is_challenge = matches!(code, 401 | 407);
         self.report.auth_challenges += u64::from(is_challenge);
-        if message.method() == "REFER" {
-            let cseq = message.cseq.map(|cseq| cseq.number);
-            let transfer = self.report.transfers.iter_mut().rev().find(|t| Some(t.cseq) == cseq);
-            if let Some(transfer) = transfer {
-                transfer.answer = Some(code);
+        match message.method() {
+            "INVITE" => self.invite_response(at, message, code, media),
+            "UPDATE" if code >= 300 => {
+                self.refuse_hold(message);
+                None
             }
-            return None;
-        }
-        if message.method() != "INVITE" {
-            return None;
-        }
-        let state = self.report.state;
-        let is_open = matches!(state, CallState::Inviting | CallState::Ringing | CallState::Challenged);
-        match code {
-            101..=199 if is_open => {
-                let is_first = state != CallState::Ringing;
-                self.report.state = CallState::Ringing;
-                if self.report.ringing_ms.is_none() && !self.report.seen_from_the_middle {
-                    self.report.ringing_ms = Some(millis(at.time, self.report.began));
-                }
-                is_first.then_some(What::Ringing(code))
-            }
-            200..=299 if !matches!(state, CallState::Answered | CallState::Ended) => {
-                self.report.state = CallState::Answered;
-                self.report.final_code = None;
-                self.answered = Some(at.time);
-                if !self.report.seen_from_the_middle {
-                    self.report.setup_ms = Some(millis(at.time, self.report.began));
-                }
-                // Another branch may have failed before.
-                self.negotiation.reopen(at, media);
-                Some(What::Answer)
-            }
-            300..=699 if is_open => {
-                self.report.state = match code {
-                    401 | 407 => CallState::Challenged,
-                    487 => CallState::Cancelled,
-                    _ => CallState::Failed(code),
-                };
-                self.report.final_code = (!is_challenge).then_some(code);
-                self.negotiation.withdraw(at, media);
-                Some(if is_challenge { What::Challenge(code) } else { What::Failure(code) })
+            "BYE" if code >= 200 && !is_challenge => self.end(at, message, media),
+            "REFER" => {
+                transfer::answer(&mut self.report, message, code);
+                None
             }
             _ => None,
         }
     }
 
-    fn refer(&mut self, at: Sighting, message: &Message<'_>) {
-        if self.report.transfers.len() >= MAX_TRANSFERS {
-            return;
+    fn invite_response(
+        &mut self,
+        at: Sighting,
+        message: &Message<'_>,
+        code: u16,
+        media: &mut MediaTable,
+    ) -> Option<What> {
+        let origin = origin(message);
+        let makes_call = self.hops.iter().any(|hop| hop.origin == origin);
+        if !makes_call && !self.hops.is_empty() && !self.is_open() {
+            if code >= 300 {
+                self.refuse_hold(message);
+            } else if code >= 200 {
+                self.take_session_timer(message);
+            }
+            return None;
         }
-        let target = Address::parse(message.header("refer-to", Some(b'r')).unwrap_or_default());
-        self.report.transfers.push(Transfer {
-            at_s: Nanos(at.time.0.saturating_sub(self.report.began.0)),
-            frame: at.number,
-            by: uri_text(&message.from()),
-            target: uri_text(&target),
-            answer: None,
-            outcome: None,
-            completed_ms: None,
-            seen: at.time,
-            cseq: message.cseq.map_or(0, |cseq| cseq.number),
-            ..Transfer::default()
-        });
+        let called = tag_hash(message.to().tag);
+        let answer = self.report.dialogs.respond(origin, called, code, || contact(message));
+        self.report.forks = self.report.forks.max(self.report.dialogs.forks());
+        match code {
+            101..=199 => self.ringing(at, code),
+            200..=299 => self.answer(at, message, answer, media),
+            300..=699 => self.refusal(at, message, code, media),
+            _ => None,
+        }
     }
 
-    /// A NOTIFY of `Event: refer` carries the new call's status line (RFC 3515, 2.4.5); its `id` is REFER's CSeq.
-    fn notify(&mut self, at: Sighting, message: &Message<'_>) -> Option<What> {
-        let event = message.header("event", Some(b'o'))?;
-        let fragment = Message::parse(message.body).ok()?;
-        let code = fragment.status()?;
-        let id = parameter(event, b"id").and_then(|id| std::str::from_utf8(id).ok()?.parse().ok());
-        let transfers = &mut self.report.transfers;
-        let named = transfers.iter().rposition(|t| Some(t.cseq) == id);
-        let index = named.or(transfers.len().checked_sub(1))?;
-        let transfer = transfers.get_mut(index)?;
-        transfer.outcome = Some(code);
-        if code >= 200 && transfer.completed_ms.is_none() {
-            transfer.completed_ms = Some(millis(at.time, transfer.seen));
+    fn ringing(&mut self, at: Sighting, code: u16) -> Option<What> {
+        if !self.is_open() {
+            return None;
         }
-        Some(What::Notify(code))
+        let is_first = self.report.state != CallState::Ringing;
+        self.report.state = CallState::Ringing;
+        self.rang.get_or_insert(at.time);
+        if self.report.ringing_ms.is_none() && !self.report.seen_from_the_middle {
+            self.report.ringing_ms = Some(millis(at.time, self.report.began));
+        }
+        is_first.then_some(What::Ringing(code))
     }
 
-    /// Takes the SDP of a message, if it is an offer or an answer.
-    pub(super) fn negotiate(&mut self, at: Sighting, message: &Message<'_>, media: &mut MediaTable) {
+    fn answer(
+        &mut self,
+        at: Sighting,
+        message: &Message<'_>,
+        answer: Answered,
+        media: &mut MediaTable,
+    ) -> Option<What> {
+        self.take_session_timer(message);
+        match self.report.state {
+            CallState::Answered if answer == Answered::Another => return Some(What::ForkAnswered),
+            CallState::Answered | CallState::Ended => return None,
+            _ => {}
+        }
+        self.report.state = CallState::Answered;
+        self.report.final_code = None;
+        self.report.disconnect_reason = None;
+        self.answered = Some(at.time);
+        self.report.rang_ms = None;
+        self.stop_ringing(at.time);
+        if !self.report.seen_from_the_middle {
+            self.report.setup_ms = Some(millis(at.time, self.report.began));
+        }
+        // Another branch may have failed before.
+        self.negotiation.reopen(at, media);
+        Some(What::Answer)
+    }
+
+    fn refusal(
+        &mut self,
+        at: Sighting,
+        message: &Message<'_>,
+        code: u16,
+        media: &mut MediaTable,
+    ) -> Option<What> {
+        let branch = branch_hash(message);
+        let place = self.hops.iter().position(|hop| hop.branch == branch);
+        if let Some(hop) = place.and_then(|place| self.hops.get_mut(place)) {
+            hop.is_refused = true;
+        }
+        if !self.is_open() {
+            return None;
+        }
+        let is_behind = place.is_some_and(|place| place > 0);
+        if is_behind && self.hops.iter().any(|hop| !hop.is_refused) {
+            self.refused = Some(code);
+            return None;
+        }
+        let is_challenge = matches!(code, 401 | 407);
+        self.report.state = match code {
+            401 | 407 => CallState::Challenged,
+            487 => CallState::Cancelled,
+            _ => CallState::Failed(code),
+        };
+        self.report.final_code = (!is_challenge).then_some(code);
+        if !is_challenge {
+            self.stop_ringing(at.time);
+            let said = self.report.disconnect_reason.take();
+            self.report.disconnect_reason = said.or_else(|| reason::of(message));
+        }
+        self.negotiation.withdraw(at, media);
+        Some(if is_challenge { What::Challenge(code) } else { What::Failure(code) })
+    }
+
+    fn stop_ringing(&mut self, now: Nanos) {
+        if self.report.rang_ms.is_none() {
+            self.report.rang_ms = self.rang.map(|rang| millis(now, rang));
+        }
+    }
+
+    /// Nothing was heard of it for too long. It is over for us: as what, as far as was seen.
+    pub(super) fn lose_sight(&mut self, now: Nanos, media: &mut MediaTable) -> What {
+        self.before_lost = self.report.state;
+        let (state, what) = match self.refused {
+            _ if self.is_open() && self.is_cancelled => (CallState::Cancelled, What::LostSight),
+            Some(code) if self.is_open() => {
+                self.report.final_code = Some(code);
+                (CallState::Failed(code), What::Failure(code))
+            }
+            _ => (CallState::LostSight, What::LostSight),
+        };
+        self.report.state = state;
+        self.negotiation.withdraw(Sighting { time: now, ..self.latest }, media);
+        what
+    }
+
+    /// Session-Expires (RFC 4028) of a request or a 2xx: within it, the call is refreshed or over.
+    fn take_session_timer(&mut self, message: &Message<'_>) {
+        let value = message.header("session-expires", Some(b'x')).unwrap_or_default();
+        let digits = value.split(|b| !b.is_ascii_digit()).next().unwrap_or_default();
+        self.report.session_expires_s = number(digits).or(self.report.session_expires_s);
+    }
+
+    /// Takes the SDP of a message, if it is an offer or an answer. Gives what is worth remembering.
+    pub(super) fn negotiate(
+        &mut self,
+        at: Sighting,
+        message: &Message<'_>,
+        media: &mut MediaTable,
+    ) -> Option<What> {
         if self.report.state == CallState::Ended {
-            return;
+            return None;
         }
-        let hold = self.negotiation.take(at, message, &self.report.call_id, &mut self.report.media, media);
-        if let Some(direction) = hold {
-            self.remember(at, What::Hold(direction));
+        let taken = self.negotiation.take(at, message, &self.report.call_id, &mut self.report.media, media);
+        let direction = taken?;
+        match self.report.state {
+            CallState::Ringing => {
+                self.report.early_media |= message.status().is_some_and(|code| code < 200);
+                None
+            }
+            CallState::Answered => self.hold(at, message, direction),
+            _ => None,
+        }
+    }
+
+    fn hold(&mut self, at: Sighting, message: &Message<'_>, direction: Direction) -> Option<What> {
+        // What a response answers is no hold of its own, and the first ACK may end an offer of the called.
+        if message.status().is_some() || message.to().tag.is_none() {
+            return None;
+        }
+        let by = tag_hash(message.from().tag);
+        let asked = Asked {
+            by,
+            name: self.party(by),
+            cseq: message.cseq.map_or(0, |cseq| cseq.number),
+            direction,
+            time: at.time,
+            began: self.report.began,
+        };
+        Some(match self.holds.ask(asked, &mut self.report.held)? {
+            Changed::Held => {
+                self.report.holds += 1;
+                What::Hold(direction)
+            }
+            Changed::Resumed => What::Resume,
+        })
+    }
+
+    /// The request that a response refuses may have asked for hold.
+    fn refuse_hold(&mut self, message: &Message<'_>) {
+        let by = tag_hash(message.from().tag);
+        let cseq = message.cseq.map_or(0, |cseq| cseq.number);
+        if self.holds.refuse(by, cseq, &mut self.report.held) == Some(Changed::Held) {
+            self.report.holds = self.report.holds.saturating_sub(1);
         }
     }
 
@@ -268,21 +548,51 @@ impl Call {
         }
         moment
     }
+
+    /// Was this request not seen on another hop already?
+    fn is_new(&mut self, message: &Message<'_>) -> bool {
+        let cseq = message.cseq.map_or(0, |cseq| cseq.number);
+        let name = hash(&(message.method(), message.from().tag, cseq));
+        if self.recent.contains(&name) {
+            return false;
+        }
+        self.latest_recent = (self.latest_recent + 1) % MAX_RECENT;
+        if let Some(place) = self.recent.get_mut(self.latest_recent) {
+            *place = name;
+        }
+        true
+    }
+}
+
+fn origin(message: &Message<'_>) -> Origin {
+    Origin { caller: tag_hash(message.from().tag), cseq: message.cseq.map_or(0, |cseq| cseq.number) }
+}
+
+fn branch_hash(message: &Message<'_>) -> u64 {
+    tag_hash(message.branch())
+}
+
+fn contact(message: &Message<'_>) -> Box<str> {
+    uri_text(&Address::parse(message.header("contact", Some(b'm')).unwrap_or_default()))
+}
+
+fn hash<T: std::hash::Hash>(value: &T) -> u64 {
+    BuildHasherDefault::<FxHasher>::default().hash_one(value) | 1
 }
 
 /// Zero is "unknown".
 pub(super) fn tag_hash(tag: Option<&[u8]>) -> u64 {
-    tag.map_or(0, |tag| BuildHasherDefault::<FxHasher>::default().hash_one(tag) | 1)
+    tag.map_or(0, |tag| hash(&tag))
 }
 
 pub(super) fn shortened(bytes: &[u8]) -> &[u8] {
     bytes.get(..MAX_TEXT).unwrap_or(bytes)
 }
 
-fn uri_text(address: &Address<'_>) -> Box<str> {
+pub(super) fn uri_text(address: &Address<'_>) -> Box<str> {
     String::from_utf8_lossy(shortened(address.uri)).into()
 }
 
-fn millis(later: Nanos, earlier: Nanos) -> f64 {
+pub(super) fn millis(later: Nanos, earlier: Nanos) -> f64 {
     later.since(earlier) as f64 / 1e6
 }

@@ -1,8 +1,16 @@
 //! Calls: what INVITE began, by Call-ID, from first ring to the end, and who ended it.
 //!
-//! A call here is a dialog that an INVITE makes, or that was found in progress by a response to INVITE or a BYE.
-//! Registrations, pings, subscriptions and messages outside a call are counted in the totals and are no calls.
-//! A transfer by REFER belongs to the call that carries the REFER; the call that it makes is another.
+//! ```text
+//!   message ─▶ Call-ID ─▶ call ─▶ state, figures, moments
+//!                          ├─▶ transfer: which REFER made it
+//!                          ├─▶ related: which other call it names
+//!                          └─▶ sight: when it will have been silent for too long
+//! ```
+//!
+//! A call here is all dialogs with one Call-ID that an INVITE makes, or that were found in progress by what belongs into
+//! one only: a response to INVITE, a BYE, PRACK or UPDATE. Registrations, pings, subscriptions and messages outside a call
+//! are counted in the totals and are no calls. A transfer by REFER belongs to the call that carries the REFER; the call
+//! that it makes is another, and is related to it.
 //!
 //! Repeats of a message (the same bytes again) change nothing but the counts. When all places are taken, the
 //! call that ended first makes room, and if none has ended, the oldest; both are counted.
@@ -16,10 +24,19 @@ use super::call::{Call, Sighting, shortened, tag_hash};
 use super::copies::{Repeat, Timer};
 use super::media::MediaTable;
 use super::message::Message;
+use super::related::{Claim, Relations};
 pub use super::report::{CallEvent, CallReport, CallState, Moment, What};
+use super::report::{Related, Relation};
+use super::sight::{self, Sight};
+use super::transfer::{self, Awaited};
+use crate::packet::Nanos;
 
 /// Calls kept by default, ended ones included: 100,000 take well under 1 GiB.
 pub const MAX_CALLS: usize = 100_000;
+/// Relations told of one call.
+const MAX_RELATED: usize = 8;
+/// When a Call-ID may be used again although its call has not ended, as far as was seen: 64 T1.
+const REUSE_NS: i64 = 32_000_000_000;
 
 /// All calls. See the module's text.
 #[derive(Debug)]
@@ -32,12 +49,16 @@ pub struct Calls {
     begun: VecDeque<u64>,
     events: Vec<CallEvent>,
     is_followed: bool,
+    refers: Awaited,
+    relations: Relations,
+    sight: Sight,
+    lost_sight: u64,
     evicted_ended: u64,
     evicted_live: u64,
 }
 
 impl Calls {
-    pub(super) fn new(max_calls: usize, has_events: bool) -> Self {
+    pub(super) fn new(max_calls: usize, leg_headers: Arc<[Box<str>]>, has_events: bool) -> Self {
         Self {
             by_id: FxHashMap::default(),
             by_serial: FxHashMap::default(),
@@ -47,6 +68,10 @@ impl Calls {
             begun: VecDeque::new(),
             events: Vec::new(),
             is_followed: has_events,
+            refers: Awaited::default(),
+            relations: Relations::new(leg_headers),
+            sight: Sight::default(),
+            lost_sight: 0,
             evicted_ended: 0,
             evicted_live: 0,
         }
@@ -67,9 +92,24 @@ impl Calls {
         self.by_serial.values().filter(|call| !call.report.state.is_over()).count()
     }
 
+    /// Calls that began, those given up since included.
+    pub(super) fn count_begun(&self) -> u64 {
+        self.next
+    }
+
     /// Calls given up for want of room: ended ones, and such that were not over.
     pub fn evicted(&self) -> (u64, u64) {
         (self.evicted_ended, self.evicted_live)
+    }
+
+    /// Calls that were silent for too long. One that came back and was lost again counts twice.
+    pub fn lost_sight(&self) -> u64 {
+        self.lost_sight
+    }
+
+    /// REFERs and names of other calls given up for want of room: `related` may lack these.
+    pub fn relations_forgotten(&self) -> u64 {
+        self.refers.forgotten() + self.relations.forgotten()
     }
 
     /// The call that has this Call-ID now.
@@ -89,6 +129,26 @@ impl Calls {
         self.events.drain(..)
     }
 
+    /// Lets packet time pass: calls of which nothing is heard any more are over.
+    pub(super) fn advance(&mut self, now: Nanos, media: &mut MediaTable) {
+        while let Some(serial) = self.sight.next(now) {
+            let Some(call) = self.by_serial.get_mut(&serial) else { continue };
+            call.is_watched = false;
+            if call.report.state.is_over() {
+                continue;
+            }
+            let deadline = sight::deadline(call, media);
+            if deadline > now {
+                self.watch(serial, deadline);
+                continue;
+            }
+            let what = call.lose_sight(now, media);
+            let at = Sighting { time: now, ..call.latest };
+            self.lost_sight += 1;
+            self.follow(serial, at, [Some(what), None], false, media);
+        }
+    }
+
     /// Takes a message into its call, if it has one, and its SDP into the media table.
     pub(super) fn observe(
         &mut self,
@@ -97,7 +157,7 @@ impl Calls {
         repeat: Option<Repeat>,
         media: &mut MediaTable,
     ) -> Option<u64> {
-        let serial = self.serial(at, message, repeat.is_some())?;
+        let (serial, is_begun) = self.serial(at, message, repeat.is_some())?;
         let call = self.by_serial.get_mut(&serial)?;
         call.report.messages += 1;
         call.report.last_seen = call.report.last_seen.max(at.time);
@@ -106,9 +166,10 @@ impl Calls {
             Some(_) => {}
             None => {
                 let was_over = call.report.state.is_over();
-                let moment = call.advance(at, message, media);
-                call.negotiate(at, message, media);
-                self.follow(serial, at, moment, was_over);
+                let moved = call.advance(at, message, media);
+                let held = call.negotiate(at, message, media);
+                self.follow(serial, at, [moved, held], was_over, media);
+                self.relate(serial, at, message, is_begun);
             }
         }
         Some(serial)
@@ -125,26 +186,107 @@ impl Calls {
     ) {
         let Some(call) = self.by_serial.get_mut(&serial) else { return };
         let was_over = call.report.state.is_over();
-        let moment = call.complete(at, cut, message, media);
-        self.follow(serial, at, moment, was_over);
+        let happened = call.complete(at, cut, message, media);
+        let is_begun = call.report.first_frame == cut.0;
+        self.follow(serial, at, happened, was_over, media);
+        self.relate(serial, at, message, is_begun);
     }
 
     /// Remembers and tells what a message did to its call.
-    fn follow(&mut self, serial: u64, at: Sighting, what: Option<What>, was_over: bool) {
+    fn follow(
+        &mut self,
+        serial: u64,
+        at: Sighting,
+        happened: [Option<What>; 2],
+        was_over: bool,
+        media: &MediaTable,
+    ) {
         let Some(call) = self.by_serial.get_mut(&serial) else { return };
-        if let Some(what) = what {
+        for what in happened.into_iter().flatten() {
             let moment = call.remember(at, what);
             if self.is_followed {
-                self.events.push(CallEvent {
-                    call_id: Arc::clone(&call.report.call_id),
-                    moment,
-                    state: call.report.state,
-                    figures: call.report.figures(),
-                });
+                self.events.push(event(&call.report, moment));
             }
         }
-        if call.report.state.is_over() && !was_over {
+        let is_over = call.report.state.is_over();
+        if is_over && !was_over {
             self.ended.push_back(serial);
+        }
+        if !is_over && !call.is_watched {
+            let deadline = sight::deadline(call, media);
+            self.watch(serial, deadline);
+        }
+    }
+
+    fn watch(&mut self, serial: u64, deadline: Nanos) {
+        if let Some(call) = self.by_serial.get_mut(&serial) {
+            call.is_watched = true;
+            self.sight.watch(serial, deadline);
+        }
+    }
+
+    /// Joins calls by what a message says of others.
+    fn relate(&mut self, serial: u64, at: Sighting, message: &Message<'_>, is_begun: bool) {
+        match (message.method(), message.status()) {
+            ("INVITE", None) if is_begun => self.relate_new(serial, at, message),
+            ("REFER", None) => self.refers.expect(serial, at, message),
+            ("REFER", Some(300..=699)) => {
+                let cseq = message.cseq.map(|cseq| cseq.number);
+                let transfers = self.by_serial.get(&serial).map(|call| &call.report.transfers);
+                let refused = transfers.and_then(|all| all.iter().rfind(|one| Some(one.cseq) == cseq));
+                if let Some(refused) = refused {
+                    self.refers.refused(refused.frame);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn relate_new(&mut self, serial: u64, at: Sighting, message: &Message<'_>) {
+        let Some(call) = self.by_serial.get(&serial) else { return };
+        let call_id = Arc::clone(&call.report.call_id);
+        for claim in self.relations.begun(&call_id) {
+            self.link(serial, at, &claim);
+        }
+        for (name, claim) in self.relations.claims(serial, message) {
+            match self.by_id.get(&*name) {
+                Some(&named) => self.link(named, at, &claim),
+                None => self.relations.await_call(name, claim),
+            }
+        }
+        let Some(made) = self.refers.made(serial, at, message) else { return };
+        if let Some(by) = self.by_serial.get_mut(&made.by) {
+            transfer::note_made(&mut by.report, made.frame, &call_id);
+        }
+        let because = made.because;
+        self.link(made.by, at, &Claim { serial, relation: Relation::TransferredFrom, because });
+    }
+
+    /// The call `named` is what another one claims. Each is told of the other.
+    fn link(&mut self, named: u64, at: Sighting, claim: &Claim) {
+        if named == claim.serial {
+            return;
+        }
+        let id = |serial| Some(Arc::clone(&self.by_serial.get(&serial)?.report.call_id));
+        let (Some(named_id), Some(claimant_id)) = (id(named), id(claim.serial)) else { return };
+        let mut tell = |serial, call_id, relation| {
+            let Some(call) = self.by_serial.get_mut(&serial) else { return };
+            let related = &mut call.report.related;
+            let is_known =
+                related.iter().any(|known| (&known.call_id, known.relation) == (&call_id, relation));
+            if !is_known && related.len() < MAX_RELATED {
+                related.push(Related { call_id, relation, because: claim.because.clone() });
+            }
+        };
+        tell(claim.serial, named_id, claim.relation);
+        tell(named, claimant_id, claim.relation.inverse());
+        if claim.relation == Relation::Replaces
+            && let Some(call) = self.by_serial.get_mut(&named)
+        {
+            let moment = call.remember(at, What::Replaced);
+            if self.is_followed {
+                self.events.push(event(&call.report, moment));
+            }
         }
     }
 
@@ -169,30 +311,28 @@ impl Calls {
         }
     }
 
+    /// A message counted before turns out to have been sent again by this timer.
     pub(super) fn note_retransmission(&mut self, serial: u64, timer: Timer) {
         if let Some(call) = self.by_serial.get_mut(&serial) {
             call.repeated(timer, 1);
         }
     }
 
-    /// The call of a message: by Call-ID, or a new one if the message begins or betrays one.
-    fn serial(&mut self, at: Sighting, message: &Message<'_>, is_repeat: bool) -> Option<u64> {
+    /// The call of a message, and whether it begins with it: by Call-ID, or a new one if the message begins or betrays one.
+    fn serial(&mut self, at: Sighting, message: &Message<'_>, is_repeat: bool) -> Option<(u64, bool)> {
         let id = String::from_utf8_lossy(shortened(message.call_id));
         if id.is_empty() {
             return None;
         }
         let begins = message.status().is_none() && message.method() == "INVITE" && message.to().tag.is_none();
         if let Some(&serial) = self.by_id.get(&*id) {
-            let reused = begins
-                && !is_repeat
-                && self.by_serial.get(&serial).is_some_and(|call| {
-                    call.report.state == CallState::Ended && call.caller_tag != tag_hash(message.from().tag)
-                });
-            if !reused {
-                return Some(serial);
+            let known = self.by_serial.get(&serial);
+            let is_reused = |call: &Call| is_reused(call, at.time, tag_hash(message.from().tag));
+            if !(begins && !is_repeat && known.is_some_and(is_reused)) {
+                return Some((serial, false));
             }
         }
-        if !matches!(message.method(), "INVITE" | "BYE") {
+        if !matches!(message.method(), "INVITE" | "BYE" | "PRACK" | "UPDATE") {
             return None;
         }
         self.make_room();
@@ -202,7 +342,7 @@ impl Calls {
         self.by_id.insert(Arc::clone(&call_id), serial);
         self.begun.push_back(serial);
         self.by_serial.insert(serial, Call::new(call_id, at, message, begins));
-        Some(serial)
+        Some((serial, true))
     }
 
     fn make_room(&mut self) {
@@ -227,7 +367,7 @@ impl Calls {
                 self.by_id.remove(&call_id);
             }
         }
-        // Entries of calls that went by the other queue.
+        // Entries of calls that went by another queue.
         if self.begun.len() > 2 * self.bound {
             self.begun.retain(|serial| self.by_serial.contains_key(serial));
         }
@@ -235,5 +375,23 @@ impl Calls {
             let mut seen = rustc_hash::FxHashSet::default();
             self.ended.retain(|serial| self.by_serial.contains_key(serial) && seen.insert(*serial));
         }
+        self.sight.forget(self.bound, |serial| self.by_serial.contains_key(&serial));
     }
+}
+
+/// Is an INVITE with this From tag the beginning of another call with the same Call-ID? One that was refused comes again
+/// with the tag it had; and a back-to-back user agent that keeps the Call-ID sends its own INVITE before the answer.
+fn is_reused(call: &Call, now: Nanos, caller_tag: u64) -> bool {
+    let is_other = call.caller_tag != caller_tag;
+    let is_long_ago = |then: Nanos| now.since(then) > REUSE_NS;
+    match call.report.state {
+        CallState::Ended => is_other || is_long_ago(call.report.last_seen),
+        CallState::Cancelled | CallState::Failed(_) | CallState::LostSight => is_other,
+        CallState::Answered => is_other && is_long_ago(call.report.began),
+        CallState::Inviting | CallState::Challenged | CallState::Ringing => false,
+    }
+}
+
+fn event(call: &CallReport, moment: Moment) -> CallEvent {
+    CallEvent { call_id: Arc::clone(&call.call_id), moment, state: call.state, figures: call.figures() }
 }

@@ -248,6 +248,11 @@ impl MediaTable {
         }
     }
 
+    /// When a packet or an announcement of the line was last seen.
+    pub fn last_seen(&self, id: MediaId) -> Option<Nanos> {
+        Some(self.slots.get(slot_index(id)).filter(|slot| slot.id == id)?.last_seen)
+    }
+
     /// Lets packet time pass: takes out what ended, and a few lines at a time of what is silent.
     pub fn advance(&mut self, now: Nanos) {
         while let Some(&(deadline, id)) = self.closing.front()

@@ -6,9 +6,13 @@
 //!   copies    copy, retransmission, or neither
 //!   sdp       body -> media lines
 //!   calls     messages -> calls
+//!   call      one of them: states; dialog, hold, reason, transfer: parts of it
+//!   related   which calls name each other
+//!   sight     which calls have fallen silent
 //!   report    what is said of a call
 //!   negotiation   offers and answers of a call -> media lines
 //!   media     media lines -> who may be asked for every RTP packet
+//!   transaction   requests and their answers, in calls and outside: registrations, sources
 //!   signalling   all of them in the order of the capture; what callers use
 //! ```
 
@@ -18,16 +22,25 @@ mod challenge;
 pub mod copies;
 mod cut;
 mod defects;
+pub mod dialog;
+pub mod hold;
 pub mod media;
 pub mod message;
 mod negotiation;
+mod reason;
+pub mod registrations;
+pub mod related;
 pub mod report;
 pub mod sdp;
+mod sight;
 pub mod signalling;
+pub mod sources;
 mod stream;
 mod text;
 pub mod totals;
+pub mod transaction;
 pub mod transcript;
+mod transfer;
 
 pub use copies::{Repeat, Timer, Transport};
 pub use media::{EndpointChange, MediaInfo, MediaTable};

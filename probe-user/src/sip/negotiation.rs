@@ -32,7 +32,7 @@ struct Party {
 
 impl Negotiation {
     /// Takes the SDP of a message, if it is an offer or an answer: SDP elsewhere (the capabilities in an answer to
-    /// OPTIONS) announces nothing. `known` collects the lines of the call. Gives the direction if a request says hold.
+    /// OPTIONS) announces nothing. `known` collects the lines of the call. Gives the direction that the first line asks for.
     pub(super) fn take(
         &mut self,
         at: Sighting,
@@ -54,7 +54,7 @@ impl Negotiation {
         if description.lines.is_empty() {
             return None;
         }
-        let hold = description.lines.iter().map(|line| line.direction).find(|d| *d != Direction::SendRecv);
+        let direction = description.lines.first().map(|line| line.direction);
         let mut lines = Vec::with_capacity(description.lines.len());
         for line in &description.lines {
             let Some(id) = media.announce(call_id, line, at.time, at.number) else { continue };
@@ -78,7 +78,7 @@ impl Negotiation {
             }
             None => self.parties.push(Party { key, lines }),
         }
-        hold.filter(|_| message.status().is_none())
+        direction
     }
 
     /// The call is over: its lines go after the grace.

@@ -9,6 +9,8 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use super::copies::Timer;
+use super::dialog::Dialogs;
+use super::hold::Hold;
 use super::sdp::Direction;
 use crate::packet::{MediaId, Nanos};
 
@@ -292,8 +294,17 @@ pub struct CallReport {
     pub prack: u32,
     /// How often one party put the other on hold.
     pub holds: u32,
+    /// The first few of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub held: Vec<Hold>,
+    /// Within this many seconds the call is refreshed or over (Session-Expires of RFC 4028).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_expires_s: Option<u32>,
     /// Different To tags in responses to one INVITE: two or more, and the call was forked.
     pub forks: u16,
+    /// Those user agents; told if there are several.
+    #[serde(skip_serializing_if = "Dialogs::are_plain")]
+    pub dialogs: Dialogs,
     /// A response before the answer carried SDP: announcements or ring-back tone may be heard.
     pub early_media: bool,
     /// REFERs.

@@ -10,6 +10,8 @@
 //! One thread owns it: the one that receives packets, so that an SDP takes effect before the next packet.
 //! No clocks, no I/O: the same packets give the same answers.
 
+use std::sync::Arc;
+
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 
@@ -20,8 +22,12 @@ use super::copies::{Key, Noted, Repeat, Seen, Transmissions, Transport};
 use super::cut::{self, Captured, Recent};
 use super::media::{self, MediaTable};
 use super::message::{self, Front, Malformed, Message};
+use super::registrations::Registrations;
+use super::related;
+use super::sources::{Effect, Sources};
 use super::stream::{Segment, Streams};
 use super::totals::SipReport;
+use super::transaction::Transactions;
 use super::transcript::Transcript;
 use crate::dedup::{Cause, CopyStats, FrameClass};
 use crate::packet::{Evidence, Flow, Nanos};
@@ -30,7 +36,7 @@ use crate::packet::{Evidence, Flow, Nanos};
 const MAX_PAIRS: usize = 4_096;
 
 /// Bounds, and what the caller wants to follow.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Limits {
     /// Calls kept, ended ones included.
     pub calls: usize,
@@ -42,6 +48,8 @@ pub struct Limits {
     pub follow_endpoints: bool,
     /// Keep changes of calls for [`Signalling::drain_events`]: for the health log.
     pub follow_calls: bool,
+    /// Headers that carry the Call-ID of a back-to-back user agent's other leg.
+    pub leg_headers: Arc<[Box<str>]>,
 }
 
 impl Default for Limits {
@@ -52,6 +60,7 @@ impl Default for Limits {
             grace: media::GRACE,
             follow_endpoints: false,
             follow_calls: false,
+            leg_headers: related::leg_headers(),
         }
     }
 }
@@ -91,6 +100,9 @@ pub struct Signalling {
     transmissions: Transmissions,
     streams: Streams,
     challenges: Challenges,
+    transactions: Transactions,
+    registrations: Registrations,
+    sources: Sources,
     /// Datagrams of the last moment, to know again what was captured in part.
     recent: Recent,
     /// What was said in some calls, if anybody asks.
@@ -136,6 +148,8 @@ pub struct GivenUp {
     pub media_lines: u64,
     /// Transmissions that a timer could still repeat: `retransmissions` may be low by these.
     pub transmissions: u64,
+    /// REFERs whose call was awaited, and names of other calls: `related` may lack these.
+    pub relations: u64,
 }
 
 impl Default for Signalling {
@@ -150,12 +164,15 @@ impl Signalling {
         let media = MediaTable::new(limits.media_lines).with_grace(limits.grace);
         Self {
             media: if limits.follow_endpoints { media.followed() } else { media },
-            calls: Calls::new(limits.calls, limits.follow_calls),
+            calls: Calls::new(limits.calls, limits.leg_headers, limits.follow_calls),
             totals: SipReport::default(),
             copies: CopyStats::default(),
             transmissions: Transmissions::default(),
             streams: Streams::default(),
             challenges: Challenges::default(),
+            transactions: Transactions::default(),
+            registrations: Registrations::default(),
+            sources: Sources::default(),
             recent: Recent::default(),
             transcript: None,
             pairs: FxHashMap::default(),
@@ -201,7 +218,7 @@ impl Signalling {
         payload: &[u8],
         length: usize,
     ) -> Observed {
-        self.media.advance(time);
+        self.advance(time);
         self.class = FrameClass::Other;
         self.told.clear();
         let is_datagram = transport == Transport::Udp;
@@ -266,9 +283,10 @@ impl Signalling {
         &self.told
     }
 
-    /// Lets packet time pass without signalling, so that ended calls give up their endpoints.
+    /// Lets packet time pass, so that ended calls give up their endpoints, and silent ones do not stay open.
     pub fn advance(&mut self, now: Nanos) {
         self.media.advance(now);
+        self.calls.advance(now, &mut self.media);
     }
 
     /// Announced media.
@@ -309,6 +327,10 @@ impl Signalling {
                 causes: self.copies.causes_of_many(self.totals.messages),
                 pairs_one_way: self.pairs.values().filter(|seen| **seen != 3).count() as u64,
                 pairs_both_ways: self.pairs.values().filter(|seen| **seen == 3).count() as u64,
+                calls_lost_sight: self.calls.lost_sight(),
+                transactions: self.transactions.outcomes(),
+                registrations: self.registrations.report(),
+                suspects: self.sources.suspects(),
                 ..self.totals.clone()
             },
             calls: self.calls.reports().into_iter().cloned().collect(),
@@ -317,6 +339,7 @@ impl Signalling {
                 live_calls,
                 media_lines: self.media.evicted() + self.media.given_up(),
                 transmissions: self.transmissions.forgotten(),
+                relations: self.calls.relations_forgotten(),
             },
         }
     }
@@ -538,7 +561,12 @@ impl Signalling {
         if repeat.is_none() && matches!(message.status(), Some(401 | 407)) {
             self.totals.auth_challenges += 1;
         }
+        let before = (self.calls.count_begun(), self.calls.evicted().1);
         let call = self.calls.observe(at, message, repeat.map(|(repeat, _)| repeat), &mut self.media);
+        if repeat.is_none() {
+            let (begun, live) = (self.calls.count_begun(), self.calls.evicted().1);
+            self.answer(at, message, Effect { began: begun > before.0, made_room: live - before.1 });
+        }
         if let Some((repeat, explained)) = repeat {
             self.totals.repeats.count(repeat, explained);
             self.totals.retransmissions = self.totals.repeats.retransmissions();
@@ -551,6 +579,15 @@ impl Signalling {
         let line = self.transcript.as_mut().and_then(|kept| kept.message(at, message, repeat));
         self.transmissions.note(key, Noted { tally, call, line });
         repeat
+    }
+
+    /// Joins requests and their answers, in calls and outside.
+    fn answer(&mut self, at: Sighting, message: &Message<'_>, effect: Effect) {
+        let answer = self.transactions.observe(at.time, message);
+        if message.method() == "REGISTER" {
+            self.registrations.observe(message, answer);
+        }
+        self.sources.observe(at, message, answer, effect);
     }
 
     fn note_direction(&mut self, flow: &Flow) {

@@ -9,6 +9,9 @@ use serde::ser::{SerializeMap, Serializer};
 use super::call::{Sighting, shortened};
 use super::copies::{Repeat, Timer};
 use super::message::Message;
+use super::registrations::RegistrationReport;
+use super::sources::Suspect;
+use super::transaction::ByMethod;
 use crate::dedup::stats::CauseReport;
 use crate::packet::Endpoint;
 
@@ -261,6 +264,14 @@ pub struct SipReport {
     pub pairs_one_way: u64,
     /// Pairs of hosts that both did.
     pub pairs_both_ways: u64,
+    /// Calls that were neither ended nor heard of any more: no SIP and no media for too long.
+    pub calls_lost_sight: u64,
+    /// What became of requests, by method, each hop for itself.
+    pub transactions: ByMethod,
+    /// What became of registrations.
+    pub registrations: RegistrationReport,
+    /// Who floods, scans, or is refused again and again.
+    pub suspects: Vec<Suspect>,
     /// Examples of retransmissions, the first few.
     pub retransmitted: Vec<Retransmitted>,
     /// Copies by cause. Filled when a report is made.

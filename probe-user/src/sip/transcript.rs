@@ -13,17 +13,22 @@ use rustc_hash::FxHashSet;
 
 use super::call::{Sighting, shortened};
 use super::copies::Repeat;
-use super::message::{Message, StartLine};
-use super::sdp::{self, Direction};
+use super::message::{Address, Message, StartLine};
+use super::sdp::{self, Direction, MediaKind, MediaLine};
 use crate::dedup::Cause;
-use crate::packet::{Evidence, Flow, Layer, Nanos};
+use crate::packet::{Endpoint, Evidence, Flow, Layer, Nanos};
+use crate::rtp::codec;
 
 /// Messages kept; a call of an hour has some hundred.
 const MAX_LINES: usize = 20_000;
 /// Kinds of copies told apart at one message.
 const MAX_KINDS: usize = 8;
-/// Characters kept of a reason phrase: what comes after is cut anyway.
-const MAX_REASON: usize = 48;
+/// Characters kept of a reason phrase, a target, a tag: what comes after is cut anyway.
+const MAX_TEXT: usize = 48;
+/// Media lines kept of one SDP.
+const MAX_OFFERED: usize = 4;
+/// Codecs named of one media line; the first is the one that is wanted.
+const MAX_CODECS: usize = 3;
 
 /// See the module.
 #[derive(Debug)]
@@ -45,18 +50,120 @@ pub struct Line {
     pub flow: Flow,
     /// Its call.
     pub call_id: Arc<str>,
-    /// Method of a request, or code and reason of a response.
-    pub label: Box<str>,
-    /// What it answers, for a response: number and method of CSeq.
-    pub answers: Option<(u32, Box<str>)>,
-    /// The direction that its SDP asks for, if it has SDP with media.
-    pub sdp: Option<Direction>,
+    /// Method or status.
+    pub said: Said,
+    /// Number and method of CSeq.
+    pub cseq: Option<(u32, Box<str>)>,
+    /// The From tag: who sent a request, and whom a response answers.
+    pub from_tag: Option<Box<str>>,
+    /// The To tag: who answers, and so which branch of a fork.
+    pub to_tag: Option<Box<str>>,
+    /// The media that its SDP describes, the first few lines.
+    pub media: Vec<Described>,
+    /// What else it says that matters to the call.
+    pub about: Vec<About>,
     /// Why it was sent again, if it was.
     pub repeat: Option<Repeat>,
     /// Copies that were captured of it, by kind.
     pub copies: Vec<Copies>,
     /// It turned out to be a copy itself.
     is_copy: bool,
+}
+
+/// The start of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// A method.
+    Request(Box<str>),
+    /// A status code and its reason phrase.
+    Response(u16, Box<str>),
+}
+
+/// One media line of an SDP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// What kind of media.
+    pub kind: MediaKind,
+    /// Where its author wants to receive it; `None` if the line is refused.
+    pub endpoint: Option<Endpoint>,
+    /// Names of the codecs, the preferred one first: "PCMU PCMA events".
+    pub codecs: Box<str>,
+    /// Who sends.
+    pub direction: Direction,
+}
+
+impl Described {
+    fn of(line: &MediaLine) -> Self {
+        let name = |format: &sdp::Format| match &format.codec {
+            // RFC 4733, in a word.
+            Some(codec) if codec::is_event(&codec.name) => "events".to_owned(),
+            Some(codec) => codec.name.to_string(),
+            None => codec::static_payload(format.payload_type)
+                .map_or_else(|| format.payload_type.to_string(), |(name, _)| name.to_owned()),
+        };
+        let mut codecs: Vec<_> = line.formats.iter().take(MAX_CODECS).map(name).collect();
+        if line.formats.len() > MAX_CODECS {
+            codecs.push(format!("+{}", line.formats.len() - MAX_CODECS));
+        }
+        Self {
+            kind: line.kind,
+            endpoint: line.endpoint,
+            codecs: codecs.join(" ").into(),
+            direction: line.direction,
+        }
+    }
+}
+
+/// What a message says besides its start line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum About {
+    /// It brings the credentials that a 401 or 407 asked for.
+    Credentials,
+    /// REFER: whom to call.
+    Target(Box<str>),
+    /// NOTIFY of a transfer: the status line of the new call.
+    Progress(Box<str>),
+    /// INVITE or REFER: the call that is to be replaced.
+    Replaces(Box<str>),
+    /// Why (RFC 3326).
+    Reason(Box<str>),
+}
+
+impl About {
+    fn of(message: &Message<'_>) -> Vec<Self> {
+        let mut about = Vec::new();
+        let header = |long, compact| message.header(long, compact).map(text);
+        if header("authorization", None).or_else(|| header("proxy-authorization", None)).is_some() {
+            about.push(Self::Credentials);
+        }
+        match message.method() {
+            "REFER" => {
+                let target = message.header("refer-to", Some(b'r'));
+                about.extend(target.map(|value| Self::Target(text(Address::parse(value).uri))));
+            }
+            "NOTIFY" => {
+                let fragment = Message::parse(message.body).ok();
+                if let Some(StartLine::Response { code, reason }) = fragment.map(|fragment| fragment.start) {
+                    about.push(Self::Progress(status(code, reason).into()));
+                }
+            }
+            _ => {}
+        }
+        about.extend(
+            header("replaces", None)
+                .map(|value| Self::Replaces(value.split(';').next().unwrap_or_default().into())),
+        );
+        about.extend(header("reason", None).map(Self::Reason));
+        about
+    }
+}
+
+fn text(bytes: &[u8]) -> Box<str> {
+    String::from_utf8_lossy(bytes).chars().take(MAX_TEXT).collect()
+}
+
+fn status(code: u16, reason: &[u8]) -> String {
+    format!("{code} {}", text(reason)).trim_end().to_owned()
 }
 
 /// Copies of one message of one kind.
@@ -114,25 +221,25 @@ impl Transcript {
             return None;
         }
         let place = u32::try_from(self.lines.len()).ok()?;
-        let (label, answers) = match message.start {
-            StartLine::Request { method, .. } => (method.into(), None),
-            StartLine::Response { code, reason } => {
-                let reason: String = String::from_utf8_lossy(reason).chars().take(MAX_REASON).collect();
-                let answers = message.cseq.map(|cseq| (cseq.number, cseq.method.into()));
-                (format!("{code} {reason}").trim_end().into(), answers)
-            }
+        let said = match message.start {
+            StartLine::Request { method, .. } => Said::Request(method.into()),
+            StartLine::Response { code, reason } => Said::Response(code, text(reason)),
         };
         let description = (!message.is_encoded && !message.body.is_empty())
             .then(|| sdp::describe(message.content_type, message.body))
             .flatten();
+        let lines = description.iter().flat_map(|described| described.lines.iter().take(MAX_OFFERED));
         self.lines.push(Line {
             time: at.time,
             number: at.number,
             flow: at.flow,
             call_id: Arc::clone(call_id),
-            label,
-            answers,
-            sdp: description.and_then(|described| described.lines.first().map(|line| line.direction)),
+            said,
+            cseq: message.cseq.map(|cseq| (cseq.number, cseq.method.into())),
+            from_tag: message.from().tag.map(text),
+            to_tag: message.to().tag.map(text),
+            media: lines.map(Described::of).collect(),
+            about: About::of(message),
             repeat,
             copies: Vec::new(),
             is_copy: false,

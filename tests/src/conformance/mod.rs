@@ -28,7 +28,7 @@ use voxprobe::pipeline::offline::{self, RtpRule};
 use crate::captures::{Scratch, files_with};
 use crate::probe::Probe;
 use compare::{FileReport, compare};
-pub use tshark::Tshark;
+pub use tshark::{SipStat, Tshark};
 
 /// How the names of capture files end.
 const KINDS: [&str; 6] = ["pcap", "pcapng", "cap", "erf", "gz", "zst"];

@@ -43,6 +43,38 @@ pub struct Tshark {
     sharkd: Option<PathBuf>,
 }
 
+/// SIP as `sip,stat` counts it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SipStat {
+    /// All messages.
+    pub messages: u64,
+    /// By method, or by status code.
+    pub kinds: BTreeMap<String, u64>,
+}
+
+impl SipStat {
+    /// What `tshark -q -z sip,stat` printed; `None` if this is something else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut stat = Self::default();
+        let mut is_there = false;
+        for line in text.lines() {
+            if let Some(count) = line.strip_prefix("Number of SIP messages:") {
+                stat.messages = count.trim().parse().ok()?;
+                is_there = true;
+            } else if let Some((kind, count)) =
+                line.strip_suffix("Packets").and_then(|row| row.rsplit_once(':'))
+            {
+                // `SIP 200 OK`, or `INVITE`.
+                let mut words = kind.split_whitespace();
+                let first = words.next()?;
+                let kind = if first == "SIP" { words.next()? } else { first };
+                *stat.kinds.entry(kind.to_owned()).or_default() += count.trim().parse::<u64>().ok()?;
+            }
+        }
+        is_there.then_some(stat)
+    }
+}
+
 /// What tshark and sharkd say of one file.
 #[derive(Debug, Default)]
 pub(super) struct Reading {
@@ -93,6 +125,18 @@ impl Tshark {
         let doubt =
             if self.is_the_reference() { "" } else { "; the raw ledger follows 4.0, others count otherwise" };
         format!("{}, {sharkd}{doubt}", self.version)
+    }
+
+    /// The statistics of SIP in a file.
+    pub fn sip_stat(&self, file: &Path) -> Result<SipStat> {
+        let mut command = Command::new("tshark");
+        command.env("WIRESHARK_CONFIG_DIR", self.config.path().join("none"));
+        // Off by default: tshark would lose what it has to put in order.
+        command.args(["-o", "tcp.reassemble_out_of_order:TRUE"]);
+        command.args(["-n", "-q", "-z", "sip,stat", "-r"]).arg(file);
+        let output = command.output().context("cannot start tshark")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        SipStat::parse(&text).with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
     /// Reads a file. The inner error is tshark's refusal of it.

@@ -169,6 +169,7 @@ impl Stage {
 
     /// A connection is there; its beginning is not in the capture.
     pub fn join(&mut self, client: &Party, server: &Party) {
+        self.truth.has_connections = true;
         let connection = Connection::like(outbound(tcp().between(client.sip, server.sip)));
         self.links.push(Link { ends: (client.sip, server.sip), connection });
     }

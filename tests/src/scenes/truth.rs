@@ -35,6 +35,9 @@ pub struct SceneTruth {
     /// Message boundaries are not those of frames: copies are counted in segments, not in messages.
     #[serde(skip)]
     pub is_segmented: bool,
+    /// Some of it goes over TCP.
+    #[serde(skip)]
+    pub has_connections: bool,
 }
 
 /// One call. All times in milliseconds; what never happened is null.

@@ -1,0 +1,196 @@
+//! What of a call deserves a look: how it failed, what was lost, who stopped sending and when.
+//!
+//! A call without an entry is one that nobody has to open. The list of calls filters by it, the report's text tells it
+//! beside the call, and the health log at the call's end.
+
+use rustc_hash::FxHashMap;
+
+use super::call_media::CallFinding;
+use super::contract::{CallWithStreams, StreamReport};
+use super::forensics::Cause;
+use super::troubles::InterruptionReport;
+use super::words;
+use crate::sip::CallState;
+
+/// Loss, and packets too late for the de-jitter buffer, that are heard, in percent.
+const AUDIBLE_PERCENT: f64 = 1.0;
+/// Interruptions told of one call; a mute microphone without comfort noise makes hundreds.
+const MAX_INTERRUPTIONS: usize = 4;
+
+/// The streams of each call, in order of appearance.
+pub(super) struct ByCall<'a>(FxHashMap<&'a str, Vec<&'a StreamReport>>);
+
+impl<'a> ByCall<'a> {
+    /// Of all streams that belong to a call.
+    pub(super) fn of(streams: &'a [StreamReport]) -> Self {
+        let mut calls: FxHashMap<&str, Vec<&StreamReport>> = FxHashMap::default();
+        for stream in streams {
+            if let Some(call_id) = &stream.call_id {
+                calls.entry(call_id).or_default().push(stream);
+            }
+        }
+        Self(calls)
+    }
+
+    /// Those of this one.
+    pub(super) fn get(&self, call_id: &str) -> &[&'a StreamReport] {
+        self.0.get(call_id).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// The stream that sounds worst: by what was lost or came too late, then by jitter.
+pub(super) fn worst(streams: &[&StreamReport]) -> Option<usize> {
+    let badness = |stream: &StreamReport| {
+        let jitter = stream.jitter_percentiles_us.as_ref().map_or(0.0, |jitter| jitter.p99);
+        (missed_percent(stream), jitter)
+    };
+    let worst = streams.iter().enumerate().max_by(|(_, a), (_, b)| {
+        let ((a_missed, a_jitter), (b_missed, b_jitter)) = (badness(a), badness(b));
+        a_missed.total_cmp(&b_missed).then(a_jitter.total_cmp(&b_jitter))
+    });
+    worst.map(|(at, _)| at)
+}
+
+/// Lost, or too late to be played, in percent.
+fn missed_percent(stream: &StreamReport) -> f64 {
+    (stream.unique.lost.max(0) as f64 + stream.delivery.discarded as f64) * 100.0
+        / stream.unique.expected.max(1) as f64
+}
+
+/// What is to say of a call with these streams; the worst first.
+pub(super) fn of(call: &CallWithStreams, streams: &[&StreamReport]) -> Vec<CallFinding> {
+    let mut found: Vec<_> = failure(call).into_iter().collect();
+    found.extend(call.media_findings.iter().cloned());
+    found.extend(streams.iter().filter_map(|stream| lossy(stream)));
+    found.extend(interruptions(streams));
+    found.extend(sent_again(call));
+    found
+}
+
+/// Refused by something that is no decision of a person: not busy, not declined, not given up.
+fn failure(call: &CallWithStreams) -> Option<CallFinding> {
+    let CallState::Failed(code) = call.call.state else { return None };
+    let is_decision = matches!(code, 300..=399 | 486 | 600 | 603);
+    (!is_decision).then(|| CallFinding { id: "failed", text: format!("the call failed with {code}") })
+}
+
+fn lossy(stream: &StreamReport) -> Option<CallFinding> {
+    let (lost, late) = (
+        stream.unique.lost_percent,
+        stream.delivery.discarded as f64 * 100.0 / stream.unique.expected.max(1) as f64,
+    );
+    let (id, what) = if stream.loss_is_upper_bound || lost.max(late) < AUDIBLE_PERCENT {
+        return None;
+    } else if lost >= late {
+        ("packets-lost", format!("lost {lost:.1} %"))
+    } else {
+        ("late-for-jitter-buffer", format!("{late:.1} % came too late for the jitter buffer"))
+    };
+    Some(CallFinding { id, text: format!("{} → {}: {what}", stream.src, stream.dst) })
+}
+
+/// Silences with something missing, and pauses that the signalling was near to without having agreed on them. The same
+/// silence in both directions is one.
+fn interruptions(streams: &[&StreamReport]) -> Vec<CallFinding> {
+    let mut told: Vec<(&StreamReport, &InterruptionReport, u64)> = Vec::new();
+    for stream in streams {
+        for found in stream.interruptions.iter().filter(|found| found.gap.is_silence()) {
+            let explanation = &found.explanation;
+            if explanation.cause == Cause::Hold || explanation.is_pause() && explanation.began_at.is_none() {
+                continue;
+            }
+            let frame = explanation.began_at.as_ref().map(|moment| moment.frame);
+            let is_same = |(_, known, _): &&mut (_, &InterruptionReport, _)| {
+                let known = &known.explanation;
+                frame.is_some()
+                    && known.cause == explanation.cause
+                    && known.began_at.as_ref().map(|moment| moment.frame) == frame
+            };
+            match told.iter_mut().find(is_same) {
+                Some((_, longest, streams)) => {
+                    *streams += 1;
+                    if found.gap.silence_s > longest.gap.silence_s {
+                        *longest = found;
+                    }
+                }
+                None => told.push((stream, found, 1)),
+            }
+        }
+    }
+    told.sort_by(|(_, a, _), (_, b, _)| {
+        let ((a_bad, a_s), (b_bad, b_s)) = (a.gap.weight(), b.gap.weight());
+        b_bad.cmp(&a_bad).then(b_s.total_cmp(&a_s))
+    });
+    told.truncate(MAX_INTERRUPTIONS);
+    let finding = |(stream, found, count): (&StreamReport, &InterruptionReport, u64)| {
+        let who = match count {
+            1 => format!("{} → {}", stream.src, stream.dst),
+            _ => words::count(count, "stream"),
+        };
+        CallFinding { id: "interrupted", text: format!("{who}: {}", found.sentence()) }
+    };
+    told.into_iter().map(finding).collect()
+}
+
+fn sent_again(call: &CallWithStreams) -> Option<CallFinding> {
+    let again = call.call.retransmissions;
+    (again > 0).then(|| CallFinding {
+        id: "retransmissions",
+        text: format!("{} sent again by a timer: no answer came in time", words::count(again, "message")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::contract::testing::{call, interrupted, stream};
+    use super::super::forensics::SignallingMoment;
+    use super::*;
+
+    fn ids(found: &[CallFinding]) -> Vec<&str> {
+        found.iter().map(|finding| finding.id).collect()
+    }
+
+    #[test]
+    fn a_call_without_a_fault_has_nothing_to_say_and_a_decision_is_no_fault() {
+        let (mut call, stream) = (call("a"), stream());
+        for code in [486, 603, 302] {
+            call.call.state = CallState::Failed(code);
+            assert_eq!(of(&call, &[&stream]), []);
+        }
+        call.call.state = CallState::Failed(503);
+        assert_eq!(ids(&of(&call, &[&stream])), ["failed"]);
+    }
+
+    #[test]
+    fn the_worst_stream_is_the_one_that_missed_most() {
+        let (clean, mut lossy, mut late) = (stream(), stream(), stream());
+        (lossy.unique.expected, lossy.unique.lost, lossy.unique.lost_percent) = (100, 3, 3.0);
+        (late.unique.expected, late.delivery.discarded) = (100, 5);
+        assert_eq!(worst(&[&clean, &lossy, &late]), Some(2));
+        assert_eq!(worst(&[]), None);
+        let found = of(&call("a"), &[&clean, &lossy, &late]);
+        assert_eq!(ids(&found), ["packets-lost", "late-for-jitter-buffer"]);
+        assert_eq!(found[1].text, "10.0.0.1:4000 → 10.0.0.2:5000: 5.0 % came too late for the jitter buffer");
+    }
+
+    #[test]
+    fn one_transfer_that_silenced_both_directions_is_told_once_and_a_mute_microphone_not_at_all() {
+        let (mut there, mut back) = (interrupted(1.7, 0, false), interrupted(1.81, 0, false));
+        for stream in [&mut there, &mut back] {
+            let refer = SignallingMoment {
+                event: "REFER: transfer".to_owned(),
+                frame: 77,
+                after_ms: 8.0,
+                of_call: None,
+            };
+            stream.interruptions[0].explanation.began_at = Some(refer);
+        }
+        let found = of(&call("a"), &[&there, &back, &interrupted(9.0, 0, false)]);
+        assert_eq!(ids(&found), ["interrupted"]);
+        assert!(
+            found[0].text.starts_with("2 streams: 1.81 s without packets, began 8 ms after REFER"),
+            "{found:?}"
+        );
+        assert_eq!(ids(&of(&call("a"), &[&interrupted(1.0, 50, false)])), ["interrupted"]);
+    }
+}
