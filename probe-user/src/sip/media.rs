@@ -21,8 +21,9 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
+use super::generations::Generations;
 use super::sdp::{Codec, Direction, Format, MediaKind, MediaLine};
-use crate::packet::{Endpoint, EndpointWords, Flow, FlowWords, MediaId, Nanos};
+use crate::packet::{Endpoint, Flow, FlowWords, MediaId, Nanos};
 use crate::rtp::codec::Redundancy;
 
 /// Lines that are announced at one time: the kernel's map has room for two endpoints each.
@@ -94,16 +95,11 @@ pub enum EndpointChange {
     Removed(Endpoint),
 }
 
-/// Groups of endpoints whose changes are told apart, as a power of two: one announcement in a thousand concerns a flow
-/// that it does not name.
-const GROUPS: u32 = 10;
-
 /// Announced lines. See the module's text.
 #[derive(Debug)]
 pub struct MediaTable {
     endpoints: FxHashMap<Key, Announced>,
-    /// How often an endpoint of each group has changed hands, from 1.
-    changed: Box<[u32]>,
+    generations: Generations,
     slots: Vec<Slot>,
     next_id: u32,
     live: usize,
@@ -146,7 +142,7 @@ impl MediaTable {
     pub fn new(max_lines: usize) -> Self {
         Self {
             endpoints: FxHashMap::default(),
-            changed: vec![1; 1 << GROUPS].into_boxed_slice(),
+            generations: Generations::default(),
             slots: Vec::new(),
             next_id: 1,
             live: 0,
@@ -285,8 +281,7 @@ impl MediaTable {
     /// As long as this is the same for a flow, so is what [`Self::attribute`] says of it. Never 0.
     #[inline]
     pub fn generation(&self, flow: &FlowWords) -> u64 {
-        let changed = |endpoint| self.changed.get(group(endpoint)).copied().map_or(0, u64::from);
-        changed(flow.src()) + changed(flow.dst())
+        self.generations.of(flow)
     }
 
     /// The line of a packet at `time`, which is thereby not silent.
@@ -374,7 +369,7 @@ impl MediaTable {
     /// The latest announcement owns an endpoint, but a guessed RTCP port never takes another line's RTP port.
     fn claim(&mut self, endpoint: Endpoint, by: Announced) {
         use std::collections::hash_map::Entry;
-        self.note_change(endpoint);
+        self.generations.change(endpoint);
         match self.endpoints.entry(Key::from(endpoint)) {
             Entry::Vacant(free) => {
                 free.insert(by);
@@ -415,14 +410,8 @@ impl MediaTable {
         }
     }
 
-    fn note_change(&mut self, endpoint: Endpoint) {
-        if let Some(changed) = self.changed.get_mut(group(endpoint.into())) {
-            *changed += 1;
-        }
-    }
-
     fn release(&mut self, endpoint: Endpoint, id: MediaId) {
-        self.note_change(endpoint);
+        self.generations.change(endpoint);
         let key = Key::from(endpoint);
         if self.endpoints.get(&key).is_some_and(|held| held.id == id) {
             self.endpoints.remove(&key);
@@ -464,11 +453,6 @@ impl probe_ebpf::Endpoints for MediaTable {
     fn is_announced(&self, key: &probe_ebpf::EndpointKey) -> bool {
         self.endpoints.contains_key(&Key::from(*key))
     }
-}
-
-#[inline]
-fn group(endpoint: EndpointWords) -> usize {
-    (endpoint.hash() >> (u64::BITS - GROUPS)) as usize
 }
 
 /// Ids begin at 1, slots at 0; they are handed out in order, so a slot is at most one past the end.

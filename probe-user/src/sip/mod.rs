@@ -23,6 +23,7 @@ pub mod copies;
 mod cut;
 mod defects;
 pub mod dialog;
+mod generations;
 pub mod hold;
 pub mod media;
 pub mod message;
