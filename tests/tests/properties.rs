@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use voxlab::captures::{Scratch, Timed, Writer};
+use voxlab::captures::{Scratch, Timed, Writer, files_below};
 use voxlab::conformance::generated;
 use voxlab::frames::{Datagram, rtp, udp};
 use voxlab::random::Random;
@@ -176,6 +176,19 @@ fn of_first_copies(report: &Value) -> Vec<Value> {
     let of_copies =
         ["raw", "duplicates", "marked_by_tshark", "end_s", "delivery", "redundancy", "message_copies"];
     streams(report).into_iter().map(|stream| without(stream, &of_copies)).collect()
+}
+
+#[test]
+fn any_number_of_threads_gives_the_same_document_of_real_captures() {
+    let Some(folder) = voxlab::shared_captures() else { return };
+    for path in files_below(&folder) {
+        let by = |threads| {
+            let options = Options { threads, ..Options::default() };
+            let report = analyze(std::slice::from_ref(&path), &options, |_, _| ());
+            report.map(|report| serde_json::to_value(&report).unwrap()).map_err(|error| error.to_string())
+        };
+        assert_eq!(by(1), by(3), "{}", path.display());
+    }
 }
 
 proptest! {
