@@ -101,6 +101,9 @@ pub struct Flow {
     pub dst: Endpoint,
 }
 
+/// An odd number near 2^64 divided by the golden ratio: multiplying by it mixes upwards.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// An endpoint as numbers, for tables: they are hashed and compared in registers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EndpointWords {
@@ -120,8 +123,6 @@ impl EndpointWords {
     /// A hash whose upper bits are the better ones.
     #[inline]
     pub fn hash(self) -> u64 {
-        /// An odd number near 2^64 divided by the golden ratio.
-        const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
         let [high, low] = self.address;
         (high.rotate_left(29) ^ low ^ u64::from(self.port) << 32 ^ u64::from(self.port)).wrapping_mul(SPREAD)
     }
@@ -173,6 +174,12 @@ impl FlowWords {
     #[inline]
     pub fn dst(&self) -> EndpointWords {
         EndpointWords { address: self.dst, port: self.dst_port }
+    }
+
+    /// A hash whose upper bits are the better ones; another for the other direction.
+    #[inline]
+    pub fn hash(&self) -> u64 {
+        (self.src().hash().rotate_left(23) ^ self.dst().hash()).wrapping_mul(SPREAD)
     }
 }
 

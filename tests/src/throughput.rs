@@ -89,6 +89,7 @@ pub fn measure(spec: &Spec, duration: Duration, shards: usize, ring_bytes: u32) 
         idle: Duration::from_secs(30),
         interval: Duration::from_secs(1),
         quality: Arc::default(),
+        leg_headers: voxprobe::sip::LegHeaders::default(),
     };
     let started = Nanos(monotonic_ns());
     let probe = far.within(|| Probe::start(&options))??;

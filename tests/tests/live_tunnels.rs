@@ -99,6 +99,7 @@ fn options() -> Options {
         idle: Duration::from_secs(30),
         interval: Duration::from_millis(200),
         quality: Arc::default(),
+        leg_headers: voxprobe::sip::LegHeaders::default(),
     }
 }
 

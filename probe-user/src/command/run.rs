@@ -152,6 +152,7 @@ impl Run {
             idle: self.idle,
             interval: self.interval,
             quality: self.quality.settings(),
+            leg_headers: self.filter.leg_headers(),
         })
     }
 

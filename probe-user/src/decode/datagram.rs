@@ -6,7 +6,7 @@ use probe_ebpf::{Endpoints, Fingerprint, Layers, Verdict, fingerprint};
 
 use super::tunnel::hep;
 use super::{Datagram, Decoded, Seen, link, taken};
-use crate::packet::{Endpoint, Evidence, Flow, MediaId, RtpHeader, RtpPacket, Vlans};
+use crate::packet::{Endpoint, Evidence, Flow, MediaId, Nanos, RtpHeader, RtpPacket, Vlans};
 use crate::rtp::demux;
 
 const UDP_HEADER: usize = 8;
@@ -56,7 +56,10 @@ pub(super) fn cut_out<'a, E: Endpoints>(
         }
         Verdict::Rtcp => Decoded::Rtcp(datagram(8, None)),
         Verdict::Rtp => match accept(bytes, layers, heuristic, endpoints) {
-            Ok(accepted) => Decoded::Rtp(accepted.packet(seen, flow, evidence, layers)),
+            Ok(accepted) => {
+                let times = (seen.time, seen.tap_time);
+                Decoded::Rtp(accepted.packet(times, seen.number, flow, evidence, layers))
+            }
             Err(verdict) => Decoded::Nothing(verdict),
         },
         Verdict::MediaOther => Decoded::Beside { datagram: datagram(8, None), is_announced: true },
@@ -149,13 +152,21 @@ fn is_announced<E: Endpoints>(bytes: &[u8], layers: &Layers, endpoints: &E) -> b
 }
 
 impl Accepted<'_> {
+    /// The packet, seen then by the capture's clock and by its tap's.
     #[inline]
-    pub(super) fn packet(&self, seen: Seen, flow: Flow, evidence: Evidence, layers: &Layers) -> RtpPacket {
+    pub(super) fn packet(
+        &self,
+        (time, tap_time): (Nanos, Nanos),
+        number: u64,
+        flow: Flow,
+        evidence: Evidence,
+        layers: &Layers,
+    ) -> RtpPacket {
         let Self { header, payload, claimed, fingerprint } = *self;
         RtpPacket {
-            time: seen.time,
-            tap_time: seen.tap_time,
-            number: seen.number,
+            time,
+            tap_time,
+            number,
             flow,
             rtp: RtpHeader::from_wire(header),
             udp_len: layers.transport_len,

@@ -126,6 +126,12 @@ impl Walker {
         }
     }
 
+    /// Is media only what was announced?
+    #[inline]
+    pub(super) fn asks_for_announcements(&self) -> bool {
+        self.config.media_rule == MediaRule::Announced as u8
+    }
+
     /// The classifier's verdict alone.
     #[inline]
     pub(super) fn classify<E: Endpoints>(&self, bytes: &[u8], layers: &Layers, endpoints: &E) -> Verdict {

@@ -1,4 +1,4 @@
-//! What does not change from one packet of a flow to the next: whose it is, and what the signalling said of it.
+//! What does not change from one packet of a flow to the next: what the signalling said of it.
 //!
 //! Each packet's flow would be looked up in three tables (the endpoints, the line behind one, the lines that the shards
 //! know), each a miss of the caches where there are many streams. Here it is one line of memory, which stays right until
@@ -6,8 +6,7 @@
 
 use crate::packet::{FlowWords, MediaId, Nanos};
 
-/// Flows remembered, a power of two; of two in one place the later stays. 2 MiB, of which only what is used is ever
-/// touched: a thousand calls have 2,000 flows.
+/// Flows remembered, a power of two; of two in one place the later stays. 2 MiB; a thousand calls have 2,000 flows.
 const PLACES: usize = 1 << 15;
 /// How finely a line's silence is told, as a power of two of nanoseconds: 1.07 s of a limit of 1,800.
 const TOUCH: u32 = 30;
@@ -23,8 +22,6 @@ pub(super) struct Known {
     pub(super) media: MediaId,
     /// When the line was last told that it is not silent, in units of [`TOUCH`].
     touched: u32,
-    /// Is it one of those that are analysed here?
-    pub(super) is_own: bool,
 }
 
 impl Known {
@@ -58,25 +55,16 @@ impl Flows {
 
     /// Remembers what the media table said of a flow's packet at `time`.
     #[cold]
-    pub(super) fn learn(
-        &mut self,
-        flow: FlowWords,
-        generation: u64,
-        media: MediaId,
-        is_own: bool,
-        time: Nanos,
-    ) {
+    pub(super) fn learn(&mut self, flow: FlowWords, generation: u64, media: MediaId, time: Nanos) {
         if let Some(known) = self.places.get_mut(place(&flow)) {
-            *known = Known { flow, generation, media, touched: moment(time), is_own };
+            *known = Known { flow, generation, media, touched: moment(time) };
         }
     }
 }
 
 #[inline]
-#[expect(clippy::cast_possible_truncation, reason = "the upper bits")]
 fn place(flow: &FlowWords) -> usize {
-    let hash = flow.src().hash().rotate_left(23) ^ flow.dst().hash();
-    (hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - PLACES.ilog2())) as usize
+    usize::try_from(flow.hash() >> (u64::BITS - PLACES.ilog2())).unwrap_or(0)
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "only whether it is the same matters")]

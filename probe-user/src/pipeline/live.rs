@@ -26,7 +26,7 @@ use crate::capture::live::{KernelCounters, LiveCapture, LiveError, LiveOptions, 
 use crate::decode::Decoder;
 use crate::packet::Nanos;
 use crate::rtp::quality::Settings;
-use crate::sip::{Signalling, signalling};
+use crate::sip::{LegHeaders, Signalling, signalling};
 
 /// Records taken in one round, before clocks and flags are looked at again: 2 ms at 2 Mpps.
 const ROUND: usize = 4096;
@@ -51,6 +51,8 @@ pub struct Options {
     pub interval: Duration,
     /// How quality is judged.
     pub quality: Arc<Settings>,
+    /// Headers that name the other leg of a call.
+    pub leg_headers: LegHeaders,
 }
 
 /// Why it does not run.
@@ -111,6 +113,7 @@ impl Probe {
         let signalling = Signalling::new(signalling::Limits {
             follow_endpoints: true,
             follow_calls: true,
+            leg_headers: options.leg_headers.clone(),
             ..signalling::Limits::default()
         });
         let receiver = Receiver::new(decoder, signalling, shards, endpoints, sender);

@@ -13,6 +13,7 @@
 //! dropped has a name in [`Loss`], and `matched = analysed + sum(losses)` is checked at the end of every run.
 
 pub mod account;
+pub mod batch;
 pub mod dedup;
 mod flows;
 pub mod live;

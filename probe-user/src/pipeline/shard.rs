@@ -1,18 +1,16 @@
 //! Shards: who owns which stream, and how packets get there.
 
-use std::hash::BuildHasher as _;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
-use rustc_hash::FxBuildHasher;
 
 use super::account::{Account, Loss};
 use super::table::{End, Limits, StreamTable};
 use crate::decode::CarrierReport;
 use crate::dedup::FrameClass;
-use crate::packet::{Flow, MediaId, Nanos, RtpPacket};
+use crate::packet::{FlowWords, MediaId, Nanos, RtpPacket};
 use crate::rtp::StreamKey;
 use crate::rtp::codec::Announcement;
 use crate::rtp::stream::{IntervalSummary, StreamParts, TapPart, Totals};
@@ -20,8 +18,6 @@ use crate::sip::CallEvent;
 
 /// Packets handed over at once: a hand-off costs a cache line or two, whatever it carries.
 const BATCH: usize = 128;
-/// Packets that the receive thread's own shard takes at once: few enough to stay in the first-level cache, 4 KiB of it.
-const INLINE_BATCH: usize = 32;
 /// Batches that may wait for a shard: 64 of 128 packets of 120 bytes are 1 MiB, and 8 ms at 1 Mpps.
 const QUEUE: usize = 64;
 /// How long an idle shard sleeps before it looks again, should a wake-up be missed.
@@ -137,8 +133,8 @@ pub struct Shards {
 }
 
 enum Lanes {
-    /// One shard, run by the receive thread itself, a batch at a time: no hand-off at all.
-    Inline(Box<Shard>, Vec<RtpPacket>),
+    /// One shard, run by the receive thread itself: no hand-off at all.
+    Inline(Box<Shard>),
     Threads(Vec<Lane>),
 }
 
@@ -164,8 +160,7 @@ impl Shards {
         let count = count.max(1);
         let limits = Limits { streams: (limits.streams / count).max(1), ..limits };
         let lanes = if count == 1 {
-            let shard = Shard::new(0, limits, overflow, events.clone());
-            Lanes::Inline(Box::new(shard), Vec::with_capacity(INLINE_BATCH))
+            Lanes::Inline(Box::new(Shard::new(0, limits, overflow, events.clone())))
         } else {
             let lane = |index| Lane::start(Shard::new(index, limits.clone(), overflow, events.clone()));
             Lanes::Threads((0..count).map(lane).collect::<Result<_, _>>()?)
@@ -176,33 +171,27 @@ impl Shards {
     /// Hands over one packet, and says what it is; with several shards nobody knows yet.
     pub fn packet(&mut self, packet: &RtpPacket) -> FrameClass {
         match &mut self.lanes {
-            Lanes::Inline(shard, batch) => {
-                shard.packets(batch);
-                shard.packet(packet)
-            }
+            Lanes::Inline(shard) => shard.packet(packet),
             Lanes::Threads(_) => {
-                self.push(*packet);
+                self.packets(&mut vec![*packet]);
                 FrameClass::Other
             }
         }
     }
 
-    /// Hands over one packet, sooner or later: at the latest with [`Self::flush`].
+    /// Hands over a batch, which is empty then.
     #[inline]
-    pub fn push(&mut self, packet: RtpPacket) {
+    pub fn packets(&mut self, batch: &mut Vec<RtpPacket>) {
         match &mut self.lanes {
-            Lanes::Inline(shard, batch) => {
-                batch.push(packet);
-                if batch.len() >= INLINE_BATCH {
-                    shard.packets(batch);
-                }
-            }
+            Lanes::Inline(shard) => shard.packets(batch),
             Lanes::Threads(lanes) => {
-                let at = share_of(&packet.flow, lanes.len());
-                if let Some(lane) = lanes.get_mut(at) {
-                    lane.batch.push(packet);
-                    if lane.batch.len() == BATCH {
-                        lane.flush(self.overflow, &mut self.lost);
+                for packet in batch.drain(..) {
+                    let at = share_of(&packet.flow.into(), lanes.len());
+                    if let Some(lane) = lanes.get_mut(at) {
+                        lane.batch.push(packet);
+                        if lane.batch.len() == BATCH {
+                            lane.flush(self.overflow, &mut self.lost);
+                        }
                     }
                 }
             }
@@ -211,12 +200,9 @@ impl Shards {
 
     /// Hands over what waits for a batch to fill. Called when the source has nothing more for now.
     pub fn flush(&mut self) {
-        match &mut self.lanes {
-            Lanes::Inline(shard, batch) => shard.packets(batch),
-            Lanes::Threads(lanes) => {
-                for lane in lanes {
-                    lane.flush(self.overflow, &mut self.lost);
-                }
+        if let Lanes::Threads(lanes) = &mut self.lanes {
+            for lane in lanes {
+                lane.flush(self.overflow, &mut self.lost);
             }
         }
     }
@@ -247,7 +233,7 @@ impl Shards {
     /// Has a shard's thread ended before it was told to? What it held is gone, and what is its is not analysed.
     pub fn has_failed(&self) -> bool {
         match &self.lanes {
-            Lanes::Inline(..) => false,
+            Lanes::Inline(_) => false,
             Lanes::Threads(lanes) => lanes.iter().any(|lane| lane.thread.is_finished()),
         }
     }
@@ -272,10 +258,7 @@ impl Shards {
     /// Does `inline` on the one shard, or sends `message` to each, after the packets that came before.
     fn tell(&mut self, inline: impl FnOnce(&mut Shard), message: impl Fn() -> Message) {
         match &mut self.lanes {
-            Lanes::Inline(shard, batch) => {
-                shard.packets(batch);
-                inline(shard);
-            }
+            Lanes::Inline(shard) => inline(shard),
             Lanes::Threads(lanes) => {
                 for lane in lanes {
                     lane.flush(self.overflow, &mut self.lost);
@@ -287,10 +270,9 @@ impl Shards {
 }
 
 /// Whose a flow is, of so many: all of it, hence all copies of its packets, are one's.
-pub(super) fn share_of(flow: &Flow, shares: usize) -> usize {
-    let hash = FxBuildHasher.hash_one(flow);
-    // The upper half: Fx mixes upwards.
-    let scaled = ((hash >> 32) * shares as u64) >> 32;
+#[inline]
+pub(super) fn share_of(flow: &FlowWords, shares: usize) -> usize {
+    let scaled = ((flow.hash() >> 32) * shares as u64) >> 32;
     usize::try_from(scaled).unwrap_or(0)
 }
 
@@ -474,7 +456,7 @@ mod tests {
         for port in 0..64 {
             let mut packet = packet(1);
             packet.flow.src.port = port;
-            theirs += u64::from(share_of(&packet.flow, 2) == 1);
+            theirs += u64::from(share_of(&packet.flow.into(), 2) == 1);
             shards.packet(&packet);
         }
         let (lost, failed) = shards.finish();

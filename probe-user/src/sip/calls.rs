@@ -24,7 +24,7 @@ use super::call::{Call, Sighting, shortened, tag_hash};
 use super::copies::{Repeat, Timer};
 use super::media::MediaTable;
 use super::message::Message;
-use super::related::{Claim, Relations};
+use super::related::{Claim, LegHeaders, Relations};
 pub use super::report::{CallEvent, CallReport, CallState, Moment, What};
 use super::report::{Related, Relation};
 use super::sight::{self, Sight};
@@ -58,7 +58,7 @@ pub struct Calls {
 }
 
 impl Calls {
-    pub(super) fn new(max_calls: usize, leg_headers: Arc<[Box<str>]>, has_events: bool) -> Self {
+    pub(super) fn new(max_calls: usize, leg_headers: LegHeaders, has_events: bool) -> Self {
         Self {
             by_id: FxHashMap::default(),
             by_serial: FxHashMap::default(),
@@ -139,7 +139,7 @@ impl Calls {
             }
             let deadline = sight::deadline(call, media);
             if deadline > now {
-                self.watch(serial, deadline);
+                self.watch(serial, now, deadline);
                 continue;
             }
             let what = call.lose_sight(now, media);
@@ -214,14 +214,14 @@ impl Calls {
         }
         if !is_over && !call.is_watched {
             let deadline = sight::deadline(call, media);
-            self.watch(serial, deadline);
+            self.watch(serial, at.time, deadline);
         }
     }
 
-    fn watch(&mut self, serial: u64, deadline: Nanos) {
+    fn watch(&mut self, serial: u64, now: Nanos, deadline: Nanos) {
         if let Some(call) = self.by_serial.get_mut(&serial) {
             call.is_watched = true;
-            self.sight.watch(serial, deadline);
+            self.sight.watch(serial, now, deadline);
         }
     }
 

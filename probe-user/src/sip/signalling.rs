@@ -10,8 +10,6 @@
 //! One thread owns it: the one that receives packets, so that an SDP takes effect before the next packet.
 //! No clocks, no I/O: the same packets give the same answers.
 
-use std::sync::Arc;
-
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 
@@ -23,7 +21,7 @@ use super::cut::{self, Captured, Recent};
 use super::media::{self, MediaTable};
 use super::message::{self, Front, Malformed, Message};
 use super::registrations::Registrations;
-use super::related;
+use super::related::LegHeaders;
 use super::sources::{Effect, Sources};
 use super::stream::{Segment, Streams};
 use super::totals::SipReport;
@@ -44,12 +42,14 @@ pub struct Limits {
     pub media_lines: usize,
     /// How long packets still belong to a call that has ended. tshark never ends it: a comparison needs forever.
     pub grace: Nanos,
+    /// Take as announced what `m=` and `c=` say and nothing else, as tshark does: see [`MediaTable::literal`].
+    pub literal: bool,
     /// Keep changes of endpoints for [`MediaTable::drain_changes`]: for the kernel's map.
     pub follow_endpoints: bool,
     /// Keep changes of calls for [`Signalling::drain_events`]: for the health log.
     pub follow_calls: bool,
     /// Headers that carry the Call-ID of a back-to-back user agent's other leg.
-    pub leg_headers: Arc<[Box<str>]>,
+    pub leg_headers: LegHeaders,
 }
 
 impl Default for Limits {
@@ -58,9 +58,10 @@ impl Default for Limits {
             calls: MAX_CALLS,
             media_lines: media::MAX_LINES,
             grace: media::GRACE,
+            literal: false,
             follow_endpoints: false,
             follow_calls: false,
-            leg_headers: related::leg_headers(),
+            leg_headers: LegHeaders::default(),
         }
     }
 }
@@ -162,6 +163,7 @@ impl Signalling {
     /// An empty tracker.
     pub fn new(limits: Limits) -> Self {
         let media = MediaTable::new(limits.media_lines).with_grace(limits.grace);
+        let media = if limits.literal { media.literal() } else { media };
         Self {
             media: if limits.follow_endpoints { media.followed() } else { media },
             calls: Calls::new(limits.calls, limits.leg_headers, limits.follow_calls),
@@ -629,6 +631,22 @@ impl Signalling {
         Observed::Copy { of, cause }
     }
 }
+
+#[cfg(test)]
+#[path = "wire_testing.rs"]
+mod testing;
+
+#[cfg(test)]
+#[path = "dialogs_tests.rs"]
+mod dialogs_tests;
+
+#[cfg(test)]
+#[path = "transfers_tests.rs"]
+mod transfers_tests;
+
+#[cfg(test)]
+#[path = "sources_tests.rs"]
+mod sources_tests;
 
 #[cfg(test)]
 #[path = "stories_tests.rs"]
