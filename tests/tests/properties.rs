@@ -6,7 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use proptest::prelude::*;
@@ -15,7 +15,8 @@ use voxlab::captures::{Scratch, Timed, Writer, files_below};
 use voxlab::conformance::generated;
 use voxlab::frames::{Datagram, rtp, udp};
 use voxlab::random::Random;
-use voxprobe::pipeline::offline::{Options, analyze};
+use voxprobe::pipeline::offline::{AnalyzeError, Options, RtpRule, analyze, analyze_and_classify};
+use voxprobe::report::contract::Report;
 
 /// Fields that name a frame by its number in the file: another file, another number.
 const NUMBERS: [&str; 6] = ["max_packet", "packet", "examples", "evidence", "first_frame", "frame"];
@@ -178,16 +179,27 @@ fn of_first_copies(report: &Value) -> Vec<Value> {
     streams(report).into_iter().map(|stream| without(stream, &of_copies)).collect()
 }
 
+/// Frame by frame and each decoded in full, in batches with a short way for plain RTP, and by several threads.
+fn in_every_way(path: &Path, rtp: RtpRule) -> Vec<Result<Value, String>> {
+    let paths = [path.to_owned()];
+    let options = |threads| Options { threads, rtp, ..Options::default() };
+    let document = |report: Result<Report, AnalyzeError>| {
+        report.map(|report| serde_json::to_value(&report).unwrap()).map_err(|error| error.to_string())
+    };
+    let by_frames = analyze_and_classify(&paths, &options(1), |_, _| ()).map(|(report, _)| report);
+    let by_threads = |threads| analyze(&paths, &options(threads), |_, _| ());
+    vec![document(by_frames), document(by_threads(1)), document(by_threads(3))]
+}
+
 #[test]
-fn any_number_of_threads_gives_the_same_document_of_real_captures() {
+fn real_captures_give_the_same_document_in_every_way_of_reading_them() {
     let Some(folder) = voxlab::shared_captures() else { return };
     for path in files_below(&folder) {
-        let by = |threads| {
-            let options = Options { threads, ..Options::default() };
-            let report = analyze(std::slice::from_ref(&path), &options, |_, _| ());
-            report.map(|report| serde_json::to_value(&report).unwrap()).map_err(|error| error.to_string())
-        };
-        assert_eq!(by(1), by(3), "{}", path.display());
+        for rtp in [RtpRule::Sdp, RtpRule::Auto, RtpRule::Any] {
+            let [by_frames, batched, by_threads] = in_every_way(&path, rtp).try_into().unwrap();
+            assert_eq!(by_frames, batched, "{} {rtp:?}", path.display());
+            assert_eq!(batched, by_threads, "{} {rtp:?}", path.display());
+        }
     }
 }
 
