@@ -125,6 +125,17 @@ pub enum Overflow {
     Wait,
 }
 
+impl Overflow {
+    /// Sends an event; 1 if it could not be.
+    fn emit(self, events: &Sender<Event>, event: Event) -> u64 {
+        let is_sent = match self {
+            Self::Lose => events.try_send(event).is_ok(),
+            Self::Wait => events.send(event).is_ok(),
+        };
+        u64::from(!is_sent)
+    }
+}
+
 /// The receive thread's side of all shards.
 pub struct Shards {
     lanes: Lanes,
@@ -168,22 +179,23 @@ impl Shards {
         Ok(Self { lanes, overflow, lost: Account::default() })
     }
 
-    /// Hands over one packet, and says what it is; with several shards nobody knows yet.
+    /// Has one packet analysed now, and says what it is. With several shards nobody knows yet.
     pub fn packet(&mut self, packet: &RtpPacket) -> FrameClass {
-        match &mut self.lanes {
-            Lanes::Inline(shard) => shard.packet(packet),
-            Lanes::Threads(_) => {
-                self.packets(&mut vec![*packet]);
-                FrameClass::Other
-            }
+        if let Lanes::Inline(shard) = &mut self.lanes {
+            return shard.packet(packet);
         }
+        self.packets(&mut vec![*packet]);
+        FrameClass::Other
     }
 
-    /// Hands over a batch, which is empty then.
+    /// Hands over a batch, which is empty then. Its memory is asked for ahead.
     #[inline]
     pub fn packets(&mut self, batch: &mut Vec<RtpPacket>) {
         match &mut self.lanes {
-            Lanes::Inline(shard) => shard.packets(batch),
+            Lanes::Inline(shard) => {
+                shard.packets(batch);
+                batch.clear();
+            }
             Lanes::Threads(lanes) => {
                 for packet in batch.drain(..) {
                     let at = share_of(&packet.flow.into(), lanes.len());
@@ -284,7 +296,8 @@ impl Lane {
             loop {
                 match from.pop() {
                     Ok(Message::Packets(mut batch)) => {
-                        shard.packets(&mut batch);
+                        shard.packets(&batch);
+                        batch.clear();
                         // No room to give it back: it is freed, and the receiver makes another.
                         let _ = give_back.push(batch);
                     }
@@ -345,14 +358,6 @@ impl Shard {
         Self { index, table, overflow, events, round: 0, analysed: 0, events_dropped: 0 }
     }
 
-    /// Analyses a batch, and empties it.
-    fn packets(&mut self, batch: &mut Vec<RtpPacket>) {
-        for packet in batch.iter() {
-            self.packet(packet);
-        }
-        batch.clear();
-    }
-
     fn packet(&mut self, packet: &RtpPacket) -> FrameClass {
         self.analysed += 1;
         let (class, evicted) = self.table.observe(packet);
@@ -360,6 +365,14 @@ impl Shard {
             self.emit(Event::Ended(Box::new(evicted), End::Evicted));
         }
         class
+    }
+
+    fn packets(&mut self, packets: &[RtpPacket]) {
+        self.analysed += packets.len() as u64;
+        let Self { table, events, overflow, events_dropped, .. } = self;
+        table.observe_batch(packets, |evicted| {
+            *events_dropped += overflow.emit(events, Event::Ended(Box::new(evicted), End::Evicted));
+        });
     }
 
     fn close_intervals(&mut self, now: Nanos, round: u64) {
@@ -398,11 +411,7 @@ impl Shard {
     }
 
     fn emit(&mut self, event: Event) {
-        let is_sent = match self.overflow {
-            Overflow::Lose => self.events.try_send(event).is_ok(),
-            Overflow::Wait => self.events.send(event).is_ok(),
-        };
-        self.events_dropped += u64::from(!is_sent);
+        self.events_dropped += self.overflow.emit(&self.events, event);
     }
 }
 
