@@ -9,6 +9,8 @@
 //!                events (intervals, ended streams) ◀────────────────────┘ over one crossbeam channel
 //! ```
 //!
+//! Of a file several such receivers each see every frame, and analyse their share of the flows: [`workers`].
+//!
 //! Nothing is shared: a stream belongs to one shard, a batch to whoever holds it. No locks. Whatever is
 //! dropped has a name in [`Loss`], and `matched = analysed + sum(losses)` is checked at the end of every run.
 
