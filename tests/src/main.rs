@@ -24,10 +24,13 @@ enum Command {
     Story(voxlab::story::command::Options),
     Bulk(voxlab::story::bulk::Options),
     Scenes(voxlab::scenes::command::Options),
+    Crowd(voxlab::scenes::crowd::Options),
     /// Measure what the XDP program costs per frame, over one that does nothing.
     XdpCost,
     /// Measure what finding copies costs per RTP frame, over the same work without it.
     DedupCost,
+    /// Measure what a packet costs the analysis core, by the number of streams that it holds.
+    CoreCost(voxlab::core_cost::Options),
 }
 
 fn main() -> ExitCode {
@@ -39,9 +42,11 @@ fn main() -> ExitCode {
         Command::Conformance(options) => voxlab::conformance::run(&options),
         Command::Story(options) => voxlab::story::command::run(&options),
         Command::Scenes(options) => voxlab::scenes::command::run(&options),
+        Command::Crowd(options) => voxlab::scenes::crowd::run(&options),
         Command::Bulk(options) => voxlab::story::bulk::run(&options),
         Command::XdpCost => voxlab::cost::run(),
         Command::DedupCost => voxlab::dedup_cost::run(),
+        Command::CoreCost(options) => voxlab::core_cost::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
