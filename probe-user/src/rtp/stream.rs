@@ -365,6 +365,7 @@ impl Stream {
         let number = seq as u16;
         let rate = wireshark.filter(|_| rtp.seq == number)?;
         let (numbers, raw) = self.raw.as_ref()?.lend(number, payload_type, rate)?;
+        let ticks_per_ms = u16::try_from(raw::ticks_per_ms(rate)).ok()?;
         if !self.window.is_seen_by_one(packet) {
             return None;
         }
@@ -377,7 +378,7 @@ impl Stream {
                 room,
                 numbers,
                 raw,
-                ticks_per_ms: raw::ticks_per_ms(rate),
+                ticks_per_ms,
                 quality,
                 sketch_below: self.sketch.below(),
                 hashed: self.hashed_fingerprints,
