@@ -21,7 +21,7 @@ const EVICTION_PROBES: usize = 32;
 /// How much a shard may hold, and for how long.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Streams of this shard. One takes about 6 KiB, and 8 once it has closed an interval.
+    /// Streams of this shard. One takes 3 KiB at first and about 6 once its window is full.
     pub streams: usize,
     /// A stream silent for so long has ended; `None` in files, where only the end ends it.
     pub idle: Option<std::time::Duration>,
