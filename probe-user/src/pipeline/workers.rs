@@ -20,7 +20,7 @@ use crossbeam_channel::{Sender, bounded};
 use probe_ebpf::Config;
 use probe_ebpf::classify::VERDICTS;
 
-use super::offline::{AnalyzeError, Asked, Options};
+use super::offline::{AnalyzeError, Asked, Options, RtpRule};
 use super::receiver::{Receiver, Remains, Share};
 use super::shard::{Event, Overflow, Shards};
 use super::table::Limits;
@@ -84,6 +84,7 @@ impl Worker {
         // tshark never ends a conversation that SDP announced, and the raw ledger has to equal it.
         let signalling = Signalling::new(signalling::Limits {
             grace: Nanos(u64::MAX),
+            literal: options.rtp == RtpRule::Sdp,
             leg_headers: options.leg_headers.clone(),
             ..signalling::Limits::default()
         });

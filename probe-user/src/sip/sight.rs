@@ -53,7 +53,7 @@ pub(super) fn deadline(call: &Call, media: &MediaTable) -> Nanos {
     let report = &call.report;
     let (heard, patience) = match report.state {
         CallState::Answered => {
-            let heard = report.media.iter().filter_map(|id| media.last_seen(*id)).max();
+            let heard = report.media.ids().filter_map(|id| media.last_seen(id)).max();
             let session = report.session_expires_s.map(|seconds| u64::from(seconds) * SECOND + TRANSACTION);
             (heard.unwrap_or_default().max(report.last_seen), session.unwrap_or(ANSWERED))
         }

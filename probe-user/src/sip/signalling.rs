@@ -42,6 +42,8 @@ pub struct Limits {
     pub media_lines: usize,
     /// How long packets still belong to a call that has ended. tshark never ends it: a comparison needs forever.
     pub grace: Nanos,
+    /// Take as announced what `m=` and `c=` say and nothing else, as tshark does: see [`MediaTable::literal`].
+    pub literal: bool,
     /// Keep changes of endpoints for [`MediaTable::drain_changes`]: for the kernel's map.
     pub follow_endpoints: bool,
     /// Keep changes of calls for [`Signalling::drain_events`]: for the health log.
@@ -56,6 +58,7 @@ impl Default for Limits {
             calls: MAX_CALLS,
             media_lines: media::MAX_LINES,
             grace: media::GRACE,
+            literal: false,
             follow_endpoints: false,
             follow_calls: false,
             leg_headers: LegHeaders::default(),
@@ -160,6 +163,7 @@ impl Signalling {
     /// An empty tracker.
     pub fn new(limits: Limits) -> Self {
         let media = MediaTable::new(limits.media_lines).with_grace(limits.grace);
+        let media = if limits.literal { media.literal() } else { media };
         Self {
             media: if limits.follow_endpoints { media.followed() } else { media },
             calls: Calls::new(limits.calls, limits.leg_headers, limits.follow_calls),

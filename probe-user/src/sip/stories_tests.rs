@@ -60,7 +60,10 @@ fn a_tap_with_a_shorter_snap_length_shows_copies_whichever_comes_first() {
             let case = format!("{snap} octets, cut first: {cut_first}");
             assert_eq!((counted, of_call), ((4, 4, 1, 1), (4, 4, 1, 1)), "{case}");
             assert_eq!(other, (0, 0, 4), "{case}");
-            assert_eq!((probe.calls().len(), call.state, call.media.len()), (1, CallState::Challenged, 1));
+            assert_eq!(
+                (probe.calls().len(), call.state, call.media.lines.len()),
+                (1, CallState::Challenged, 1)
+            );
         }
     }
 }
@@ -231,7 +234,7 @@ fn media_follows_offer_answer_and_end() {
     whole_call(&mut wire);
     let media = wire.probe.media();
     let (offer, answer) = (media.lookup(&rtp(PHONE, 4000)), media.lookup(&rtp(PBX, 6000)));
-    assert_eq!(wire.probe.report().calls[0].media, [offer, answer]);
+    assert!(wire.probe.report().calls[0].media.ids().eq([offer, answer]));
     assert_eq!(&*media.info(answer).unwrap().call_id, "one");
     assert_eq!(media.info(offer).unwrap().announced_at, 1);
     wire.probe.advance(Nanos(10_012 * MS + media::GRACE.0));
@@ -251,10 +254,13 @@ fn hold_moves_nothing_and_a_new_port_replaces_the_old_after_the_grace() {
     let hold = hold.replace("Content-Length: ", "X-Was: ");
     wire.send(100, PHONE, &hold);
     wire.send(9000, PHONE, &with_sdp(&request("INVITE", 3, "bob"), PHONE, 4400));
+    wire.probe.advance(Nanos(9000 * MS + media::GRACE.0));
+    assert_ne!(wire.probe.media().lookup(&rtp(PHONE, 4000)), MediaId::UNANNOUNCED, "not answered yet");
+    wire.send(20_000, PBX, &with_sdp(&response(200, "3 INVITE"), PBX, 6000));
     let media = wire.probe.media();
     assert_ne!(media.lookup(&rtp(PHONE, 4000)), MediaId::UNANNOUNCED);
     assert_ne!(media.lookup(&rtp(PHONE, 4400)), MediaId::UNANNOUNCED);
-    wire.probe.advance(Nanos(9000 * MS + media::GRACE.0));
+    wire.probe.advance(Nanos(20_000 * MS + media::GRACE.0));
     assert_eq!(wire.probe.media().lookup(&rtp(PHONE, 4000)), MediaId::UNANNOUNCED);
     let report = wire.probe.report();
     let holds = report.calls[0].moments.iter().filter(|m| matches!(m.what, What::Hold(_))).count();
