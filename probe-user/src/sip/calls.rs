@@ -328,9 +328,8 @@ impl Calls {
         }
         let begins = message.status().is_none() && message.method() == "INVITE" && message.to().tag.is_none();
         if let Some(&serial) = self.by_id.get(&*id) {
-            let known = self.by_serial.get(&serial);
-            let is_reused = |call: &Box<Call>| is_reused(call, at.time, tag_hash(message.from().tag));
-            if !(begins && !is_repeat && known.is_some_and(is_reused)) {
+            let call = self.by_serial.get(&serial).filter(|_| begins && !is_repeat);
+            if !call.is_some_and(|call| is_reused(call, at.time, tag_hash(message.from().tag))) {
                 return Some((serial, false));
             }
         }
