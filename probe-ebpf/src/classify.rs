@@ -22,16 +22,16 @@ pub enum Verdict {
     OtherTcp = 5,
     /// IP that carries neither UDP nor TCP, and fragments of such.
     OtherIp = 6,
-    /// TCP on a port of SIP over TLS: counted, not read.
-    SipTls = 7,
     /// Announced as media, but neither RTP nor RTCP: STUN, DTLS, T.38 (RFC 7983).
-    MediaOther = 8,
-    /// A TCP segment of a SIP connection without data: counted, not read.
-    SipTcpEmpty = 9,
+    MediaOther = 7,
+    /// A TCP segment without data on a port of SIP, or of SIP over TLS: counted, not read.
+    SipTcpEmpty = 8,
     /// SIP over UDP: forwarded whole.
-    SipUdp = 10,
-    /// SIP over TCP with data: forwarded whole.
-    SipTcp = 11,
+    SipUdp = 9,
+    /// SIP over TCP with data: forwarded whole. Text on a port of SIP over TLS, too.
+    SipTcp = 10,
+    /// Data on a port of SIP over TLS: its head is forwarded, as nobody can read the rest.
+    SipTls = 11,
     /// RTP: its head is forwarded, or all of it if it is short ([`is_short_rtp`]).
     Rtp = 12,
     /// RTCP: forwarded whole.
@@ -62,11 +62,11 @@ impl Verdict {
         Self::OtherUdp,
         Self::OtherTcp,
         Self::OtherIp,
-        Self::SipTls,
         Self::MediaOther,
         Self::SipTcpEmpty,
         Self::SipUdp,
         Self::SipTcp,
+        Self::SipTls,
         Self::Rtp,
         Self::Rtcp,
         Self::Fragment,
@@ -192,7 +192,7 @@ fn tcp<B: Bytes + ?Sized, E: Endpoints>(
     let (with_data, without) = if config.is_sip(layers.src_port, layers.dst_port) {
         (Verdict::SipTcp, Verdict::SipTcpEmpty)
     } else if config.is_tls(layers.src_port, layers.dst_port) {
-        return Verdict::SipTls;
+        (Verdict::SipTls, Verdict::SipTcpEmpty)
     } else if config.is_carrier(layers.src_port, layers.dst_port)
         || is_carrier(frame, layers, config, endpoints)
     {
@@ -205,7 +205,26 @@ fn tcp<B: Bytes + ?Sized, E: Endpoints>(
     if header_len < 20 || header_len > layers.transport_len {
         return Verdict::Malformed;
     }
-    if header_len == layers.transport_len { without } else { with_data }
+    if header_len == layers.transport_len {
+        return without;
+    }
+    // Some speak SIP in clear there.
+    if matches!(with_data, Verdict::SipTls) && is_text(frame, layers.transport + usize::from(header_len)) {
+        return Verdict::SipTcp;
+    }
+    with_data
+}
+
+/// Do four octets look like text? A TLS record never does, as its second octet is 3; a segment that begins inside of one
+/// does once in twenty.
+#[inline(always)]
+fn is_text<B: Bytes + ?Sized>(frame: &B, at: usize) -> bool {
+    const ONES: u32 = 0x0101_0101;
+    const TOPS: u32 = 0x8080_8080;
+    const FIRST: u32 = b'\t' as u32;
+    let Some(octets) = frame.be32(frame.forget(at)) else { return false };
+    // No octet has its top bit set, and none is below FIRST: no lane borrows.
+    octets & TOPS == 0 && octets.wrapping_sub(FIRST * ONES) & TOPS == 0
 }
 
 #[inline(always)]

@@ -91,7 +91,7 @@ fn every_verdict_has_a_frame_that_gets_it() {
         ("ICMPv6", over6(58, &[128; 40]), &range, NOBODY, Verdict::OtherIp),
         ("fragment of ESP", other_fragment, &range, NOBODY, Verdict::OtherIp),
         ("fragment of TCP", tcp_fragment, &range, NOBODY, Verdict::OtherIp),
-        ("SIP over TLS", over4(TCP, &tcp(40_000, 5061, &[22; 60])), &range, NOBODY, Verdict::SipTls),
+        ("SIP over TLS", over4(TCP, &tcp(40_000, 5061, &[23, 3, 3, 0, 40])), &range, NOBODY, Verdict::SipTls),
         ("announced STUN", datagram(&not_media()[0].1), &strict, announced, Verdict::MediaOther),
         ("SIP keep-alive, TCP", over4(TCP, &tcp(5060, 40_000, b"")), &range, NOBODY, Verdict::SipTcpEmpty),
         ("SIP", over4(UDP, &udp(5060, 5060, b"INVITE")), &range, NOBODY, Verdict::SipUdp),
@@ -127,7 +127,7 @@ fn verdicts_are_numbered_in_order_and_named_apart() {
         assert_eq!(twins.count(), 1, "{}", verdict.name());
     }
     let matched: Vec<_> = Verdict::ALL.into_iter().filter(|verdict| verdict.is_matched()).collect();
-    let expected = [Verdict::SipUdp, Verdict::SipTcp, Verdict::Rtp, Verdict::Rtcp];
+    let expected = [Verdict::SipUdp, Verdict::SipTcp, Verdict::SipTls, Verdict::Rtp, Verdict::Rtcp];
     assert_eq!(matched, [&expected[..], &[Verdict::Fragment, Verdict::Tunnel]].concat());
 }
 
@@ -229,11 +229,27 @@ fn a_signalling_port_on_either_side_is_enough_and_its_neighbours_are_not() {
 #[test]
 fn tls_ports_are_of_tcp_only() {
     let config = rule(MediaRule::Range);
-    assert_eq!(judge(&over4(TCP, &tcp(5061, 40_000, b"")), &config, NOBODY), Verdict::SipTls);
+    assert_eq!(judge(&over4(TCP, &tcp(5061, 40_000, b"")), &config, NOBODY), Verdict::SipTcpEmpty);
     assert_eq!(judge(&over4(UDP, &udp(5061, 40_000, &rtp(160))), &config, NOBODY), Verdict::Rtp);
     // A port that is both is read.
     let both = Config { tls_ports: [5060, 0, 0, 0], ..config };
     assert_eq!(judge(&over4(TCP, &tcp(5060, 40_000, b"x")), &both, NOBODY), Verdict::SipTcp);
+}
+
+#[test]
+fn text_on_a_tls_port_is_read_and_nothing_else_is() {
+    let config = rule(MediaRule::Range);
+    let texts = [&b"INVITE sip:a"[..], b"\r\n\r\n", b"\tfolded", b"SIP/", b"\x7f~~~"];
+    let others =
+        [&[22, 3, 1, 2, 0, 1][..], &[23, 3, 3, 0, 40], b"INV", b"IN\x80ITE", b"INV\x08TE", &[0xff; 8]];
+    for (payload, verdict) in texts
+        .map(|text| (text, Verdict::SipTcp))
+        .into_iter()
+        .chain(others.map(|other| (other, Verdict::SipTls)))
+    {
+        let frame = over4(TCP, &tcp(40_000, 5061, payload));
+        assert_eq!(judge(&frame, &config, NOBODY), verdict, "{payload:?}");
+    }
 }
 
 #[test]

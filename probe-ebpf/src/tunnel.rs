@@ -78,11 +78,7 @@ impl Inside {
         };
         let verdict = classify::classify(frame, &layers, config, endpoints);
         match verdict {
-            Verdict::OtherUdp
-            | Verdict::OtherTcp
-            | Verdict::SipTls
-            | Verdict::MediaOther
-            | Verdict::SipTcpEmpty => verdict,
+            Verdict::OtherUdp | Verdict::OtherTcp | Verdict::MediaOther | Verdict::SipTcpEmpty => verdict,
             _ => Verdict::Tunnel,
         }
     }

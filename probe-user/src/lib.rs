@@ -20,4 +20,5 @@ pub mod pipeline;
 pub mod report;
 pub mod rtcp;
 pub mod rtp;
+mod sequence;
 pub mod sip;

@@ -94,7 +94,6 @@ fn traffic_of_others_is_left_in_the_tunnels_that_are_looked_into() {
     let others = [
         ("HTTPS", tcp().ports(40_000, 443).payload(&[0x17; 900]), Verdict::OtherTcp),
         ("DNS", udp().ports(40_000, 53).payload(&[0x12; 40]), Verdict::OtherUdp),
-        ("SIP over TLS", tcp().ports(40_000, 5061).payload(&[0x17; 90]), Verdict::SipTls),
         ("SIP without data", tcp().ports(40_000, 5060), Verdict::SipTcpEmpty),
     ];
     for (name, inner, own) in others

@@ -7,10 +7,11 @@
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::helpers::generated::bpf_ringbuf_output;
+use probe_ebpf::Verdict;
 use probe_ebpf::fingerprint;
 use probe_ebpf::parse::{Bytes as _, Layers};
 use probe_ebpf::record::{
-    Counters, KernelLoss, MAX_PACKET, MediaCommon, MediaHead4, MediaHead6, PacketHead, kind, point,
+    Counters, KernelLoss, MAX_PACKET, MediaCommon, MediaHead4, MediaHead6, PacketHead, TLS_HEAD, kind, point,
 };
 
 use super::frame::{Frame, Memory};
@@ -114,7 +115,7 @@ pub(crate) fn media<S: Source, M: Memory>(
     Ok(())
 }
 
-/// Hands over a whole frame, or its first [`MAX_PACKET`] bytes.
+/// Hands over a whole frame, or its first [`MAX_PACKET`] bytes. Of one that nobody can read, the first [`TLS_HEAD`].
 #[inline(always)]
 pub(crate) fn packet<S: Source>(
     source: &S,
@@ -127,11 +128,12 @@ pub(crate) fn packet<S: Source>(
     let scratch = maps::scratch().ok_or(KernelLoss::CopyFailed)?;
     // Opaque, so that the comparison below is made on the very register that is passed on: the compiler knows
     // the bound already, the verifier has to see it.
-    let captured_len = opaque(u64::from(wire_len.min(MAX_PACKET as u32))) as u32;
+    let wanted = if verdict == Verdict::SipTls as u8 { TLS_HEAD } else { MAX_PACKET };
+    let captured_len = opaque(u64::from(wire_len.min(wanted as u32))) as u32;
     if captured_len == 0 || captured_len > MAX_PACKET as u32 {
         return Err(KernelLoss::CopyFailed);
     }
-    if captured_len < wire_len {
+    if captured_len < wire_len && wanted == MAX_PACKET {
         // SAFETY: a value of this CPU's own.
         unsafe { (*counters).cut += 1 };
     }

@@ -46,12 +46,14 @@ pub(super) fn cut_out<'a, E: Endpoints>(
     };
     match verdict {
         Verdict::SipUdp => Decoded::Sip(datagram(8, None)),
-        Verdict::SipTcp => {
-            let Some(offset) = bytes.get(layers.transport + 12) else {
+        Verdict::SipTcp | Verdict::SipTls => {
+            let header = bytes.get(layers.transport..).and_then(<[u8]>::first_chunk::<13>);
+            let Some(&[_, _, _, _, s0, s1, s2, s3, .., offset]) = header else {
                 return Decoded::Nothing(Verdict::Truncated);
             };
-            let seq = bytes.get(layers.transport + 4..).and_then(<[u8]>::first_chunk);
-            Decoded::Sip(datagram(usize::from(offset >> 4) * 4, seq.map(|b| u32::from_be_bytes(*b))))
+            let seq = u32::from_be_bytes([s0, s1, s2, s3]);
+            let segment = datagram(usize::from(offset >> 4) * 4, Some(seq));
+            if verdict == Verdict::SipTls { Decoded::Tls(segment, seq) } else { Decoded::Sip(segment) }
         }
         Verdict::Rtcp => Decoded::Rtcp(datagram(8, None)),
         Verdict::Rtp => {

@@ -51,6 +51,8 @@ pub enum Decoded<'a> {
     Rtcp(Datagram<'a>),
     /// SIP, whole, or a segment of it.
     Sip(Datagram<'a>),
+    /// A segment on a port of SIP over TLS, and its sequence number. Live, only its head.
+    Tls(Datagram<'a>, u32),
     /// A segment of a byte stream that carries frames or messages. What it completed is what [`Decoder::more`] gives.
     Carrier,
     /// A fragment that waits for others; it is accounted for when its datagram is, see [`fragment`]. With the verdict on
@@ -72,7 +74,10 @@ impl Decoded<'_> {
     pub fn verdict(&self) -> Verdict {
         match self {
             Self::Rtp(packet) if !packet.evidence.encapsulation.is_none() => Verdict::Tunnel,
-            Self::Rtcp(datagram) | Self::Sip(datagram) | Self::Beside { datagram, .. }
+            Self::Rtcp(datagram)
+            | Self::Sip(datagram)
+            | Self::Tls(datagram, _)
+            | Self::Beside { datagram, .. }
                 if !datagram.evidence.encapsulation.is_none() =>
             {
                 Verdict::Tunnel
@@ -81,6 +86,7 @@ impl Decoded<'_> {
             Self::Rtcp(_) => Verdict::Rtcp,
             Self::Sip(datagram) if datagram.tcp_seq.is_some() => Verdict::SipTcp,
             Self::Sip(_) => Verdict::SipUdp,
+            Self::Tls(..) => Verdict::SipTls,
             Self::Carrier => Verdict::Tunnel,
             Self::Beside { is_announced: true, .. } => Verdict::MediaOther,
             Self::Beside { .. } => Verdict::OtherUdp,

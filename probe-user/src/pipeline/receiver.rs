@@ -298,7 +298,7 @@ impl<S: EndpointSink> Receiver<S> {
     pub fn close_interval(&mut self, now: Nanos) {
         self.settle_fragments();
         self.analysis.signalling.advance(now);
-        self.analysis.follow_endpoints();
+        self.analysis.follow_signalling();
         self.round += 1;
         self.analysis.shards.close_intervals(now, self.round);
         let news = self.analysis.beside.rtcp.take_news();
@@ -332,6 +332,8 @@ impl<S: EndpointSink> Receiver<S> {
     pub fn finish(mut self) -> Remains {
         self.decoder.finish();
         self.settle_fragments();
+        self.analysis.signalling.finish();
+        self.analysis.follow_signalling();
         let Analysis { mut signalling, beside, shards, mut account, sink, events_dropped, classes, .. } =
             self.analysis;
         let (lost, failed_shards) = shards.finish();
@@ -365,12 +367,15 @@ impl<S: EndpointSink> Analysis<S> {
                 let transport = datagram.tcp_seq.map_or(Transport::Udp, |seq| Transport::Tcp { seq });
                 let Datagram { time, number, flow, evidence, payload, claimed, .. } = datagram;
                 self.signalling.observe_part(time, number, flow, transport, &evidence, payload, claimed);
-                self.note_signalling(number);
-                self.follow_endpoints();
-                let Self { signalling, events, events_dropped, .. } = self;
-                for event in signalling.drain_events() {
-                    *events_dropped += u64::from(events.try_send(Event::Call(event)).is_err());
-                }
+                self.note(number, self.signalling.class());
+                self.follow_signalling();
+            }
+            Decoded::Tls(datagram, seq) => {
+                self.account.analysed += 1;
+                let Datagram { time, number, flow, evidence, payload, claimed, .. } = datagram;
+                self.signalling.observe_tls(time, number, flow, seq, &evidence, payload, claimed);
+                self.note(number, self.signalling.class());
+                self.follow_signalling();
             }
             Decoded::Rtcp(datagram) => {
                 self.account.analysed += 1;
@@ -404,6 +409,9 @@ impl<S: EndpointSink> Analysis<S> {
         {
             self.announce(packet.media);
         }
+        if self.classes.is_none() {
+            return self.shards.push(&packet);
+        }
         let class = self.shards.packet(&packet);
         self.note(packet.number, class);
     }
@@ -429,14 +437,20 @@ impl<S: EndpointSink> Analysis<S> {
         }
     }
 
-    fn note_signalling(&mut self, number: u64) {
-        let Some(classes) = &mut self.classes else { return };
-        classes.note(number, self.signalling.class());
-        for told in self.signalling.told() {
-            match *told {
-                Told::Part(part) => classes.note_part(part, number),
-                Told::Was(earlier, class) => classes.set(earlier, class),
+    /// What signalling told besides the class of its frame.
+    fn follow_signalling(&mut self) {
+        if let Some(classes) = &mut self.classes {
+            for told in self.signalling.told() {
+                match *told {
+                    Told::Part(part, whole) => classes.note_part(part, whole),
+                    Told::Was(earlier, class) => classes.set(earlier, class),
+                }
             }
+        }
+        self.follow_endpoints();
+        let Self { signalling, events, events_dropped, .. } = self;
+        for event in signalling.drain_events() {
+            *events_dropped += u64::from(events.try_send(Event::Call(event)).is_err());
         }
     }
 

@@ -29,7 +29,7 @@ pub use super::report::{CallEvent, CallReport, CallState, Moment, What};
 use super::report::{Related, Relation};
 use super::sight::{self, Sight};
 use super::transfer::{self, Awaited};
-use crate::packet::Nanos;
+use crate::packet::{Flow, Nanos};
 
 /// Calls kept by default, ended ones included: 100,000 take well under 1 GiB.
 pub const MAX_CALLS: usize = 100_000;
@@ -205,7 +205,7 @@ impl Calls {
         for what in happened.into_iter().flatten() {
             let moment = call.remember(at, what);
             if self.is_followed {
-                self.events.push(event(&call.report, moment));
+                self.events.push(event(&call.report, moment, at.flow));
             }
         }
         let is_over = call.report.state.is_over();
@@ -287,7 +287,7 @@ impl Calls {
         {
             let moment = call.remember(at, What::Replaced);
             if self.is_followed {
-                self.events.push(event(&call.report, moment));
+                self.events.push(event(&call.report, moment, at.flow));
             }
         }
     }
@@ -393,6 +393,6 @@ fn is_reused(call: &Call, now: Nanos, caller_tag: u64) -> bool {
     }
 }
 
-fn event(call: &CallReport, moment: Moment) -> CallEvent {
-    CallEvent { call_id: Arc::clone(&call.call_id), moment, state: call.state, figures: call.figures() }
+fn event(call: &CallReport, moment: Moment, flow: Flow) -> CallEvent {
+    CallEvent { call_id: Arc::clone(&call.call_id), moment, flow, state: call.state, figures: call.figures() }
 }

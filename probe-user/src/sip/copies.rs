@@ -29,6 +29,8 @@ const MEMORY: Duration = Duration::from_secs(32);
 const MILLISECOND: i64 = 1_000_000;
 const T1: i64 = 500 * MILLISECOND;
 const T2: i64 = 4_000 * MILLISECOND;
+/// Copies remembered of a segment that is held.
+const MAX_COPIES: usize = 8;
 /// Repeats of one message that may still turn out to be copies.
 const MAX_REPEATED: usize = 4;
 /// Sends that the capture may have missed between two that it saw.
@@ -145,13 +147,31 @@ struct Send {
     /// The gap before the latest transmission, if no timer explained it.
     unexplained: Option<Unexplained>,
     /// The last few repeats: their frames, and what they were taken for.
-    repeated: Vec<(u64, Repeat)>,
+    repeated: Vec<(u64, Again)>,
     noted: Vec<Noted>,
+    /// Copies of a segment that came before anything was read of it.
+    copies: Vec<(Copy, Evidence)>,
+}
+
+/// What a repeat was taken for.
+#[derive(Clone, Debug)]
+pub(super) enum Again {
+    /// A message that was sent again.
+    Message(Repeat),
+    /// A segment that TCP sent again: how it was seen, and what the first one was counted as.
+    Segment(Evidence, Vec<Noted>),
 }
 
 impl Default for Send {
     fn default() -> Self {
-        Self { index: 0, t1: T1, unexplained: None, repeated: Vec::new(), noted: Vec::new() }
+        Self {
+            index: 0,
+            t1: T1,
+            unexplained: None,
+            repeated: Vec::new(),
+            noted: Vec::new(),
+            copies: Vec::new(),
+        }
     }
 }
 
@@ -177,13 +197,13 @@ impl Transmissions {
     }
 
     /// Earlier repeats that were copies after all: what each had been taken for, and where it had been counted.
-    pub(super) fn drain_revised(&mut self) -> Vec<(Copy, Repeat, Vec<Noted>)> {
+    pub(super) fn drain_revised(&mut self) -> Vec<(Copy, Again, Vec<Noted>)> {
         let revised: Vec<_> = self.clusters.drain_revised().collect();
         let counted = |found: Revised<Key>| {
             let send = self.clusters.state_mut(&found.key)?;
             // One that a timer explained since stays explained.
             let at = send.repeated.iter().position(|(number, repeat)| {
-                *number == found.copy.number && !matches!(repeat, Repeat::Timer(_))
+                *number == found.copy.number && !matches!(repeat, Again::Message(Repeat::Timer(_)))
             })?;
             let (number, repeat) = send.repeated.swap_remove(at);
             send.unexplained.take_if(|repeat| repeat.number == number);
@@ -204,13 +224,35 @@ impl Transmissions {
         of: u64,
     ) -> (Repeat, Option<(u64, u64)>) {
         let found = self.explain(key, message, transport, gap_ns, number, of);
+        self.repeat(key, number, Again::Message(found.0));
+        found
+    }
+
+    /// Remembers that a segment was taken for one that TCP sent again. Its copies are copies of no message.
+    pub(super) fn repeat_segment(&mut self, key: &Key, number: u64, evidence: &Evidence) {
+        let noted = self.clusters.state_mut(key).map(|send| std::mem::take(&mut send.noted));
+        self.repeat(key, number, Again::Segment(*evidence, noted.unwrap_or_default()));
+    }
+
+    /// Keeps a copy of a segment of which nothing was read yet.
+    pub(super) fn keep_copy(&mut self, key: &Key, copy: Copy, evidence: &Evidence) {
+        if let Some(send) = self.clusters.state_mut(key).filter(|send| send.copies.len() < MAX_COPIES) {
+            send.copies.push((copy, *evidence));
+        }
+    }
+
+    /// Those that were kept.
+    pub(super) fn take_copies(&mut self, key: &Key) -> Vec<(Copy, Evidence)> {
+        self.clusters.state_mut(key).map(|send| std::mem::take(&mut send.copies)).unwrap_or_default()
+    }
+
+    fn repeat(&mut self, key: &Key, number: u64, again: Again) {
         if let Some(send) = self.clusters.state_mut(key) {
             if send.repeated.len() == MAX_REPEATED {
                 send.repeated.remove(0);
             }
-            send.repeated.push((number, found.0));
+            send.repeated.push((number, again));
         }
-        found
     }
 
     fn explain(

@@ -11,6 +11,7 @@
 use thiserror::Error;
 
 pub use super::defects::Defects;
+use super::reassembly::Needs;
 use super::text::{Quoted, number, parameter, prefix_matches, token, trim, values};
 
 /// Bytes searched for a start line behind junk. Real junk (keep-alives, an old body's tail) is short.
@@ -396,6 +397,9 @@ pub enum Malformed {
         /// Where the start line begins.
         offset: usize,
     },
+    /// In a connection of WebSocket: no frame, a compressed one, or one that is too long.
+    #[error("WebSocket: no frame that can be read")]
+    NoFrame,
 }
 
 /// Does a datagram hold only what keeps a NAT binding open?
@@ -425,7 +429,7 @@ pub enum Front<'a> {
     /// This many bytes of keep-alive.
     KeepAlive(usize),
     /// A message begins, and its end is not there yet.
-    Incomplete,
+    Incomplete(Needs),
     /// No message begins here.
     Malformed(Malformed),
 }
@@ -438,13 +442,13 @@ pub fn split(bytes: &[u8]) -> Front<'_> {
     }
     let (start, head_at, defects) = match find_start(bytes) {
         Ok(found) => found,
-        Err(_) if bytes.len() < MAX_HEAD && could_begin(bytes) => return Front::Incomplete,
+        Err(_) if bytes.len() < MAX_HEAD && could_begin(bytes) => return Front::Incomplete(Needs::EmptyLine),
         Err(malformed) => return Front::Malformed(malformed),
     };
     let rest = bytes.get(head_at..).unwrap_or_default();
     let (head, Some(body)) = split_head(rest) else {
         return if bytes.len() < MAX_HEAD {
-            Front::Incomplete
+            Front::Incomplete(Needs::EmptyLine)
         } else {
             Front::Malformed(Malformed::NoStartLine { searched: bytes.len() })
         };
@@ -452,11 +456,55 @@ pub fn split(bytes: &[u8]) -> Front<'_> {
     let mut message = Message::with_head(start, head, defects);
     // Mandatory in a stream (RFC 3261, 18.3); without it the message ends with its head.
     let length = message.content_length.unwrap_or(0);
+    let whole = (bytes.len() - body.len()).saturating_add(length);
     if body.len() < length {
-        return Front::Incomplete;
+        return Front::Incomplete(Needs::Bytes(whole));
     }
     message.body = body.get(..length).unwrap_or_default();
-    Front::Message(message, bytes.len() - body.len() + length)
+    Front::Message(message, whole)
+}
+
+/// Could nothing belong before these bytes of a stream? True of line ends and of a message's beginning, or what may become
+/// one. See [`find_beginning`].
+pub fn could_be_first(bytes: &[u8]) -> bool {
+    let bytes = bytes.trim_ascii_start();
+    let may_begin = || matches!(find_beginning(bytes), Beginning::At(0) | Beginning::NotBefore(0));
+    bytes.is_empty() || bytes.first().is_some_and(u8::is_ascii_uppercase) && may_begin()
+}
+
+/// Where, in a stream that is read from its middle, a message begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beginning {
+    /// Here.
+    At(usize),
+    /// Nowhere yet; with more bytes perhaps here, and not before.
+    NotBefore(usize),
+}
+
+/// Looks for the first line that is a start line and has a header below it: the status line in the body of a NOTIFY
+/// (RFC 3420) has none.
+pub fn find_beginning(bytes: &[u8]) -> Beginning {
+    let mut at = 0;
+    while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+        let Some(end) = rest.iter().position(|&b| b == b'\n').map(|end| end + 1) else {
+            let is_open = rest.len() < MAX_JUNK && could_begin(rest);
+            return Beginning::NotBefore(if is_open { at } else { bytes.len() });
+        };
+        let (line, below) = rest.split_at_checked(end).unwrap_or((rest, &[]));
+        if matches!(start_line(line, at), Ok(Some(_))) {
+            let name = below
+                .iter()
+                .position(|b| matches!(b, b':' | b'\n'))
+                .and_then(|end| below.split_at_checked(end));
+            match name {
+                Some((name, [b':', ..])) if token(trim(name)).is_some() => return Beginning::At(at),
+                None if below.len() < MAX_JUNK && could_begin(below) => return Beginning::NotBefore(at),
+                _ => {}
+            }
+        }
+        at += end;
+    }
+    Beginning::NotBefore(bytes.len())
 }
 
 /// Is the only line so far one that may yet become a start line?
@@ -539,8 +587,13 @@ fn start_line(line: &[u8], offset: usize) -> Result<Option<(StartLine<'_>, Defec
     Ok(Some((StartLine::Request { method, uri }, odd)))
 }
 
+/// Headers without a start line.
+pub(super) fn headers_of(head: &[u8]) -> Headers<'_> {
+    Headers { rest: head }
+}
+
 /// Splits at the empty line: the head, and what follows if there is an empty line.
-fn split_head(bytes: &[u8]) -> (&[u8], Option<&[u8]>) {
+pub(super) fn split_head(bytes: &[u8]) -> (&[u8], Option<&[u8]>) {
     let mut at = 0;
     loop {
         let rest = bytes.get(at..).unwrap_or_default();

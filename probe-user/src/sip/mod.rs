@@ -2,7 +2,9 @@
 //!
 //! ```text
 //!   message   bytes -> one message, whatever state it is in
-//!   stream    TCP segments -> messages
+//!   reassembly   TCP segments -> their bytes in order
+//!   websocket    frames of WebSocket -> messages
+//!   encrypted    TLS: counted
 //!   copies    copy, retransmission, or neither
 //!   sdp       body -> media lines, with ICE candidates (ice) and lines that share a port (bundle)
 //!   calls     messages -> calls
@@ -26,6 +28,7 @@ pub mod copies;
 mod cut;
 mod defects;
 pub mod dialog;
+mod encrypted;
 mod endpoints;
 pub mod hold;
 mod hops;
@@ -35,6 +38,7 @@ pub mod media;
 pub mod message;
 mod negotiation;
 mod reason;
+pub mod reassembly;
 pub mod registrations;
 pub mod related;
 pub mod report;
@@ -42,15 +46,16 @@ pub mod sdp;
 mod sight;
 pub mod signalling;
 pub mod sources;
-mod stream;
 mod text;
 pub mod totals;
 pub mod transaction;
 pub mod transcript;
 mod transfer;
+pub mod websocket;
 
 pub use announced::{Agreement, CallLine, CallMedia, Side};
 pub use copies::{Repeat, Timer, Transport};
+pub use encrypted::EncryptedReport;
 pub use media::{EndpointChange, MediaInfo, MediaTable};
 pub use related::LegHeaders;
 pub use report::{CallEvent, CallReport, CallState};

@@ -13,7 +13,7 @@ use super::copies::Timer;
 use super::dialog::Dialogs;
 use super::hold::Hold;
 use super::sdp::Direction;
-use crate::packet::Nanos;
+use crate::packet::{Flow, Nanos};
 
 /// What a call has come to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -337,6 +337,8 @@ pub struct CallEvent {
     pub call_id: Arc<str>,
     /// What happened, when, in which frame.
     pub moment: Moment,
+    /// From whom to whom the message went that made it.
+    pub flow: Flow,
     /// The state after it.
     pub state: CallState,
     /// What is known of the call by then.

@@ -16,19 +16,26 @@ use serde::Serialize;
 use super::call::Sighting;
 use super::calls::{CallEvent, CallReport, Calls, MAX_CALLS};
 use super::challenge::Challenges;
-use super::copies::{Key, Noted, Repeat, Seen, Transmissions, Transport};
+use super::copies::{Again, Key, Noted, Repeat, Seen, Transmissions, Transport};
 use super::cut::{self, Captured, Recent};
+use super::encrypted::{Encrypted, EncryptedReport};
 use super::media::{self, MediaTable};
-use super::message::{self, Front, Malformed, Message};
+use super::message::{self, Malformed, Message};
+use super::reassembly::{Streams, TcpFigures};
 use super::registrations::Registrations;
 use super::related::LegHeaders;
 use super::sources::{Effect, Sources};
-use super::stream::{Segment, Streams};
-use super::totals::SipReport;
+use super::totals::{MAX_UNREADABLE, SipReport, Unreadable};
 use super::transaction::Transactions;
 use super::transcript::Transcript;
+use crate::dedup::stats::Copy;
 use crate::dedup::{Cause, CopyStats, FrameClass};
 use crate::packet::{Evidence, Flow, Nanos};
+
+#[path = "connections.rs"]
+mod connections;
+
+use self::connections::{Frame, Protocol};
 
 /// Pairs of hosts told apart; more make no difference to whether any is seen both ways.
 const MAX_PAIRS: usize = 4_096;
@@ -99,7 +106,8 @@ pub struct Signalling {
     totals: SipReport,
     copies: CopyStats,
     transmissions: Transmissions,
-    streams: Streams,
+    streams: Streams<Frame, Protocol>,
+    encrypted: Encrypted,
     challenges: Challenges,
     transactions: Transactions,
     registrations: Registrations,
@@ -119,8 +127,8 @@ pub struct Signalling {
 /// What a frame tells of an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Told {
-    /// This earlier frame holds a part of the message that this frame completes.
-    Part(u64),
+    /// The first of these frames holds a part of the message that the second completed.
+    Part(u64, u64),
     /// This earlier frame was something else than it seemed.
     Was(u64, FrameClass),
 }
@@ -171,6 +179,7 @@ impl Signalling {
             copies: CopyStats::default(),
             transmissions: Transmissions::default(),
             streams: Streams::default(),
+            encrypted: Encrypted::default(),
             challenges: Challenges::default(),
             transactions: Transactions::default(),
             registrations: Registrations::default(),
@@ -220,9 +229,9 @@ impl Signalling {
         payload: &[u8],
         length: usize,
     ) -> Observed {
+        self.told.clear();
         self.advance(time);
         self.class = FrameClass::Other;
-        self.told.clear();
         let is_datagram = transport == Transport::Udp;
         if is_datagram && message::is_keep_alive(payload) {
             self.totals.keep_alives += 1;
@@ -245,11 +254,13 @@ impl Signalling {
         self.revise();
         if let Seen::Copy(copy) = seen {
             self.class = FrameClass::copy(&copy);
-            // Of half a message, of junk: no copy of a message.
+            // Of half a message, of junk: no copy of a message. Of a segment that is held, it may turn out to be one.
             if !self.transmissions.noted(&key).is_empty() {
                 self.copies.observe(&copy);
+            } else if !is_datagram {
+                self.transmissions.keep_copy(&key, copy, evidence);
             }
-            return self.count_copies(&key, copy.original, copy.explanation.cause, evidence);
+            return self.copied(&key, &copy, evidence);
         }
         let at = Sighting { time, number, flow };
         self.class = FrameClass::Unique;
@@ -271,7 +282,7 @@ impl Signalling {
                 self.recent.keep(Captured { class: self.class, ..captured });
                 observed
             }
-            Transport::Tcp { seq } => self.segment(at, &key, seq, evidence, payload),
+            Transport::Tcp { seq } => self.segment(at, &key, seq, evidence, payload, length),
         }
     }
 
@@ -285,10 +296,17 @@ impl Signalling {
         &self.told
     }
 
-    /// Lets packet time pass, so that ended calls give up their endpoints, and silent ones do not stay open.
+    /// Lets packet time pass, so that ended calls give up their endpoints, silent ones do not stay open, and gaps in streams
+    /// are given up.
     pub fn advance(&mut self, now: Nanos) {
         self.media.advance(now);
+        self.give_up_old_gaps(now);
         self.calls.advance(now, &mut self.media);
+    }
+
+    /// Signalling that cannot be read.
+    pub fn encrypted(&self) -> &EncryptedReport {
+        self.encrypted.report()
     }
 
     /// Announced media.
@@ -327,6 +345,11 @@ impl Signalling {
         SignallingReport {
             sip: SipReport {
                 causes: self.copies.causes_of_many(self.totals.messages),
+                encrypted: self.encrypted.report().clone(),
+                tcp: TcpFigures {
+                    retransmissions: self.totals.tcp_retransmissions,
+                    ..*self.streams.figures()
+                },
                 pairs_one_way: self.pairs.values().filter(|seen| **seen != 3).count() as u64,
                 pairs_both_ways: self.pairs.values().filter(|seen| **seen == 3).count() as u64,
                 calls_lost_sight: self.calls.lost_sight(),
@@ -360,9 +383,16 @@ impl Signalling {
                 Observed::Messages { count: 1, repeat }
             }
             Err(malformed) => {
-                self.totals.malformed += 1;
+                self.note_malformed(at.number, malformed);
                 Observed::Malformed(malformed)
             }
+        }
+    }
+
+    fn note_malformed(&mut self, frame: u64, malformed: Malformed) {
+        self.totals.malformed += 1;
+        if self.totals.unreadable.len() < MAX_UNREADABLE {
+            self.totals.unreadable.push(Unreadable { frame, reason: malformed });
         }
     }
 
@@ -380,7 +410,7 @@ impl Signalling {
                 self.class = FrameClass::copy(&copy);
                 self.retract(&counted, cut);
                 self.copies.observe(&copy);
-                self.count_copies(&key, copy.original, copy.explanation.cause, evidence)
+                self.copied(&key, &copy, evidence)
             }
             (Seen::First, Ok(message)) if !counted.is_empty() => {
                 self.read_on(at, &key, counted, cut, &message);
@@ -394,7 +424,7 @@ impl Signalling {
         if let Seen::Copy(copy) = self.transmissions.observe(key, cut.time, cut.number, &cut.evidence) {
             self.told.push(Told::Was(cut.number, FrameClass::copy(&copy)));
             self.copies.observe(&copy);
-            self.count_copies(&key, copy.original, copy.explanation.cause, &cut.evidence);
+            self.copied(&key, &copy, &cut.evidence);
         }
         let (class, bytes) = (self.class, payload.into());
         self.recent.keep(Captured {
@@ -452,74 +482,6 @@ impl Signalling {
             }
             self.transmissions.note(key, noted);
         }
-    }
-
-    /// Reads the messages that a segment completes.
-    fn segment(
-        &mut self,
-        at: Sighting,
-        frame: &Key,
-        seq: u32,
-        evidence: &Evidence,
-        payload: &[u8],
-    ) -> Observed {
-        self.transmissions.clear_noted(frame);
-        let (bytes, lost_message, parts) = match self.streams.accept(at.flow, seq, payload) {
-            Segment::Fresh { bytes, lost_message, parts } => (bytes, lost_message, parts),
-            Segment::Old => {
-                self.totals.tcp_retransmissions += 1;
-                self.class = FrameClass::TcpRetransmission;
-                return Observed::Part;
-            }
-        };
-        self.totals.sip_tcp_partial += u64::from(lost_message);
-        let mut observed = Observed::Part;
-        let mut open = parts;
-        let mut rest = &*bytes;
-        while !rest.is_empty() {
-            let taken = match message::split(rest) {
-                Front::KeepAlive(length) => {
-                    if matches!(observed, Observed::Part) {
-                        self.totals.keep_alives += 1;
-                        observed = Observed::KeepAlive;
-                    }
-                    length
-                }
-                Front::Message(message, length) => {
-                    let key = Key::in_stream(at.flow, rest.get(..length).unwrap_or_default());
-                    let seen = match self.transmissions.observe(key, at.time, at.number, evidence) {
-                        Seen::Copy(copy) => Seen::Again { of: copy.original, gap_ns: copy.delay_ns() },
-                        seen => seen,
-                    };
-                    let transport = Transport::Tcp { seq };
-                    let repeat = self.count(at, &key, seen, transport, &message);
-                    for noted in self.transmissions.noted(&key).to_vec() {
-                        self.transmissions.note(frame, noted);
-                    }
-                    self.told.extend(open.drain(..).map(Told::Part));
-                    let before = if let Observed::Messages { count, .. } = observed { count } else { 0 };
-                    observed = Observed::Messages { count: before + 1, repeat };
-                    length
-                }
-                Front::Incomplete => {
-                    open.push(at.number);
-                    if !self.streams.hold(&at.flow, rest, &open) {
-                        self.totals.sip_tcp_partial += 1;
-                    }
-                    break;
-                }
-                Front::Malformed(malformed) => {
-                    // The rest of a message whose beginning was not captured, or no SIP at all.
-                    self.totals.sip_tcp_partial += 1;
-                    if matches!(observed, Observed::Part) {
-                        observed = Observed::Malformed(malformed);
-                    }
-                    break;
-                }
-            };
-            rest = rest.get(taken..).unwrap_or_default();
-        }
-        observed
     }
 
     /// Counts a transmission of a message and takes it into its call.
@@ -604,6 +566,13 @@ impl Signalling {
     fn revise(&mut self) {
         for (copy, repeat, noted) in self.transmissions.drain_revised() {
             self.told.push(Told::Was(copy.number, FrameClass::copy(&copy)));
+            let repeat = match repeat {
+                Again::Message(repeat) => repeat,
+                Again::Segment(evidence, of) => {
+                    self.was_no_segment(&copy, &evidence, &of);
+                    continue;
+                }
+            };
             self.copies.observe(&copy);
             for noted in noted {
                 self.totals.was_copy(noted.tally, repeat);
@@ -617,8 +586,8 @@ impl Signalling {
         }
     }
 
-    fn count_copies(&mut self, key: &Key, of: u64, cause: Cause, evidence: &Evidence) -> Observed {
-        for noted in self.transmissions.noted(key) {
+    fn count_copies(&mut self, noted: &[Noted], cause: Cause, evidence: &Evidence) {
+        for noted in noted {
             self.totals.copies += 1;
             self.totals.kinds.count_copy(noted.tally);
             if let Some(call) = noted.call {
@@ -628,7 +597,14 @@ impl Signalling {
                 kept.copy(line, cause, evidence);
             }
         }
-        Observed::Copy { of, cause }
+    }
+
+    /// Counts a copy of what `key` was counted as.
+    fn copied(&mut self, key: &Key, copy: &Copy, evidence: &Evidence) -> Observed {
+        let noted = self.transmissions.noted(key).to_vec();
+        let cause = copy.explanation.cause;
+        self.count_copies(&noted, cause, evidence);
+        Observed::Copy { of: copy.original, cause }
     }
 }
 

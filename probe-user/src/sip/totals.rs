@@ -8,7 +8,9 @@ use serde::ser::{SerializeMap, Serializer};
 
 use super::call::{Sighting, shortened};
 use super::copies::{Repeat, Timer};
-use super::message::Message;
+use super::encrypted::EncryptedReport;
+use super::message::{Malformed, Message};
+use super::reassembly::TcpFigures;
 use super::registrations::RegistrationReport;
 use super::sources::Suspect;
 use super::transaction::ByMethod;
@@ -183,6 +185,22 @@ pub struct Retransmitted {
     pub call_id: String,
 }
 
+/// A frame on a SIP port that holds no message.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Unreadable {
+    /// Its number.
+    pub frame: u64,
+    /// Why.
+    #[serde(serialize_with = "in_words")]
+    pub reason: Malformed,
+}
+
+fn in_words<S: Serializer>(reason: &Malformed, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(reason)
+}
+
+/// Frames that are named.
+pub(super) const MAX_UNREADABLE: usize = 16;
 /// Examples of retransmissions that are kept.
 const MAX_EXAMPLES: usize = 16;
 /// Characters of a method that are shown.
@@ -256,6 +274,14 @@ pub struct SipReport {
     pub sip_tcp_partial: u64,
     /// TCP segments that brought nothing new.
     pub tcp_retransmissions: u64,
+    /// What became of TCP segments. Filled when a report is made.
+    pub tcp: TcpFigures,
+    /// Frames of WebSocket (RFC 7118), those of control included.
+    pub websocket_frames: u64,
+    /// Signalling over TLS. Filled when a report is made.
+    pub encrypted: EncryptedReport,
+    /// Frames that hold no message, the first few of `malformed`, and why.
+    pub unreadable: Vec<Unreadable>,
     /// Repeats by their reason.
     pub repeats: Repeats,
     /// By method and status code.

@@ -53,7 +53,9 @@ impl From<Decoded<'_>> for Got {
             },
             Decoded::Carrier => Self::Carrier,
             Decoded::Held(verdict) => Self::Held(verdict),
-            Decoded::Beside { .. } | Decoded::Nothing(_) => Self::Nothing(decoded.verdict()),
+            Decoded::Beside { .. } | Decoded::Tls(..) | Decoded::Nothing(_) => {
+                Self::Nothing(decoded.verdict())
+            }
         }
     }
 }

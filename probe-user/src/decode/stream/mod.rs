@@ -26,6 +26,7 @@ use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
 use self::framing::{Found, Measure};
 pub(super) use self::framing::{Framing, Messages};
 use crate::packet::{Carrier, Encapsulation, Flow};
+use crate::sequence::{advanced, distance};
 
 /// Connections read at once, each direction one.
 const MAX_STREAMS: usize = 64;
@@ -384,15 +385,6 @@ impl Read {
         self.order.len() < MAX_REMEMBERED
             || self.order.front().is_some_and(|(oldest, _)| distance(*oldest, at) >= 0)
     }
-}
-
-/// From one sequence number to another: negative if it is before (RFC 9293, 3.4).
-fn distance(from: u32, to: u32) -> i32 {
-    to.wrapping_sub(from).cast_signed()
-}
-
-fn advanced(seq: u32, bytes: usize) -> u32 {
-    seq.wrapping_add(u32::try_from(bytes).unwrap_or(u32::MAX))
 }
 
 #[cfg(test)]
