@@ -135,7 +135,7 @@ fn bytes_each(calls: u64, apart_us: u64, messages: usize) -> usize {
     let held = HELD.load(Ordering::Relaxed) - before;
     assert_eq!(probe.calls().len() as u64, calls);
     let state = if messages == 12 { CallState::Ended } else { CallState::Answered };
-    assert!(probe.calls().reports().iter().all(|call| call.state == state && call.media.lines.len() == 2));
+    assert!(probe.calls().reports().iter().all(|call| call.state == state && call.media.lines.len() >= 2));
     println!(
         "{calls} calls of {messages} messages: {held} bytes, {} each",
         held / usize::try_from(calls).unwrap()
@@ -154,7 +154,7 @@ fn typical_call_takes_less_than_4_kib() {
 }
 
 #[test]
-#[ignore = "a minute in a release build"]
+#[ignore = "measures: minutes"]
 fn hundred_thousand_calls_take_less_than_a_gibibyte() {
     let _alone = ALONE.lock();
     let each = bytes_each(100_000, 1_000, 10);

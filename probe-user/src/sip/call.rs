@@ -225,6 +225,7 @@ impl Call {
             self.hops.clear();
             self.report.state = CallState::Inviting;
             self.report.final_code = None;
+            self.report.ended_by = None;
             self.report.disconnect_reason = None;
             (self.is_cancelled, self.is_answer_inferred) = (false, false);
         }
@@ -384,6 +385,7 @@ impl Call {
         }
         self.report.state = CallState::Answered;
         self.report.final_code = None;
+        self.report.ended_by = None;
         self.report.disconnect_reason = None;
         self.answered = Some(at.time);
         self.report.rang_ms = None;
