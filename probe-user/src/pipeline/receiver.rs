@@ -20,7 +20,7 @@ use crate::dedup::{Classes, FrameClass};
 use crate::packet::{Endpoint, Flow, MediaId, Nanos, RtpPacket};
 use crate::rtcp;
 use crate::rtp::codec::{Announcement, Payload};
-use crate::rtp::demux::Demux;
+use crate::rtp::demux::{Demux, Other};
 use crate::sip::signalling::Told;
 use crate::sip::{EndpointChange, MediaInfo, Signalling, SignallingReport, Transcript, Transport};
 use probe_ebpf::Verdict;
@@ -28,6 +28,9 @@ use probe_ebpf::Verdict;
 /// RTCP reports remembered for the classes of frames, and for how long: a copy is never later.
 const MAX_REPORTS: usize = 16_384;
 const REPORT_MEMORY: Duration = Duration::from_secs(2);
+
+/// Lines whose fax is counted: a gateway has hundreds of fax calls a day.
+const MAX_FAX_LINES: usize = 16_384;
 
 /// Who follows the announced endpoints and the learned carriers: the kernel's map, or nobody.
 pub trait EndpointSink {
@@ -126,6 +129,8 @@ pub struct Beside {
     pub rtcp: rtcp::Tracker,
     /// STUN, DTLS and the like.
     pub demux: Demux,
+    /// Datagrams of T.38 fax by the line that they came to, or from.
+    pub fax: FxHashMap<MediaId, u64>,
 }
 
 /// What is left when the receiver has finished.
@@ -384,7 +389,10 @@ impl<S: EndpointSink> Analysis<S> {
             }
             Decoded::Beside { datagram, is_announced } => {
                 self.account.analysed += u64::from(decoded.verdict().is_matched());
-                self.beside.demux.observe(&datagram.flow, datagram.payload, is_announced);
+                let other = self.beside.demux.observe(&datagram.flow, datagram.payload, is_announced);
+                if other == Other::Udptl && is_announced {
+                    self.fax(&datagram);
+                }
             }
             // A segment whose content comes after it, or a tunnel without anything for us in it: it was read.
             Decoded::Carrier | Decoded::Nothing(_) => {
@@ -414,6 +422,14 @@ impl<S: EndpointSink> Analysis<S> {
         }
         let class = self.shards.packet(&packet);
         self.note(packet.number, class);
+    }
+
+    /// Fax is the call's that announced the endpoint. Its line is not silent.
+    fn fax(&mut self, datagram: &Datagram<'_>) {
+        let id = self.signalling.media_mut().attribute(&datagram.flow, datagram.time);
+        if self.beside.fax.len() < MAX_FAX_LINES || self.beside.fax.contains_key(&id) {
+            *self.beside.fax.entry(id).or_default() += 1;
+        }
     }
 
     fn note(&mut self, number: u64, class: FrameClass) {

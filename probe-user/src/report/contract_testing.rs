@@ -44,6 +44,7 @@ pub(crate) fn call(call_id: &str) -> CallWithStreams {
         streams: Vec::new(),
         media_absent_because: None,
         media_findings: Vec::new(),
+        fax_packets: 0,
         worst_stream: None,
         problems: Vec::new(),
         distributions: Distributions::default(),

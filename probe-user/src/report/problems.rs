@@ -29,7 +29,7 @@ impl<'a> ByCall<'a> {
     pub(super) fn of(streams: &'a [StreamReport]) -> Self {
         let mut by_id: FxHashMap<&str, Vec<&StreamReport>> = FxHashMap::default();
         for stream in streams {
-            if let Some(call_id) = &stream.call_id {
+            for call_id in stream.call_id.iter().chain(&stream.shared_with) {
                 by_id.entry(call_id).or_default().push(stream);
             }
         }

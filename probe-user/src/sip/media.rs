@@ -144,7 +144,8 @@ impl MediaTable {
         time: Nanos,
         number: u64,
     ) -> Option<MediaId> {
-        let endpoint = line.endpoint.filter(|_| line.protocol.is_media())?;
+        let is_wanted = line.protocol.is_media() && !(self.is_literal && line.is_guessed);
+        let endpoint = line.endpoint.filter(|_| is_wanted)?;
         if let Some(known) = self.owners.owner(endpoint).filter(|known| known.rank == Rank::Media)
             && let Some(slot) = self.slot_mut(known.id)
         {
