@@ -18,6 +18,7 @@
 //!   signalling   all of them in the order of the capture; what callers use
 //! ```
 
+mod body;
 mod call;
 pub mod calls;
 mod challenge;
@@ -36,6 +37,7 @@ pub mod registrations;
 pub mod related;
 pub mod report;
 pub mod sdp;
+mod sdp_lines;
 mod sight;
 pub mod signalling;
 pub mod sources;
