@@ -539,7 +539,7 @@ impl Signalling {
         self.transmissions.clear_noted(key);
         let repeat = repeat.map(|(repeat, _)| repeat);
         let line = self.transcript.as_mut().and_then(|kept| kept.message(at, message, repeat));
-        self.transmissions.note(key, Noted { tally, call, line });
+        self.transmissions.note(key, Noted { tally, is_defective: message.defects.any(), call, line });
         repeat
     }
 
@@ -573,7 +573,7 @@ impl Signalling {
             };
             self.copies.observe(&copy);
             for noted in noted {
-                self.totals.was_copy(noted.tally, repeat);
+                self.totals.was_copy(noted.tally, noted.is_defective, repeat);
                 if let Some(call) = noted.call {
                     self.calls.note_was_copy(call);
                 }
