@@ -4,6 +4,10 @@ use crate::parse::{GRE, IPV4_IN_IP, IPV6_IN_IP, TCP};
 
 /// Interfaces one probe can watch. Sixteen taps of one gateway; a record names its tap in four bits.
 pub const MAX_INTERFACES: usize = 16;
+/// Receive queues of an interface that can each have a socket in mirror mode.
+pub const MAX_QUEUES: u32 = 64;
+/// Entries of the socket map: [`MAX_QUEUES`] for each interface.
+pub const SOCKET_ENTRIES: usize = MAX_INTERFACES * MAX_QUEUES as usize;
 /// SIP ports one probe can watch, UDP and TCP alike.
 pub const MAX_SIP_PORTS: usize = 8;
 /// Ports whose TCP traffic is counted as encrypted signalling.
@@ -204,6 +208,15 @@ fn holds_either(lanes: u64, src: u16, dst: u16) -> bool {
     zero_lanes(src) | zero_lanes(dst) != 0
 }
 
+/// Where the socket map has the socket of an interface's queue. `None` for a queue beyond the last.
+#[inline(always)]
+pub const fn socket_slot(interface: u8, queue: u32) -> Option<u32> {
+    if interface as usize >= MAX_INTERFACES || queue >= MAX_QUEUES {
+        return None;
+    }
+    Some(interface as u32 * MAX_QUEUES + queue)
+}
+
 const _: () = {
     // Four-byte fields first, then two, then one: no padding anywhere, which `to_ne_bytes` relies on.
     const PORTS: usize = MAX_SIP_PORTS + MAX_TLS_PORTS + MAX_TUNNEL_PORTS + MAX_CARRIER_PORTS + 2;
@@ -287,6 +300,15 @@ mod tests {
             assert!(!config.is_sip(port, port) && !config.is_tls(port, port), "{port}");
             assert!(!config.is_tunnel(port, port) && !config.is_carrier(port, port), "{port}");
         }
+    }
+
+    #[test]
+    fn every_queue_has_a_slot_of_its_own_and_none_is_beyond_the_map() {
+        assert_eq!(socket_slot(0, 0), Some(0));
+        assert_eq!(socket_slot(0, 63), Some(63));
+        assert_eq!(socket_slot(1, 0), Some(64));
+        assert_eq!(socket_slot(15, 63), u32::try_from(SOCKET_ENTRIES - 1).ok());
+        assert_eq!((socket_slot(0, 64), socket_slot(16, 0)), (None, None));
     }
 
     #[test]

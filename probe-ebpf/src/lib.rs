@@ -19,6 +19,7 @@ pub mod classify;
 pub mod config;
 pub mod fingerprint;
 pub mod generator;
+pub mod meta;
 pub mod parse;
 pub mod record;
 #[cfg(test)]
@@ -28,4 +29,5 @@ pub mod tunnel;
 pub use classify::{Endpoints, Verdict, classify};
 pub use config::{Config, EndpointKey, MediaRule};
 pub use fingerprint::Fingerprint;
+pub use meta::Meta;
 pub use parse::{Bytes, Fragment, Layers, Refusal};

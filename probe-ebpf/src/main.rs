@@ -1,4 +1,5 @@
-//! The BPF object of voxprobe: one program for frames that arrive, one for frames that leave.
+//! The BPF object of voxprobe: one program for frames that arrive, one for frames that leave, and one for an interface
+//! that carries only copies.
 //!
 //! ```text
 //!   NIC ──▶ voxprobe_xdp ─────────────▶ stack ──▶ voxprobe_egress ──▶ NIC
@@ -10,6 +11,13 @@
 //!
 //! Both are taps: no path returns anything but "pass", no byte of a frame is written. Whatever goes wrong
 //! becomes a counter.
+//!
+//! ```text
+//!   mirror port ──▶ voxprobe_mirror ──▶ AF_XDP socket of the queue: frames that are ours
+//!                          └──────────▶ stack: all others
+//! ```
+//!
+//! This one takes frames away from the host. Userspace attaches it only where asked for by name.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
@@ -28,6 +36,12 @@ const TCX_NEXT: i32 = -1;
 fn voxprobe_xdp(ctx: XdpContext) -> u32 {
     kernel::observe(&ctx);
     XDP_PASS
+}
+
+/// Frames of a mirror port: those that are ours go to the socket of their queue instead of the host.
+#[xdp(frags)]
+fn voxprobe_mirror(ctx: XdpContext) -> u32 {
+    kernel::mirror::steer(&ctx)
 }
 
 /// Frames that leave (tcx, Linux 6.6), those that this host forwards and those that it sends itself.

@@ -216,14 +216,19 @@ pub enum KernelLoss {
     NoRing = 1,
     /// The kernel refused to copy the frame's bytes.
     CopyFailed = 2,
+    /// Mirror mode: the frame came by a queue that has no socket. It went on to the host instead.
+    NoSocket = 3,
+    /// Mirror mode: the driver leaves no room for metadata before a frame. It went on to the host instead.
+    NoMetadata = 4,
 }
 
 /// Number of kernel losses.
-pub const KERNEL_LOSSES: usize = 3;
+pub const KERNEL_LOSSES: usize = 5;
 
 impl KernelLoss {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; KERNEL_LOSSES] = [Self::RingFull, Self::NoRing, Self::CopyFailed];
+    pub const ALL: [Self; KERNEL_LOSSES] =
+        [Self::RingFull, Self::NoRing, Self::CopyFailed, Self::NoSocket, Self::NoMetadata];
 
     /// The name that reports, metrics and documents use.
     pub const fn name(self) -> &'static str {
@@ -231,6 +236,8 @@ impl KernelLoss {
             Self::RingFull => "ring_full",
             Self::NoRing => "no_ring",
             Self::CopyFailed => "copy_failed",
+            Self::NoSocket => "no_socket",
+            Self::NoMetadata => "no_metadata",
         }
     }
 }
@@ -261,6 +268,17 @@ impl Counters {
         cut: 0,
         matched_bytes: 0,
     };
+
+    /// Takes away what was counted before.
+    pub fn subtract(&mut self, before: &Self) {
+        let Self { verdicts, losses, cut, matched_bytes } = self;
+        let words = verdicts.iter_mut().chain(losses).chain([cut, matched_bytes]);
+        let earlier =
+            before.verdicts.iter().chain(&before.losses).chain([&before.cut, &before.matched_bytes]);
+        for (word, earlier) in words.zip(earlier) {
+            *word = word.wrapping_sub(*earlier);
+        }
+    }
 
     /// Adds what one CPU counted, given as the words of the map's value.
     pub fn add_words(&mut self, words: &[u64; Self::WORDS]) {
@@ -381,6 +399,8 @@ mod tests {
             matched_bytes: 2 * (VERDICTS + KERNEL_LOSSES + 2) as u64,
         };
         assert_eq!(sum, expected);
+        sum.subtract(&expected);
+        assert_eq!(sum, Counters::ZERO);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! A distribution of microseconds that is small enough to keep one for every stream.
 //!
 //! Log-linear buckets as HdrHistogram has them: exact below 16 us, then eight buckets an octave up to 67 s,
-//! so a bucket is never wider than an eighth of its value. 192 counters of 32 bits are 768 bytes; an
-//! `hdrhistogram::Histogram` of the same range and two digits would be 18 KiB. Merging adds counters, hence is
-//! exact, associative and commutative. Reports convert to `hdrhistogram` for export.
+//! so a bucket is never wider than an eighth of its value. Counters have 16 bits, and only the span of buckets in use
+//! has any: 32 to 384 bytes, where an `hdrhistogram::Histogram` of the same range and two digits would be 18 KiB. What
+//! runs over is carried to a second row of counters that few histograms need. Merging adds counters, hence is exact,
+//! associative and commutative. Reports convert to `hdrhistogram` for export.
 
 use std::cell::RefCell;
 
@@ -20,45 +21,174 @@ const MAX_BITS: usize = 26;
 const BUCKETS: usize = LINEAR + (MAX_BITS - 4) * PER_OCTAVE;
 const MAX_VALUE_US: u64 = (1 << MAX_BITS) - 1;
 
+/// Buckets that the span of a histogram grows by: 32 bytes of counters.
+const GROUP: usize = 16;
+
 /// Counts of values in microseconds. Values above 67 s count as 67 s, but [`MicrosHistogram::max_ns`] is exact.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct MicrosHistogram {
-    buckets: [u32; BUCKETS],
+    cells: Cells,
+    /// What did not fit in a cell, in units of 2^16.
+    carries: Option<Box<[u32; BUCKETS]>>,
     count: u64,
-    min_ns: u64,
-    max_ns: u64,
 }
 
-impl Default for MicrosHistogram {
+/// Counters of a span of buckets, and the range of what was counted.
+#[derive(Clone, Debug)]
+pub(crate) struct Cells {
+    counts: Box<[u16]>,
+    min_ns: u64,
+    max_ns: u64,
+    /// The first bucket that has one.
+    first: u8,
+    /// The one that counted last.
+    last: u8,
+}
+
+impl Default for Cells {
     fn default() -> Self {
-        Self { buckets: [0; BUCKETS], count: 0, min_ns: u64::MAX, max_ns: 0 }
+        Self { counts: Box::default(), min_ns: u64::MAX, max_ns: 0, first: 0, last: 0 }
     }
 }
 
-impl MicrosHistogram {
-    /// Counts one value.
-    pub fn record_ns(&mut self, value_ns: u64) {
-        if let Some(bucket) = self.buckets.get_mut(index(value_ns / 1000)) {
-            *bucket = bucket.saturating_add(1);
+impl Cells {
+    /// The place of a value's counter, if it has one that is not full.
+    #[inline]
+    pub(crate) fn place(&self, value_ns: u64) -> Option<usize> {
+        let at = index(value_ns / 1000).wrapping_sub(usize::from(self.first));
+        self.counts.get(at).filter(|count| **count < u16::MAX).map(|_| at)
+    }
+
+    /// Counts a value, whose counter is at that place.
+    #[inline]
+    pub(crate) fn count(&mut self, at: usize, value_ns: u64) {
+        if let Some(count) = self.counts.get_mut(at) {
+            *count += 1;
         }
-        self.count += 1;
+        #[expect(clippy::cast_possible_truncation, reason = "there are 192 buckets")]
+        let last = at as u8;
+        self.last = last;
+        self.widen(value_ns);
+    }
+
+    #[inline]
+    fn widen(&mut self, value_ns: u64) {
         self.min_ns = self.min_ns.min(value_ns);
         self.max_ns = self.max_ns.max(value_ns);
     }
 
-    /// Adds all of `other`.
-    pub fn merge(&mut self, other: &Self) {
-        for (mine, theirs) in self.buckets.iter_mut().zip(&other.buckets) {
-            *mine = mine.saturating_add(*theirs);
-        }
-        self.count += other.count;
-        self.min_ns = self.min_ns.min(other.min_ns);
-        self.max_ns = self.max_ns.max(other.max_ns);
+    /// Where the next value is likely to be counted.
+    pub(crate) fn likely(&self) -> Option<&u16> {
+        self.counts.get(usize::from(self.last))
     }
 
-    /// Forgets everything.
-    pub fn clear(&mut self) {
-        *self = Self::default();
+    /// Widens the span to one with `bucket` in it.
+    #[cold]
+    fn reach(&mut self, bucket: usize) {
+        let group = bucket / GROUP * GROUP;
+        let (from, to) = if self.counts.is_empty() {
+            (group, group + GROUP)
+        } else {
+            let from = usize::from(self.first);
+            (from.min(group), (from + self.counts.len()).max(group + GROUP))
+        };
+        let mut counts = vec![0; to - from].into_boxed_slice();
+        let before = usize::from(self.first).saturating_sub(from);
+        for (count, old) in counts.iter_mut().skip(before).zip(&self.counts) {
+            *count = *old;
+        }
+        self.counts = counts;
+        (self.first, self.last) = (u8::try_from(from).unwrap_or(0), 0);
+    }
+
+    fn get(&self, bucket: usize) -> u16 {
+        let at = bucket.wrapping_sub(usize::from(self.first));
+        self.counts.get(at).copied().unwrap_or(0)
+    }
+
+    /// The same span, with nothing counted.
+    fn cleared(&self) -> Self {
+        let counts = vec![0; self.counts.len()].into_boxed_slice();
+        Self { counts, first: self.first, last: self.last, ..Self::default() }
+    }
+}
+
+impl PartialEq for MicrosHistogram {
+    /// The same values were counted, whatever room there is for more.
+    fn eq(&self, other: &Self) -> bool {
+        let Self { cells, carries: _, count } = self;
+        *count == other.count
+            && (cells.min_ns, cells.max_ns) == (other.cells.min_ns, other.cells.max_ns)
+            && self.buckets().eq(other.buckets())
+    }
+}
+
+impl Eq for MicrosHistogram {}
+
+impl MicrosHistogram {
+    /// Counts one value.
+    pub fn record_ns(&mut self, value_ns: u64) {
+        if let Some(at) = self.cells.place(value_ns) {
+            self.cells.count(at, value_ns);
+        } else {
+            self.add(index(value_ns / 1000), 1);
+            self.cells.widen(value_ns);
+        }
+        self.count += 1;
+    }
+
+    /// Adds to one bucket, whatever is in it.
+    #[cold]
+    fn add(&mut self, bucket: usize, more: u64) {
+        let at = bucket.wrapping_sub(usize::from(self.cells.first));
+        if at >= self.cells.counts.len() {
+            self.cells.reach(bucket);
+        }
+        let at = bucket.wrapping_sub(usize::from(self.cells.first));
+        let Some(count) = self.cells.counts.get_mut(at) else { return };
+        let sum = u64::from(*count) + more;
+        *count = (sum & 0xffff) as u16;
+        let carry = u32::try_from(sum >> 16).unwrap_or(u32::MAX);
+        if carry > 0
+            && let Some(carried) = self.carries.get_or_insert_with(|| Box::new([0; BUCKETS])).get_mut(bucket)
+        {
+            *carried = carried.saturating_add(carry);
+        }
+    }
+
+    /// The count of each bucket.
+    fn buckets(&self) -> impl Iterator<Item = u64> {
+        (0..BUCKETS).map(|bucket| {
+            let carried = self.carries.as_ref().and_then(|carries| carries.get(bucket)).copied();
+            u64::from(carried.unwrap_or(0)) << 16 | u64::from(self.cells.get(bucket))
+        })
+    }
+
+    /// What a run takes along.
+    pub(crate) fn lend(&mut self) -> Cells {
+        std::mem::take(&mut self.cells)
+    }
+
+    /// Goes on where a run has come to that counted so many values.
+    pub(crate) fn take_back(&mut self, cells: Cells, values: u64) {
+        self.cells = cells;
+        self.count += values;
+    }
+
+    /// Adds all of `other`.
+    pub fn merge(&mut self, other: &Self) {
+        for (bucket, count) in other.buckets().enumerate().filter(|(_, count)| *count > 0) {
+            self.add(bucket, count);
+        }
+        self.count += other.count;
+        self.cells.min_ns = self.cells.min_ns.min(other.cells.min_ns);
+        self.cells.max_ns = self.cells.max_ns.max(other.cells.max_ns);
+    }
+
+    /// Takes out all that was counted; room stays for as much.
+    fn take(&mut self) -> Self {
+        let empty = Self { cells: self.cells.cleared(), ..Self::default() };
+        std::mem::replace(self, empty)
     }
 
     /// Values counted.
@@ -68,12 +198,12 @@ impl MicrosHistogram {
 
     /// Smallest value, exact; `None` if there is none.
     pub fn min_ns(&self) -> Option<u64> {
-        (self.count > 0).then_some(self.min_ns)
+        (self.count > 0).then_some(self.cells.min_ns)
     }
 
     /// Largest value, exact; `None` if there is none.
     pub fn max_ns(&self) -> Option<u64> {
-        (self.count > 0).then_some(self.max_ns)
+        (self.count > 0).then_some(self.cells.max_ns)
     }
 
     /// The value that `percent` of all values do not exceed, in microseconds: the middle of its bucket, but
@@ -86,15 +216,15 @@ impl MicrosHistogram {
         let rank = ((percent * self.count as f64 / 100.0 - 1e-9).ceil() as u64).clamp(1, self.count);
         let mut seen = 0;
         let (mut low, mut width) = (MAX_VALUE_US, 1);
-        for (bucket, count) in self.buckets.iter().enumerate() {
-            seen += u64::from(*count);
+        for (bucket, count) in self.buckets().enumerate() {
+            seen += count;
             if seen >= rank {
                 (low, width) = range(bucket);
                 break;
             }
         }
         let middle = low as f64 + (width - 1) as f64 / 2.0;
-        Some(middle.clamp(self.min_ns as f64 / 1000.0, self.max_ns as f64 / 1000.0))
+        Some(middle.clamp(self.cells.min_ns as f64 / 1000.0, self.cells.max_ns as f64 / 1000.0))
     }
 
     /// As an `hdrhistogram`, for merging and export beyond this program.
@@ -103,9 +233,9 @@ impl MicrosHistogram {
     /// Never: the bounds are constants that the library accepts.
     pub fn to_hdr(&self) -> Histogram<u64> {
         let mut hdr = Histogram::new_with_bounds(1, MAX_VALUE_US, 2).expect("constant bounds are valid");
-        for (bucket, count) in self.buckets.iter().enumerate().filter(|(_, count)| **count > 0) {
+        for (bucket, count) in self.buckets().enumerate().filter(|(_, count)| *count > 0) {
             let (low, width) = range(bucket);
-            hdr.saturating_record_n(low + (width - 1) / 2, u64::from(*count));
+            hdr.saturating_record_n(low + (width - 1) / 2, count);
         }
         hdr
     }
@@ -171,9 +301,14 @@ impl Distribution {
         self.interval.record_ns(value_ns);
     }
 
+    /// The part that is counted in.
+    pub(crate) fn interval_mut(&mut self) -> &mut MicrosHistogram {
+        &mut self.interval
+    }
+
     /// The interval's; the next one begins.
     pub fn close_interval(&mut self) -> MicrosHistogram {
-        let closed = std::mem::take(&mut self.interval);
+        let closed = self.interval.take();
         self.before.get_or_insert_default().merge(&closed);
         closed
     }
@@ -234,8 +369,24 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_histogram_fits_in_a_kilobyte() {
-        assert!(size_of::<MicrosHistogram>() <= 1024);
+    fn a_histogram_is_as_wide_as_what_it_counts() {
+        let counters = |histogram: &MicrosHistogram| histogram.cells.counts.len();
+        assert_eq!(counters(&of(&[3, 15])), GROUP);
+        assert_eq!((counters(&of(&[900, 700])), counters(&of(&[900, 1_200, 700]))), (GROUP, 2 * GROUP));
+        assert_eq!(counters(&of(&[0, u64::MAX / 1_000])), BUCKETS);
+    }
+
+    #[test]
+    fn a_full_counter_carries_on() {
+        let mut histogram = of(&[5]);
+        for _ in 0..200_000 {
+            histogram.record_ns(900_000);
+        }
+        let mut twice = histogram.clone();
+        twice.merge(&histogram);
+        assert_eq!((histogram.buckets().sum::<u64>(), twice.buckets().sum::<u64>()), (200_001, 400_002));
+        assert_eq!(histogram.percentile_us(50.0), Some(900.0));
+        assert_eq!(twice.to_hdr().len(), 400_002);
     }
 
     #[test]

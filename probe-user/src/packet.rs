@@ -252,6 +252,11 @@ impl Encapsulation {
         if is_inner_part { Self(self.0 >> bits) } else { self }
     }
 
+    /// The word: at most 60 bits.
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+
     /// Is there none?
     pub const fn is_none(self) -> bool {
         self.0 == 0

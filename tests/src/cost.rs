@@ -12,7 +12,7 @@ use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunOptions};
 use probe_ebpf::Config;
 use probe_ebpf::config::MediaRule;
-use voxprobe::capture::live::{LiveCapture, LiveOptions};
+use voxprobe::capture::live::{LiveCapture, LiveOptions, Records as _};
 use voxprobe::packet::Endpoint;
 
 use crate::frames::{invite, rtp, sip, tcp, udp};

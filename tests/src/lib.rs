@@ -20,6 +20,7 @@ pub mod calls;
 pub mod captures;
 pub mod command;
 pub mod conformance;
+pub mod core_cost;
 pub mod cost;
 pub mod dedup_cost;
 pub mod dissect;

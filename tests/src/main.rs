@@ -28,6 +28,8 @@ enum Command {
     XdpCost,
     /// Measure what finding copies costs per RTP frame, over the same work without it.
     DedupCost,
+    /// Measure what a packet costs the analysis core, by the number of streams that it holds.
+    CoreCost(voxlab::core_cost::Options),
 }
 
 fn main() -> ExitCode {
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         Command::Bulk(options) => voxlab::story::bulk::run(&options),
         Command::XdpCost => voxlab::cost::run(),
         Command::DedupCost => voxlab::dedup_cost::run(),
+        Command::CoreCost(options) => voxlab::core_cost::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

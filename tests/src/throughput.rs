@@ -1,7 +1,7 @@
 //! The whole probe under load: generator, veth, programs, rings, receiver, shards, report.
 //!
 //! ```text
-//!   namespace near: generator ─▶ near0 ══ veth ══ far0 ─▶ XDP ─▶ rings ─▶ Probe     namespace far
+//!   namespace near: generator ─▶ near0 ══ veth ══ far0 ─▶ XDP ─▶ rings or sockets ─▶ Probe     namespace far
 //! ```
 //!
 //! Used by tests, which ask whether the account is exact, and by `voxlab throughput`, which asks how fast.
@@ -12,9 +12,10 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use voxprobe::capture::clock::monotonic_ns;
-use voxprobe::capture::live::{LiveOptions, interfaces};
+use voxprobe::capture::live::{LiveOptions, Mode, interfaces};
+use voxprobe::capture::xsk::MirrorOptions;
 use voxprobe::packet::Nanos;
 use voxprobe::pipeline::live::{Options as ProbeOptions, Probe};
 use voxprobe::report::contract::Report;
@@ -43,6 +44,33 @@ pub struct Options {
     /// Ring of each CPU in KiB
     #[arg(long, default_value_t = 8192)]
     ring_size: u32,
+    /// What becomes of frames: looked at in their rings, or taken by AF_XDP
+    #[arg(long, value_enum, default_value_t = Take::Tap)]
+    mode: Take,
+    /// With --mode mirror: frames that a queue may hold
+    #[arg(long, default_value_t = MirrorOptions::DEFAULT.chunks)]
+    frames: u32,
+    /// With --mode mirror: poll the driver for so long at each look
+    #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
+    busy_poll: Duration,
+}
+
+/// Values of --mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Take {
+    Tap,
+    Mirror,
+}
+
+/// How the probe of a run is set up.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// What becomes of frames.
+    pub mode: Mode,
+    /// Shards.
+    pub shards: usize,
+    /// Of a tap: bytes of each CPU's ring.
+    pub ring_bytes: u32,
 }
 
 /// What a run came to.
@@ -78,17 +106,19 @@ pub(crate) fn index_of(name: &str) -> Result<u32> {
 ///
 /// # Errors
 /// If namespaces, programs or threads cannot be had.
-pub fn measure(spec: &Spec, duration: Duration, shards: usize, ring_bytes: u32) -> Result<Run> {
+pub fn measure(spec: &Spec, duration: Duration, setup: Setup) -> Result<Run> {
+    let Setup { mode, shards, ring_bytes } = setup;
     let lab = LabName::unique()?;
     let (near, far) = (Namespace::create(&lab, "near")?, Namespace::create(&lab, "far")?);
     connect(&near, &far)?;
     let options = ProbeOptions {
-        capture: LiveOptions { ring_bytes, ..LiveOptions::new(["far0"]) },
+        capture: LiveOptions { mode, ring_bytes, ..LiveOptions::new(["far0"]) },
         shards,
         max_streams: 1 << 17,
         idle: Duration::from_secs(30),
         interval: Duration::from_secs(1),
         quality: Arc::default(),
+        leg_headers: voxprobe::sip::LegHeaders::default(),
     };
     let started = Nanos(monotonic_ns());
     let probe = far.within(|| Probe::start(&options))??;
@@ -112,7 +142,14 @@ pub fn measure(spec: &Spec, duration: Duration, shards: usize, ring_bytes: u32) 
 /// As [`measure`].
 pub fn run(options: &Options) -> Result<()> {
     let spec = Spec { streams: options.streams, rate_pps: options.rate.pps(), ..Spec::default() };
-    let run = measure(&spec, options.duration, options.shards, options.ring_size.saturating_mul(1024))?;
+    let mirror =
+        MirrorOptions { chunks: options.frames, busy_poll: options.busy_poll, ..MirrorOptions::DEFAULT };
+    let setup = Setup {
+        mode: if options.mode == Take::Mirror { Mode::Mirror(mirror) } else { Mode::Tap },
+        shards: options.shards,
+        ring_bytes: options.ring_size.saturating_mul(1024),
+    };
+    let run = measure(&spec, options.duration, setup)?;
     let capture = &run.report.capture;
     let seconds = run.sent.elapsed.as_secs_f64();
     println!(

@@ -7,16 +7,19 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use probe_ebpf::config::MediaRule;
-use probe_ebpf::record::{MediaCommon, MediaHead4, MediaHead6, PacketHead, kind, point};
-use probe_ebpf::{Config, EndpointKey, Endpoints, Layers, Verdict, classify, fingerprint};
+use probe_ebpf::record::{
+    KernelLoss, MAX_PACKET, MediaCommon, MediaHead4, MediaHead6, PacketHead, kind, point,
+};
+use probe_ebpf::{Config, EndpointKey, Endpoints, Layers, Meta, Verdict, classify, fingerprint};
 use voxlab::captures::files_below;
 use voxlab::frames::{Datagram, invite, rtcp, rtp, sip, tcp, udp};
 use voxlab::privileges::root_for;
 use voxlab::tunnels::{Tunnel, tunnel};
 use voxprobe::capture::file::{Frames, LinkType};
 use voxprobe::capture::live::{
-    KernelCounters, KernelEndpoints, LiveCapture, LiveOptions, Record, RingReader,
+    KernelCounters, KernelEndpoints, LiveCapture, LiveOptions, Mode, Record, Records as _, RingReader,
 };
+use voxprobe::capture::xsk::{MirrorOptions, record_of};
 use voxprobe::packet::Endpoint;
 
 const XDP_PASS: u32 = 2;
@@ -110,6 +113,9 @@ impl Bench {
             let expected: Vec<_> = expected(frame, verdict, layers.as_ref(), egress).into_iter().collect();
             assert_eq!(records, expected, "{name}: {}", hex(frame));
             assert_eq!(after.lost(), 0);
+            if !egress && verdict.is_matched() {
+                assert_eq!(mirrored(frame, verdict, layers.as_ref()), expected, "{name}: as mirrored");
+            }
         }
         verdict
     }
@@ -127,6 +133,24 @@ fn moved(before: &KernelCounters, after: &KernelCounters) -> Vec<(bool, Verdict)
     }
     assert_eq!(before.unknown, after.unknown, "a frame of an unknown interface");
     moved
+}
+
+/// The record that a frame gives in mirror mode, with what the program would say of it.
+fn mirrored(frame: &[u8], verdict: Verdict, layers: Option<&Layers>) -> Vec<Owned> {
+    let layers = layers.copied().unwrap_or(Layers::NONE);
+    let meta = Meta {
+        time_ns: 1,
+        verdict: verdict as u8,
+        point: 0,
+        ip: u8::try_from(layers.ip).unwrap(),
+        v6: u8::from(layers.v6),
+        transport: u16::try_from(layers.transport).unwrap(),
+        transport_len: layers.transport_len,
+    };
+    let mut records = Vec::new();
+    // As the reader cuts what it puts together.
+    record_of(meta, &frame[..frame.len().min(MAX_PACKET)], frame.len(), |record| records.push(own(record)));
+    records
 }
 
 /// The record without its time, which is checked to be there.
@@ -342,6 +366,31 @@ fn every_kind_of_frame_gets_its_verdict_and_its_record() {
     for (name, frame, verdict) in table() {
         assert_eq!(bench.check(name, &frame), verdict, "{name}");
     }
+}
+
+#[test]
+fn the_mirror_program_judges_alike_and_passes_untouched_what_has_no_socket() {
+    if !root_for("the_mirror_program_judges_alike_and_passes_untouched_what_has_no_socket") {
+        return;
+    }
+    let mut options = LiveOptions::new(["lo"]);
+    options.mode = Mode::Mirror(MirrorOptions::DEFAULT);
+    let mut capture = LiveCapture::detached(&options).unwrap();
+    assert!(capture.take_rings().is_none(), "a mirror port has sockets, no rings");
+    for (name, frame, verdict) in table() {
+        let before = capture.counters().unwrap();
+        let run = capture.test_run(false, &frame, 1).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(run.returned, XDP_PASS, "{name}");
+        assert!(run.frame == frame, "{name}: the frame was changed");
+        let after = capture.counters().unwrap();
+        assert_eq!(moved(&before, &after), [(false, verdict)], "{name}: {}", hex(&frame));
+        let lost = after.total().losses[KernelLoss::NoSocket as usize]
+            - before.total().losses[KernelLoss::NoSocket as usize];
+        assert_eq!(lost, u64::from(verdict.is_matched()), "{name}");
+    }
+    let (walked, _) = capture.verified_instructions().unwrap();
+    eprintln!("voxprobe_mirror: {walked} instructions verified");
+    assert!(walked > 0 && walked <= BUDGET_ANYWHERE, "{walked} instructions verified");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use probe_ebpf::generator::FIRST_SSRC;
 use voxlab::netns::{End, LabName, Namespace, join};
 use voxlab::privileges::root_for;
 use voxlab::traffic::{Generator, Sent, Spec};
-use voxprobe::capture::live::{KernelCounters, LiveCapture, LiveOptions, Record, interfaces};
+use voxprobe::capture::live::{KernelCounters, LiveCapture, LiveOptions, Record, Records as _, interfaces};
 
 const STREAMS: u32 = 1_024;
 

@@ -16,7 +16,7 @@ use voxlab::link::RawSocket;
 use voxlab::netns::{End, LabName, Namespace, join};
 use voxlab::privileges::root_for;
 use voxlab::tunnels::{RpcapSession, Tunnel, tunnel};
-use voxprobe::capture::live::{LiveCapture, LiveOptions, Record};
+use voxprobe::capture::live::{LiveCapture, LiveOptions, Record, Records as _};
 use voxprobe::packet::Endpoint;
 use voxprobe::pipeline::account::Account;
 use voxprobe::pipeline::live::{Options, Outcome, Probe};
@@ -99,6 +99,7 @@ fn options() -> Options {
         idle: Duration::from_secs(30),
         interval: Duration::from_millis(200),
         quality: Arc::default(),
+        leg_headers: voxprobe::sip::LegHeaders::default(),
     }
 }
 

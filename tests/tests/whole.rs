@@ -7,9 +7,14 @@
 use std::time::Duration;
 
 use voxlab::privileges::root_for;
-use voxlab::throughput::{Run, measure};
+use voxlab::throughput::{Run, Setup, measure};
 use voxlab::traffic::Spec;
+use voxprobe::capture::live::Mode;
 use voxprobe::pipeline::Loss;
+
+fn tap(shards: usize, ring_bytes: u32) -> Setup {
+    Setup { mode: Mode::Tap, shards, ring_bytes }
+}
 
 fn assert_exact(run: &Run) {
     let capture = &run.report.capture;
@@ -31,7 +36,7 @@ fn ten_million_frames_at_a_million_a_second_are_accounted_for() {
         return;
     }
     let spec = Spec { streams: 1_024, rate_pps: Some(1_000_000), limit: Some(10_000_000), ..Spec::default() };
-    let run = measure(&spec, Duration::from_secs(40), 1, 64 << 20).unwrap();
+    let run = measure(&spec, Duration::from_secs(40), tap(1, 64 << 20)).unwrap();
     assert_exact(&run);
     assert_eq!(run.report.streams.len(), 1_024);
     let seen: u64 = run.report.streams.iter().map(|stream| stream.raw.packets).sum();
@@ -44,7 +49,7 @@ fn a_ring_of_one_page_and_several_shards_lose_nothing_without_a_name() {
         return;
     }
     let spec = Spec { streams: 1_024, rate_pps: Some(500_000), ..Spec::default() };
-    let run = measure(&spec, Duration::from_secs(3), 3, 4_096).unwrap();
+    let run = measure(&spec, Duration::from_secs(3), tap(3, 4_096)).unwrap();
     assert_exact(&run);
     assert!(run.report.capture.losses[Loss::RingFull.name()] > run.report.capture.analysed);
     // A hole that the probe made is not held against the network.

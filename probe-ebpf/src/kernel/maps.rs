@@ -1,10 +1,10 @@
 //! Maps and constants: everything that the programs share with userspace by name.
 
 use aya_ebpf::Global;
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, RingBuf};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, RingBuf, XskMap};
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use aya_ebpf::macros::btf_map;
-use probe_ebpf::config::{MAX_CPUS, MAX_ENDPOINTS, PORT_WORDS, port_bit};
+use probe_ebpf::config::{MAX_CPUS, MAX_ENDPOINTS, PORT_WORDS, SOCKET_ENTRIES, port_bit, socket_slot};
 use probe_ebpf::record::{COUNTER_ENTRIES, Counters, MAX_PACKET, MediaHead4, PacketHead, point};
 use probe_ebpf::{Config, EndpointKey, Endpoints};
 
@@ -41,6 +41,10 @@ static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 /// Where the head of a frame in pieces is put together.
 #[btf_map]
 static HEAD: PerCpuArray<[u8; COPIED_HEAD], 1> = PerCpuArray::new();
+
+/// Mirror mode: the socket of each queue, by [`socket_slot`]. Filled by userspace.
+#[btf_map]
+pub(super) static SOCKETS: XskMap<SOCKET_ENTRIES> = XskMap::new();
 
 /// A CPU's ring.
 pub(crate) type Ring = RingBuf<MediaHead4, 4096>;
@@ -124,6 +128,12 @@ impl Tap {
     #[inline(always)]
     pub(crate) fn point(self) -> u8 {
         self.interface | if self.egress { point::EGRESS } else { 0 }
+    }
+
+    /// Where [`SOCKETS`] has the socket for frames of this tap that come by `queue`.
+    #[inline(always)]
+    pub(crate) fn socket(self, queue: u32) -> Option<u32> {
+        socket_slot(self.interface, queue)
     }
 
     /// This CPU's counters of this tap.

@@ -5,6 +5,7 @@
 
 mod frame;
 mod maps;
+pub(crate) mod mirror;
 mod opaque;
 mod record;
 mod source;
@@ -14,7 +15,7 @@ use aya_log_ebpf::warn;
 use probe_ebpf::Verdict;
 use probe_ebpf::classify::{self, VERDICTS};
 use probe_ebpf::parse::{self, FORGOTTEN, Fragment, Layers, TCP, UDP};
-use probe_ebpf::record::{HASHED_PAYLOAD, KERNEL_LOSSES};
+use probe_ebpf::record::{Counters, HASHED_PAYLOAD, KERNEL_LOSSES, KernelLoss};
 use probe_ebpf::tunnel::Inside;
 
 use self::frame::{COPIED_HEAD, Copied, Frame, Memory};
@@ -172,11 +173,18 @@ fn is_beyond<M: Memory>(frame: &Frame<M>, judged: Judged) -> bool {
 /// verifier then finds nothing alive in the caller that would make one way to here differ from another.
 #[inline(never)]
 fn observe_copied<S: Source + EbpfContext>(source: &S) -> News {
-    let Some(head) = maps::head() else { return News::NONE };
+    let Some((frame, judged)) = judge_copied(source) else { return News::NONE };
+    account(source, &frame, judged, frame.0.unknown)
+}
+
+/// The frame's first bytes, copied to scratch memory, and the verdict on them.
+#[inline(always)]
+fn judge_copied<S: Source + EbpfContext>(source: &S) -> Option<(Frame<Copied>, Judged)> {
+    let head = maps::head()?;
     // Opaque for the same reason as in `record::packet`.
     let len = opaque(u64::from(source.wire_len().min(COPIED_HEAD as u32))) as u32;
     if len == 0 || len > COPIED_HEAD as u32 {
-        return News::NONE;
+        return None;
     }
     // SAFETY: `head` is this CPU's map value of COPIED_HEAD bytes, and `len` was compared with that and zero.
     let copied = unsafe { source.copy_to(head.cast(), len) };
@@ -188,7 +196,7 @@ fn observe_copied<S: Source + EbpfContext>(source: &S) -> News {
         if matches!(judged.protocol(), UDP | TCP) { usize::from(judged.transport_len()).min(20) } else { 0 };
     let is_whole = judged.transport() + transport <= len && len >= ETHERNET_AND_IPV6;
     let judged = if is_whole { judged } else { Judged::refused(Verdict::Truncated, frame.0.unknown) };
-    account(source, &frame, judged, frame.0.unknown)
+    Some((frame, judged))
 }
 
 /// Counts the frame under its verdict and, if it matched, hands it over or counts the loss.
@@ -196,16 +204,8 @@ fn observe_copied<S: Source + EbpfContext>(source: &S) -> News {
 fn account<S: Source, M: Memory>(source: &S, frame: &Frame<M>, judged: Judged, any: u64) -> News {
     let tap = Tap::find(source.ifindex(), S::EGRESS, any);
     let Some(counters) = tap.counters() else { return News::NONE };
-    // The compiler knows that a verdict is below VERDICTS and would drop the check; the verifier does not.
-    let number = opaque(u64::from(judged.verdict())) as usize;
-    if number >= VERDICTS {
-        return News::NONE;
-    }
-    // SAFETY: a value of this CPU's own, in bounds by the check above.
-    let count = unsafe { &mut (&mut (*counters).verdicts)[number] };
-    let news = if *count == 0 && tap.is_unknown() { News::UNKNOWN_INTERFACE } else { News::NONE };
-    *count += 1;
-    if number < Verdict::SipUdp as usize {
+    let (news, is_matched) = count(tap, counters, judged);
+    if !is_matched {
         return news;
     }
     let wire_len = source.wire_len();
@@ -217,12 +217,35 @@ fn account<S: Source, M: Memory>(source: &S, frame: &Frame<M>, judged: Judged, a
     } else {
         record::packet(source, tap, judged.verdict(), wire_len, counters)
     };
-    let Err(loss) = handed_over else { return news };
+    match handed_over {
+        Ok(()) => news,
+        Err(loss) => lose(counters, loss, news, any),
+    }
+}
+
+/// Counts a frame under its verdict. Is it matched?
+#[inline(always)]
+fn count(tap: Tap, counters: *mut Counters, judged: Judged) -> (News, bool) {
+    // The compiler knows that a verdict is below VERDICTS and would drop the check; the verifier does not.
+    let number = opaque(u64::from(judged.verdict())) as usize;
+    if number >= VERDICTS {
+        return (News::NONE, false);
+    }
+    // SAFETY: a value of this CPU's own, in bounds by the check above.
+    let count = unsafe { &mut (&mut (*counters).verdicts)[number] };
+    let news = if *count == 0 && tap.is_unknown() { News::UNKNOWN_INTERFACE } else { News::NONE };
+    *count += 1;
+    (news, number >= Verdict::SipUdp as usize)
+}
+
+/// Counts the loss of a matched frame.
+#[inline(always)]
+fn lose(counters: *mut Counters, loss: KernelLoss, news: News, any: u64) -> News {
     let number = forget(loss as u64, any) as usize;
     if number >= KERNEL_LOSSES {
         return news;
     }
-    // SAFETY: as above.
+    // SAFETY: a value of this CPU's own, in bounds by the check above.
     let lost = unsafe { &mut (&mut (*counters).losses)[number] };
     *lost += 1;
     if *lost == 1 { news.and_first_loss(number) } else { news }

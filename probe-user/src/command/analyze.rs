@@ -91,6 +91,7 @@ impl Analyze {
             threads: self.threads.map_or_else(|| threads_for(&self.files), usize::from),
             max_streams: self.max_streams,
             quality: self.quality.settings(),
+            leg_headers: self.filter.leg_headers(),
         };
         let mut bars = Bars::default();
         let mut report =

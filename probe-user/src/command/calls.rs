@@ -92,8 +92,12 @@ impl Sort {
 impl Calls {
     /// Reads, and lists.
     pub(crate) fn execute(&self) -> anyhow::Result<()> {
-        let options =
-            Options { rtp: self.filter.rule(), config: self.filter.config()?, ..Options::default() };
+        let options = Options {
+            rtp: self.filter.rule(),
+            config: self.filter.config()?,
+            leg_headers: self.filter.leg_headers(),
+            ..Options::default()
+        };
         let mut report = offline::analyze(&self.files, &options, |_, _| ())?;
         let (count, states) = (report.calls.len() as u64, calls::by_state(&report));
         let filter = CallFilter {

@@ -48,8 +48,12 @@ impl Flow {
         if self.files.iter().any(|file| file.as_os_str() == "-") {
             bail!("standard input cannot be read twice: write it to a file first");
         }
-        let options =
-            Options { rtp: self.filter.rule(), config: self.filter.config()?, ..Options::default() };
+        let options = Options {
+            rtp: self.filter.rule(),
+            config: self.filter.config()?,
+            leg_headers: self.filter.leg_headers(),
+            ..Options::default()
+        };
         let report = offline::analyze(&self.files, &options, |_, _| ())?;
         let meant = self.meant(&report)?;
         let calls = if self.only { vec![meant] } else { family(&report, meant) };

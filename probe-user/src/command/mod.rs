@@ -14,6 +14,7 @@ use clap::{Args, ValueEnum};
 use probe_ebpf::Config;
 use probe_ebpf::config::{MAX_SIP_PORTS, MAX_TLS_PORTS};
 use voxprobe::pipeline::offline::RtpRule;
+use voxprobe::sip::LegHeaders;
 
 /// What is signalling and what is media: the same for files and interfaces.
 #[derive(Debug, Args)]
@@ -30,6 +31,10 @@ pub(crate) struct Filter {
     /// Which UDP is media
     #[arg(long, value_enum, default_value_t = Rtp::Auto)]
     rtp: Rtp,
+    /// A header that carries the Call-ID of a B2BUA's other leg; X-Call-ID, X-CID, X-Orig-Call-ID and X-Original-Call-ID are
+    /// known. Can be given several times
+    #[arg(long = "leg-header", value_name = "NAME")]
+    leg_headers: Vec<String>,
     #[command(flatten)]
     tunnels: tunnels::Tunnels,
 }
@@ -52,6 +57,10 @@ impl Filter {
             Rtp::Auto => RtpRule::Auto,
             Rtp::Any => RtpRule::Any,
         }
+    }
+
+    fn leg_headers(&self) -> LegHeaders {
+        LegHeaders::and(self.leg_headers.iter().map(String::as_str))
     }
 
     fn config(&self) -> anyhow::Result<Config> {

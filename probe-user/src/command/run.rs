@@ -15,7 +15,8 @@ use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use voxprobe::capture::clock::{Reading, WallClock, monotonic_ns};
-use voxprobe::capture::live::{KernelLog, LiveOptions, LogLevel, XdpMode};
+use voxprobe::capture::live::{KernelLog, LiveOptions, LogLevel, Mode, XdpMode};
+use voxprobe::capture::xsk::MirrorOptions;
 use voxprobe::packet::Nanos;
 use voxprobe::pipeline::live::{Options, Probe};
 use voxprobe::report::health::{Entry, Format};
@@ -37,8 +38,9 @@ const LAST_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Watch interfaces: the stream health log, until Ctrl-C
 ///
-/// Frames are only looked at: every one passes unchanged, and if voxprobe dies, traffic flows. Needs root, or the
-/// capabilities CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.
+/// Frames are only looked at: every one passes unchanged, and if voxprobe dies, traffic flows. With --mode mirror, for
+/// ports that carry only copies, what is ours is taken from the host instead. Needs root, or the capabilities CAP_BPF,
+/// CAP_NET_ADMIN and CAP_PERFMON; with --mode mirror also CAP_NET_RAW and CAP_IPC_LOCK.
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     /// Interface to watch; once for each
@@ -51,6 +53,18 @@ pub(crate) struct Run {
     /// Watch also what leaves through the interfaces (tcx, kernel 6.6)
     #[arg(long)]
     egress: bool,
+    /// What becomes of frames that are ours
+    #[arg(long, value_enum, default_value_t = Take::Tap)]
+    mode: Take,
+    /// With --mode mirror: take the frames even of an interface that this host uses
+    #[arg(long)]
+    steal: bool,
+    /// With --mode mirror: frames that each queue may hold, a power of two; 16,384 last 3 ms at 5 Mpps
+    #[arg(long, value_name = "N", default_value_t = MirrorOptions::DEFAULT.chunks)]
+    frames: u32,
+    /// With --mode mirror: poll the driver for so long at each look, on a core of its own, instead of by interrupts
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
+    busy_poll: Duration,
     /// Where in the receive path to attach
     #[arg(long, value_enum, default_value_t = Xdp::Auto)]
     xdp: Xdp,
@@ -84,6 +98,15 @@ pub(crate) struct Run {
     /// A stream silent for so long has ended
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
     idle: Duration,
+}
+
+/// Values of --mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Take {
+    /// They are looked at, and pass
+    Tap,
+    /// They are taken from the host (AF_XDP): for mirror ports
+    Mirror,
 }
 
 /// Values of --xdp.
@@ -134,6 +157,7 @@ impl Run {
             );
         };
         let capture = LiveOptions {
+            mode: self.mode()?,
             egress: self.egress,
             xdp: match self.xdp {
                 Xdp::Auto => XdpMode::Auto,
@@ -152,7 +176,19 @@ impl Run {
             idle: self.idle,
             interval: self.interval,
             quality: self.quality.settings(),
+            leg_headers: self.filter.leg_headers(),
         })
+    }
+
+    fn mode(&self) -> anyhow::Result<Mode> {
+        let mirror = MirrorOptions { chunks: self.frames, busy_poll: self.busy_poll, steal: self.steal };
+        match self.mode {
+            Take::Mirror => Ok(Mode::Mirror(mirror)),
+            Take::Tap if mirror == MirrorOptions::DEFAULT => Ok(Mode::Tap),
+            Take::Tap => {
+                bail!("--steal, --frames and --busy-poll belong to --mode mirror: add it, or leave them out")
+            }
+        }
     }
 
     async fn control(&self) -> anyhow::Result<()> {

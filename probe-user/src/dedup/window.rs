@@ -22,6 +22,8 @@ use crate::packet::{Evidence, Nanos, RtpPacket};
 pub const DEPTH: u64 = 128;
 const SLOTS: usize = 128;
 const _: () = assert!(SLOTS as u64 == DEPTH);
+/// Slots of a window that has seen few packets yet. It doubles as they come.
+const FIRST_SLOTS: usize = 16;
 /// Distinct ways in which one stream's packets are seen, e.g. two taps and their tunnels.
 pub const MAX_TAPS: usize = 8;
 /// Sightings of one packet that are remembered besides the first.
@@ -62,18 +64,22 @@ pub struct DupWindow {
     seen: u128,
     /// Bits of `seen` that belong to this stream; fewer than 128 at its start.
     filled: u64,
-    slots: [Slot; SLOTS],
+    slots: Slots,
     taps: Vec<Evidence>,
     /// The first of them, here, as most streams have no other.
-    first_tap: Evidence,
+    first_tap: Signature,
     /// The tap of the packet that was observed last.
     tap: u8,
     copies: Option<Box<Copies>>,
 }
 
+/// The first sightings, by number: always as many as the window holds, and a power of two.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Slots(Box<[Slot]>);
+
 /// The first sighting of a packet. 24 bytes.
 #[derive(Clone, Copy, Debug, Default)]
-struct Slot {
+pub(crate) struct Slot {
     time: Nanos,
     /// The lower half: two frames of one window are less than 2^32 apart.
     number: u32,
@@ -115,14 +121,13 @@ const TAP: u8 = !(HASHED | HASH_CUT);
 impl DupWindow {
     /// A window whose first packet has the extended sequence number `seq`.
     pub fn new(seq: u64, packet: &RtpPacket) -> Self {
-        let signature = signature(&packet.evidence);
         let mut window = Self {
             top: seq,
             seen: 1,
             filled: 1,
-            slots: [Slot::default(); SLOTS],
-            taps: vec![signature],
-            first_tap: signature,
+            slots: Slots(vec![Slot::default(); FIRST_SLOTS].into_boxed_slice()),
+            taps: vec![tap_evidence(&packet.evidence)],
+            first_tap: Signature::of(&packet.evidence),
             tap: 0,
             copies: None,
         };
@@ -152,24 +157,24 @@ impl DupWindow {
         }
         let bit = 1_u128 << age;
         if self.seen & bit == 0 {
+            self.make_room(self.filled.max(age + 1));
             self.seen |= bit;
             self.filled = self.filled.max(age + 1);
             self.remember(seq, packet);
             return Seen::First;
         }
-        let at = slot_index(seq);
-        let slot = self.slots.get(at).copied().unwrap_or_default();
+        let slot = self.slots.get(seq).copied().unwrap_or_default();
         if !slot.is_same_packet(packet) {
             return Seen::Conflict;
         }
-        self.copy(at, slot, packet).map_or(Seen::OldCopy, Seen::Copy)
+        self.copy(slot_index(seq), slot, packet).map_or(Seen::OldCopy, Seen::Copy)
     }
 
     /// Is this packet, so many numbers behind the newest, one that the window holds? Asked of what comes so late that
     /// its number alone is not believed any more.
     pub fn recall(&self, packet: &RtpPacket, behind: u64) -> Option<u64> {
         let seq = self.top.checked_sub(behind).filter(|_| behind < DEPTH)?;
-        let slot = self.slots.get(slot_index(seq)).filter(|_| self.seen & (1 << behind) != 0)?;
+        let slot = self.slots.get(seq).filter(|_| self.seen & (1 << behind) != 0)?;
         slot.is_same_packet(packet).then_some(seq)
     }
 
@@ -197,7 +202,53 @@ impl DupWindow {
         self.seen = 0;
     }
 
+    /// Does one tap see the stream, and did it see this packet?
+    pub(crate) fn is_seen_by_one(&self, packet: &RtpPacket) -> bool {
+        self.taps.len() == 1 && Signature::of(&packet.evidence) == self.first_tap
+    }
+
+    /// What a run takes along: the slots, and how many more packets there is room for.
+    pub(crate) fn lend(&mut self) -> (Slots, u64) {
+        let slots = std::mem::take(&mut self.slots);
+        let room = if slots.0.len() == SLOTS { u64::MAX } else { slots.0.len() as u64 - self.filled };
+        (slots, room)
+    }
+
+    /// Goes on where a run of `packets` has come to, each of which was the next. `settled` is as in
+    /// [`DupWindow::observe`].
+    pub(crate) fn take_back(&mut self, slots: Slots, packets: u64, mut settled: impl FnMut(bool)) {
+        self.slots = slots;
+        for _ in 0..packets {
+            self.advance(1, &mut settled);
+        }
+        if let Some(copies) = &mut self.copies {
+            let seqs = (self.top + 1).saturating_sub(packets.min(DEPTH))..=self.top;
+            seqs.for_each(|seq| copies.forget(slot_index(seq)));
+        }
+        self.tap = 0;
+    }
+
+    /// Sees to it that the slots of so many numbers up to the newest can be told apart.
+    fn make_room(&mut self, numbers: u64) {
+        let held = self.slots.0.len() as u64;
+        if numbers > held {
+            self.grow(numbers.min(DEPTH).next_power_of_two());
+        }
+    }
+
+    #[cold]
+    fn grow(&mut self, slots: u64) {
+        let before = std::mem::take(&mut self.slots);
+        self.slots.0 = vec![Slot::default(); usize::try_from(slots).unwrap_or(SLOTS)].into_boxed_slice();
+        for seq in (self.top + 1).saturating_sub(before.0.len() as u64)..=self.top {
+            if let (Some(from), Some(to)) = (before.get(seq), self.slots.get_mut(seq)) {
+                *to = *from;
+            }
+        }
+    }
+
     fn advance(&mut self, steps: u64, mut settled: impl FnMut(bool)) {
+        self.make_room(self.filled.saturating_add(steps).min(DEPTH));
         for _ in 0..steps.min(DEPTH) {
             if self.filled == DEPTH {
                 settled(self.seen >> (DEPTH - 1) != 0);
@@ -215,23 +266,9 @@ impl DupWindow {
     }
 
     fn remember(&mut self, seq: u64, packet: &RtpPacket) {
-        let at = slot_index(seq);
-        let proof = if packet.fingerprint.hashed { HASHED } else { 0 };
-        let cut = if packet.is_hash_cut { HASH_CUT } else { 0 };
-        if let Some(slot) = self.slots.get_mut(at) {
-            *slot = Slot {
-                time: packet.time,
-                number: low(packet.number),
-                timestamp: packet.rtp.timestamp,
-                fingerprint: packet.fingerprint.value,
-                udp_len: packet.udp_len,
-                ip_id: packet.evidence.ip_id,
-                payload_type: packet.rtp.payload_type,
-                tap: self.tap | proof | cut,
-            };
-        }
-        if let Some(used) = self.copies.as_mut().and_then(|copies| copies.used.get_mut(at)) {
-            *used = 0;
+        self.slots.remember(seq, packet, self.tap);
+        if let Some(copies) = &mut self.copies {
+            copies.forget(slot_index(seq));
         }
     }
 
@@ -269,13 +306,13 @@ impl DupWindow {
 
     /// The index of a tap's signature.
     fn find_tap(&mut self, evidence: &Evidence) -> u8 {
-        let signature = signature(evidence);
-        if signature == self.first_tap {
+        if Signature::of(evidence) == self.first_tap {
             return 0;
         }
-        let at = self.taps.iter().position(|tap| *tap == signature).unwrap_or_else(|| {
+        let evidence = tap_evidence(evidence);
+        let at = self.taps.iter().position(|tap| *tap == evidence).unwrap_or_else(|| {
             if self.taps.len() < MAX_TAPS {
-                self.taps.push(signature);
+                self.taps.push(evidence);
                 return self.taps.len() - 1;
             }
             MAX_TAPS
@@ -285,8 +322,27 @@ impl DupWindow {
 }
 
 /// What of the evidence is the tap's: all but the IP ID, which is the packet's own.
-fn signature(evidence: &Evidence) -> Evidence {
+fn tap_evidence(evidence: &Evidence) -> Evidence {
     Evidence { ip_id: 0, ..*evidence }
+}
+
+/// The same in four words, for comparing it with every packet's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Signature([u64; 4]);
+
+impl Signature {
+    #[inline]
+    pub(crate) fn of(evidence: &Evidence) -> Self {
+        let Evidence { tap, dst_mac, src_mac, vlans, ttl, tos, ip_id: _, encapsulation, carrier } = evidence;
+        let mac = |[a, b, c, d, e, f]: [u8; 6]| u64::from_be_bytes([a, b, c, d, e, f, 0, 0]);
+        let vlan = |id: Option<u16>| id.map_or(0, |id| 1 << 16 | u64::from(id));
+        Self([
+            mac(*dst_mac) | u64::from(tap.interface),
+            mac(*src_mac) | u64::from(carrier.0),
+            encapsulation.bits() | u64::from(tap.egress) << 63,
+            vlan(vlans.outer) << 40 | vlan(vlans.inner) << 16 | u64::from(*ttl) << 8 | u64::from(*tos),
+        ])
+    }
 }
 
 impl Default for Copies {
@@ -313,6 +369,13 @@ impl Copies {
         }
     }
 
+    /// Another packet has taken the slot.
+    fn forget(&mut self, at: usize) {
+        if let Some(used) = self.used.get_mut(at) {
+            *used = 0;
+        }
+    }
+
     fn add(&mut self, at: usize, used: usize, packet: &RtpPacket, tap: u8) {
         if used == MAX_LANES {
             return;
@@ -326,6 +389,40 @@ impl Copies {
         }
         if let Some(count) = self.used.get_mut(at) {
             *count += 1;
+        }
+    }
+}
+
+impl Slots {
+    fn at(&self, seq: u64) -> usize {
+        usize::try_from(seq).unwrap_or(0) & self.0.len().wrapping_sub(1)
+    }
+
+    pub(crate) fn get(&self, seq: u64) -> Option<&Slot> {
+        self.0.get(self.at(seq))
+    }
+
+    fn get_mut(&mut self, seq: u64) -> Option<&mut Slot> {
+        let at = self.at(seq);
+        self.0.get_mut(at)
+    }
+
+    /// Remembers the first sighting of a packet, by the tap of that index.
+    #[inline]
+    pub(crate) fn remember(&mut self, seq: u64, packet: &RtpPacket, tap: u8) {
+        let proof = if packet.fingerprint.hashed { HASHED } else { 0 };
+        let cut = if packet.is_hash_cut { HASH_CUT } else { 0 };
+        if let Some(slot) = self.get_mut(seq) {
+            *slot = Slot {
+                time: packet.time,
+                number: low(packet.number),
+                timestamp: packet.rtp.timestamp,
+                fingerprint: packet.fingerprint.value,
+                udp_len: packet.udp_len,
+                ip_id: packet.evidence.ip_id,
+                payload_type: packet.rtp.payload_type,
+                tap: tap | proof | cut,
+            };
         }
     }
 }

@@ -14,6 +14,14 @@ pub enum Loss {
     NoRing,
     /// The kernel could not copy the frame's bytes.
     CopyFailed,
+    /// The frame came by a queue without an AF_XDP socket, and went on to the host.
+    NoSocket,
+    /// The driver left no room for metadata, and the frame went on to the host.
+    NoMetadata,
+    /// The AF_XDP socket had no chunk for the frame.
+    SocketDropped,
+    /// The AF_XDP socket's receive ring was full.
+    SocketRingFull,
     /// A record in a ring that is none of ours.
     BadRecord,
     /// A whole frame from the kernel that did not decode to what its verdict said.
@@ -26,10 +34,14 @@ pub enum Loss {
 
 impl Loss {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 11] = [
         Self::RingFull,
         Self::NoRing,
         Self::CopyFailed,
+        Self::NoSocket,
+        Self::NoMetadata,
+        Self::SocketDropped,
+        Self::SocketRingFull,
         Self::BadRecord,
         Self::Undecodable,
         Self::ShardQueueFull,
@@ -47,6 +59,10 @@ impl Loss {
             Self::RingFull => "ring_full",
             Self::NoRing => "no_ring",
             Self::CopyFailed => "copy_failed",
+            Self::NoSocket => "no_socket",
+            Self::NoMetadata => "no_metadata",
+            Self::SocketDropped => "xsk_rx_dropped",
+            Self::SocketRingFull => "xsk_rx_ring_full",
             Self::BadRecord => "bad_record",
             Self::Undecodable => "undecodable",
             Self::ShardQueueFull => "shard_queue_full",
@@ -62,6 +78,12 @@ impl Loss {
             Self::CopyFailed => {
                 "the kernel refused to copy a frame: please report this with the kernel version"
             }
+            Self::NoSocket => "the interface got more receive queues after the start: restart the probe",
+            Self::NoMetadata => "the driver cannot put metadata before a frame: use --mode tap",
+            Self::SocketDropped => {
+                "the probe did not keep up with a burst: raise --frames, or give it a core"
+            }
+            Self::SocketRingFull => "the probe did not keep up with a burst: raise --frames",
             Self::BadRecord => "the BPF object and the binary do not belong together: rebuild both",
             Self::Undecodable => "the frame changed between two reads, or was cut: please report it",
             Self::ShardQueueFull => "one shard is overloaded: raise --shards",
@@ -134,12 +156,12 @@ mod tests {
 
     #[test]
     fn every_loss_has_its_own_counter_and_name() {
-        let mut account = Account { matched: 100, analysed: 72, ..Account::default() };
+        let mut account = Account { matched: 100, analysed: 34, ..Account::default() };
         for (index, loss) in Loss::ALL.into_iter().enumerate() {
             account.lose(loss, index as u64 + 1);
         }
-        assert_eq!((account.lost(), account.unaccounted()), (28, 0));
+        assert_eq!((account.lost(), account.unaccounted()), (66, 0));
         assert_eq!(account.losses().len(), Loss::ALL.len());
-        assert_eq!(account.lost_to(Loss::FragmentIncomplete), 7);
+        assert_eq!(account.lost_to(Loss::FragmentIncomplete), 11);
     }
 }

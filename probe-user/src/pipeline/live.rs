@@ -1,7 +1,7 @@
 //! Live capture from end to end: records in, events out, an exact account at the end.
 //!
 //! ```text
-//!   vox-rx thread: rings ─▶ Receiver ─▶ shards        control plane (the caller): events, counters, clocks
+//!   vox-rx thread: Records ─▶ Receiver ─▶ shards      control plane (the caller): events, counters, clocks
 //!        └── sleeps when the rings are empty                 └── stop(): detach, drain, count, join
 //! ```
 //!
@@ -22,17 +22,14 @@ use super::receiver::{Receiver, Remains};
 use super::shard::{Event, Overflow, Shards};
 use super::table::Limits;
 use crate::capture::clock;
-use crate::capture::live::{KernelCounters, LiveCapture, LiveError, LiveOptions, Occupancies, RingReader};
+use crate::capture::live::{KernelCounters, LiveCapture, LiveError, LiveOptions, Occupancies, Records};
 use crate::decode::Decoder;
 use crate::packet::Nanos;
 use crate::rtp::quality::Settings;
-use crate::sip::{Signalling, signalling};
+use crate::sip::{LegHeaders, Signalling, signalling};
 
 /// Records taken in one round, before clocks and flags are looked at again: 2 ms at 2 Mpps.
 const ROUND: usize = 4096;
-/// How long the receive thread sleeps when the rings are empty. At 1 Mpps a nap gathers 1,000 records of 64
-/// bytes, a hundredth of the default ring; sleeping less only costs CPU.
-const NAP: Duration = Duration::from_millis(1);
 /// Events that may wait for the control plane: an interval's worth of lines.
 const EVENTS: usize = 1 << 16;
 
@@ -51,6 +48,8 @@ pub struct Options {
     pub interval: Duration,
     /// How quality is judged.
     pub quality: Arc<Settings>,
+    /// Headers that name the other leg of a call.
+    pub leg_headers: LegHeaders,
 }
 
 /// Why it does not run.
@@ -97,8 +96,6 @@ impl Probe {
     /// [`RunError`]; nothing is left behind.
     pub fn start(options: &Options) -> Result<Self, RunError> {
         let mut capture = LiveCapture::start(&options.capture)?;
-        let rings = capture.take_rings().ok_or(RunError::Receiver)?;
-        let occupancies = rings.occupancies();
         let endpoints = capture.take_endpoints().ok_or(RunError::Receiver)?;
         let (sender, events) = bounded(EVENTS);
         let limits = Limits {
@@ -111,14 +108,22 @@ impl Probe {
         let signalling = Signalling::new(signalling::Limits {
             follow_endpoints: true,
             follow_calls: true,
+            leg_headers: options.leg_headers.clone(),
             ..signalling::Limits::default()
         });
         let receiver = Receiver::new(decoder, signalling, shards, endpoints, sender);
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, interval) = (Arc::clone(&stop), options.interval);
-        let thread = thread::Builder::new()
-            .name("vox-rx".to_owned())
-            .spawn(move || receive(rings, receiver, interval, &stopped))?;
+        let builder = thread::Builder::new().name("vox-rx".to_owned());
+        let (occupancies, thread) = match (capture.take_rings(), capture.take_mirror()) {
+            (Some(rings), _) => {
+                (rings.occupancies(), builder.spawn(move || receive(rings, receiver, interval, &stopped))?)
+            }
+            (None, Some(mirror)) => {
+                (mirror.occupancies(), builder.spawn(move || receive(mirror, receiver, interval, &stopped))?)
+            }
+            (None, None) => return Err(RunError::Receiver),
+        };
         Ok(Self { capture, events, occupancies, stop, thread })
     }
 
@@ -169,14 +174,18 @@ pub fn add_kernel_losses(account: &mut Account, counters: &KernelCounters) {
             KernelLoss::RingFull => Loss::RingFull,
             KernelLoss::NoRing => Loss::NoRing,
             KernelLoss::CopyFailed => Loss::CopyFailed,
+            KernelLoss::NoSocket => Loss::NoSocket,
+            KernelLoss::NoMetadata => Loss::NoMetadata,
         };
         account.lose(loss, count);
     }
+    account.lose(Loss::SocketDropped, counters.sockets.dropped);
+    account.lose(Loss::SocketRingFull, counters.sockets.ring_full);
 }
 
 /// The receive thread. One clock call a round, none a record.
-fn receive<S: super::receiver::EndpointSink>(
-    mut rings: RingReader,
+fn receive<R: Records, S: super::receiver::EndpointSink>(
+    mut records: R,
     mut receiver: Receiver<S>,
     interval: Duration,
     stop: &AtomicBool,
@@ -187,12 +196,12 @@ fn receive<S: super::receiver::EndpointSink>(
         // Acquire: pairs with the release in `Probe::stop`. Read before the rings, so that an empty round
         // after it is the last.
         let stopping = stop.load(Ordering::Acquire);
-        let taken = rings.poll(ROUND, |record| receiver.record(record));
+        let taken = records.poll(ROUND, |record| receiver.record(record));
         receiver.flush();
         // Without one of its shards the account cannot be kept: better an end that is seen.
         if taken == 0 && stopping || receiver.has_failed() {
             let remains = receiver.finish();
-            return Ended { remains, malformed_records: rings.malformed() };
+            return Ended { remains, malformed_records: records.malformed() };
         }
         let now = clock::monotonic_ns();
         if now >= next_interval && !stopping {
@@ -200,7 +209,7 @@ fn receive<S: super::receiver::EndpointSink>(
             next_interval = now.saturating_add(interval_ns);
         }
         if taken < ROUND && !stopping {
-            thread::sleep(NAP);
+            records.rest();
         }
     }
 }

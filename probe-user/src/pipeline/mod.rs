@@ -14,7 +14,9 @@
 
 pub mod account;
 pub mod dedup;
+mod index;
 pub mod live;
+mod memory;
 pub mod offline;
 pub mod receiver;
 pub mod shard;

@@ -21,7 +21,7 @@ use crate::report::joins;
 use crate::rtp::quality::Settings;
 use crate::rtp::raw::Compat;
 use crate::rtp::stream::StreamParts;
-use crate::sip::Transcript;
+use crate::sip::{LegHeaders, Transcript};
 
 /// Events that may wait for the collector.
 const EVENTS: usize = 1024;
@@ -63,6 +63,8 @@ pub struct Options {
     pub max_streams: usize,
     /// How quality is judged.
     pub quality: Arc<Settings>,
+    /// Headers that name the other leg of a call.
+    pub leg_headers: LegHeaders,
 }
 
 impl Default for Options {
@@ -74,6 +76,7 @@ impl Default for Options {
             threads: 1,
             max_streams: 1 << 17,
             quality: Arc::default(),
+            leg_headers: LegHeaders::default(),
         }
     }
 }

@@ -409,6 +409,9 @@ impl<S: EndpointSink> Analysis<S> {
         {
             self.announce(packet.media);
         }
+        if self.classes.is_none() {
+            return self.shards.push(&packet);
+        }
         let class = self.shards.packet(&packet);
         self.note(packet.number, class);
     }

@@ -127,9 +127,22 @@ pub enum Overflow {
     Wait,
 }
 
+impl Overflow {
+    /// Sends an event; 1 if it could not be.
+    fn emit(self, events: &Sender<Event>, event: Event) -> u64 {
+        let is_sent = match self {
+            Self::Lose => events.try_send(event).is_ok(),
+            Self::Wait => events.send(event).is_ok(),
+        };
+        u64::from(!is_sent)
+    }
+}
+
 /// The receive thread's side of all shards.
 pub struct Shards {
     lanes: Lanes,
+    /// What waits for a batch to fill, where there is one shard.
+    batch: Vec<RtpPacket>,
     overflow: Overflow,
     lost: Account,
 }
@@ -167,13 +180,28 @@ impl Shards {
             let lane = |index| Lane::start(Shard::new(index, limits.clone(), overflow, events.clone()));
             Lanes::Threads((0..count).map(lane).collect::<Result<_, _>>()?)
         };
-        Ok(Self { lanes, overflow, lost: Account::default() })
+        Ok(Self { lanes, batch: Vec::with_capacity(BATCH), overflow, lost: Account::default() })
     }
 
-    /// Hands over one packet. With one shard, says what it is; with several, nobody knows yet.
+    /// Has one packet analysed now, and says what it is. With several shards nobody knows yet, and it waits as any.
     pub fn packet(&mut self, packet: &RtpPacket) -> FrameClass {
+        self.flush_inline();
+        if let Lanes::Inline(shard) = &mut self.lanes {
+            return shard.packet(packet);
+        }
+        self.push(packet);
+        FrameClass::Other
+    }
+
+    /// Hands over one packet, to be analysed when a batch is full: a batch's memory is asked for ahead.
+    pub fn push(&mut self, packet: &RtpPacket) {
         match &mut self.lanes {
-            Lanes::Inline(shard) => shard.packet(packet),
+            Lanes::Inline(_) => {
+                self.batch.push(*packet);
+                if self.batch.len() == BATCH {
+                    self.flush_inline();
+                }
+            }
             Lanes::Threads(lanes) => {
                 let at = share_of(&packet.flow, lanes.len());
                 if let Some(lane) = lanes.get_mut(at) {
@@ -182,17 +210,24 @@ impl Shards {
                         lane.flush(self.overflow, &mut self.lost);
                     }
                 }
-                FrameClass::Other
             }
         }
     }
 
     /// Hands over what waits for a batch to fill. Called when the source has nothing more for now.
     pub fn flush(&mut self) {
+        self.flush_inline();
         if let Lanes::Threads(lanes) = &mut self.lanes {
             for lane in lanes {
                 lane.flush(self.overflow, &mut self.lost);
             }
+        }
+    }
+
+    fn flush_inline(&mut self) {
+        if let Lanes::Inline(shard) = &mut self.lanes {
+            shard.packets(&self.batch);
+            self.batch.clear();
         }
     }
 
@@ -246,6 +281,7 @@ impl Shards {
 
     /// Does `inline` on the one shard, or sends `message` to each, after the packets that came before.
     fn tell(&mut self, inline: impl FnOnce(&mut Shard), message: impl Fn() -> Message) {
+        self.flush_inline();
         match &mut self.lanes {
             Lanes::Inline(shard) => inline(shard),
             Lanes::Threads(lanes) => {
@@ -274,9 +310,7 @@ impl Lane {
             loop {
                 match from.pop() {
                     Ok(Message::Packets(mut batch)) => {
-                        for packet in &batch {
-                            shard.packet(packet);
-                        }
+                        shard.packets(&batch);
                         batch.clear();
                         // No room to give it back: it is freed, and the receiver makes another.
                         let _ = give_back.push(batch);
@@ -347,6 +381,14 @@ impl Shard {
         class
     }
 
+    fn packets(&mut self, packets: &[RtpPacket]) {
+        self.analysed += packets.len() as u64;
+        let Self { table, events, overflow, events_dropped, .. } = self;
+        table.observe_batch(packets, |evicted| {
+            *events_dropped += overflow.emit(events, Event::Ended(Box::new(evicted), End::Evicted));
+        });
+    }
+
     fn close_intervals(&mut self, now: Nanos, round: u64) {
         self.round = round;
         let Self { table, events, events_dropped, .. } = self;
@@ -383,11 +425,7 @@ impl Shard {
     }
 
     fn emit(&mut self, event: Event) {
-        let is_sent = match self.overflow {
-            Overflow::Lose => self.events.try_send(event).is_ok(),
-            Overflow::Wait => self.events.send(event).is_ok(),
-        };
-        self.events_dropped += u64::from(!is_sent);
+        self.events_dropped += self.overflow.emit(&self.events, event);
     }
 }
 

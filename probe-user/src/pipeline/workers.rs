@@ -20,7 +20,7 @@ use crossbeam_channel::{Sender, bounded};
 use probe_ebpf::Config;
 use probe_ebpf::classify::VERDICTS;
 
-use super::offline::{AnalyzeError, Asked, Options};
+use super::offline::{AnalyzeError, Asked, Options, RtpRule};
 use super::receiver::{Receiver, Remains, Share};
 use super::shard::{Event, Overflow, Shards};
 use super::table::Limits;
@@ -82,8 +82,12 @@ impl Worker {
         let config = Config { media_rule: options.rtp.media_rule() as u8, ..options.config };
         let decoder = Decoder::new(config, true);
         // tshark never ends a conversation that SDP announced, and the raw ledger has to equal it.
-        let signalling =
-            Signalling::new(signalling::Limits { grace: Nanos(u64::MAX), ..signalling::Limits::default() });
+        let signalling = Signalling::new(signalling::Limits {
+            grace: Nanos(u64::MAX),
+            literal: options.rtp == RtpRule::Sdp,
+            leg_headers: options.leg_headers.clone(),
+            ..signalling::Limits::default()
+        });
         let receiver = Receiver::new(decoder, signalling, shards, (), events.clone()).sharing(share);
         Ok(Self { receiver, read: Read::default() })
     }

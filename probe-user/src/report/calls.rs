@@ -162,7 +162,7 @@ fn relations(call: &CallWithStreams) -> Vec<String> {
         let status = |code: Option<u16>| code.map_or_else(|| "nothing".to_owned(), |code| code.to_string());
         format!(
             "transfer to {}: REFER answered with {}, NOTIFY said {}",
-            words::printable(party(&transfer.target)),
+            words::printable(words::party(&transfer.target)),
             status(transfer.answer),
             status(transfer.outcome)
         )
@@ -201,8 +201,8 @@ impl Columns {
         let figure = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         Self {
             call: clip(&words::printable(words::short_call_id(&report.call_id)), 8),
-            from: words::printable(party(&report.from)),
-            to: words::printable(party(&report.to)),
+            from: words::printable(words::party(&report.from)),
+            to: words::printable(words::party(&report.to)),
             state,
             waits: [report.ringing_ms, report.setup_ms, report.talked_ms].map(span),
             by: report.ended_by.unwrap_or("-"),
@@ -255,13 +255,6 @@ impl Columns {
         };
         format!("{} → {}", clip(&self.from, from_room), clip(&self.to, to_room))
     }
-}
-
-/// Who is meant by a URI: its user, or its host where it has none.
-fn party(uri: &str) -> &str {
-    let rest = uri.split_once(':').map_or(uri, |(_, rest)| rest);
-    let user = rest.split_once('@').map_or(rest, |(user, _)| user);
-    user.split([';', '?']).next().unwrap_or(user)
 }
 
 #[cfg(test)]

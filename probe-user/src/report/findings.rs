@@ -5,6 +5,7 @@
 
 mod copies;
 mod quality;
+mod signalling;
 
 pub(super) use self::copies::live as live_copies;
 
@@ -43,6 +44,7 @@ pub fn find(report: &Report) -> Vec<Finding> {
     findings.extend(same_number_other_content(report));
     findings.extend(packets_not_placed(report));
     findings.extend(authentication(report));
+    findings.extend(signalling::find(report));
     findings.extend(media_findings::find(report));
     findings.extend(fragments_incomplete(report));
     findings.extend(nothing_there(report));

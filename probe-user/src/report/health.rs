@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
+use super::call_entry::CallEntry;
 use super::contract::{Finding, Percentiles, Severity, StreamReport};
 use super::forensics::Explanation;
 use super::words;
@@ -26,7 +27,6 @@ use crate::rtp::StreamKey;
 use crate::rtp::opinion::Heard;
 use crate::rtp::stream::TapPart;
 use crate::rtp::unique::Interruption;
-use crate::sip::CallEvent;
 
 /// Loss from which a line is no longer `ok`, in percent. G.711 with concealment loses a tenth of a MOS at 1 %.
 const LOSS_PERCENT: f64 = 1.0;
@@ -56,7 +56,7 @@ pub enum Entry {
     /// A stream's whole life.
     StreamEnd(Box<EndEntry>),
     /// A call began, was answered, or ended.
-    Call(CallEntry),
+    Call(Box<CallEntry>),
     /// Packets come inside a tunnel that was not seen before.
     Tunnel(CarrierReport),
     /// Something to know.
@@ -194,19 +194,6 @@ pub struct EndEntry {
     pub report: StreamReport,
 }
 
-/// A call's news.
-#[derive(Clone, Debug, Serialize)]
-pub struct CallEntry {
-    /// The call.
-    pub call_id: Arc<str>,
-    /// What happened, in words.
-    pub event: String,
-    /// What it has come to.
-    pub state: &'static str,
-    /// Number of the frame.
-    pub frame: u64,
-}
-
 /// A tap's news.
 #[derive(Clone, Debug, Serialize)]
 pub struct TapEntry {
@@ -248,6 +235,9 @@ pub struct SummaryEntry {
     /// Lines of streams, and of their ends, left out in this interval.
     #[serde(skip_serializing_if = "is_zero")]
     pub lines_left_out: u64,
+    /// Lines of calls left out in this interval.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub call_lines_left_out: u64,
     /// Events that were dropped since the start, because the control plane was behind: lines are missing.
     #[serde(skip_serializing_if = "is_zero")]
     pub events_dropped: u64,
@@ -256,18 +246,6 @@ pub struct SummaryEntry {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
 fn is_zero(number: &u64) -> bool {
     *number == 0
-}
-
-impl CallEntry {
-    /// From the tracker's news.
-    pub fn new(event: &CallEvent) -> Self {
-        Self {
-            call_id: Arc::clone(&event.call_id),
-            event: event.moment.what.to_string(),
-            state: event.state.word(),
-            frame: event.moment.number,
-        }
-    }
 }
 
 impl StreamEntry {
@@ -346,6 +324,41 @@ impl StreamEntry {
     }
 }
 
+#[cfg(test)]
+impl StreamEntry {
+    /// An interval in which nothing came.
+    pub(super) fn nothing(status: Status) -> Self {
+        let key = StreamKey::from(&crate::rtp::testing::packet(0));
+        Self {
+            status,
+            src: key.flow.src,
+            dst: key.flow.dst,
+            ssrc: format!("0x{:08x}", key.ssrc),
+            codec: None,
+            call_id: None,
+            frames: 0,
+            packets: 0,
+            lost: 0,
+            lost_percent: 0.0,
+            loss_is_upper_bound: false,
+            raw_lost_percent: 0.0,
+            jitter_percentiles_us: None,
+            pdv_percentiles_us: None,
+            discarded: 0,
+            discarded_percent: 0.0,
+            mos: None,
+            mos_absent_because: None,
+            copies_per_packet: 1.0,
+            causes: Vec::new(),
+            taps: Vec::new(),
+            interruption: None,
+            explanation: None,
+            far_end: None,
+            key,
+        }
+    }
+}
+
 impl StreamEntry {
     /// Its receiver's word on this interval. A stream that is lost beyond this point is not well.
     pub(super) fn hear(&mut self, news: &News) {
@@ -397,7 +410,7 @@ impl Format {
             Entry::Start { message } => ("start", AnsiColor::Blue, message.clone()),
             Entry::Stream(stream) => (stream.status.word(), stream.status.colour(), self.stream(stream)),
             Entry::StreamEnd(end) => ("end", AnsiColor::BrightBlack, self.stream_end(end)),
-            Entry::Call(call) => ("call", AnsiColor::Magenta, call_text(call)),
+            Entry::Call(call) => ("call", AnsiColor::Magenta, call.text()),
             Entry::Tunnel(carrier) => ("tunl", AnsiColor::Blue, tunnel_text(carrier)),
             Entry::Finding(finding) => ("find", severity_colour(finding.severity), finding_text(finding)),
             Entry::Tap(tap) => ("tap", AnsiColor::Cyan, tap_text(tap)),
@@ -518,14 +531,6 @@ fn copies_text(copies_per_packet: f64) -> String {
     }
 }
 
-fn call_text(call: &CallEntry) -> String {
-    let id = words::printable(words::short_call_id(&call.call_id));
-    if call.event == call.state {
-        return format!("{id}  {}", call.state);
-    }
-    format!("{id}  {}  {}", call.state, words::printable(&call.event))
-}
-
 fn tunnel_text(carrier: &CarrierReport) -> String {
     let CarrierReport { path, src, dst, transport, port, session, .. } = carrier;
     let over = match transport {
@@ -591,6 +596,9 @@ fn summary_text(summary: &SummaryEntry) -> String {
             "; {} more stream lines left out (--lines)",
             words::thousands(summary.lines_left_out)
         );
+    }
+    if summary.call_lines_left_out > 0 {
+        let _ = write!(text, "; {} more call lines left out", words::thousands(summary.call_lines_left_out));
     }
     if summary.events_dropped > 0 {
         let _ = write!(

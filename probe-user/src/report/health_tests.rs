@@ -98,7 +98,7 @@ fn the_worst_word_wins_and_absent_numbers_say_why() {
         line.summary.totals.expected = 520;
         line.codec = None;
         line.announcement = Arc::default();
-        line.summary.quality.jitter.clear();
+        line.summary.quality.jitter = MicrosHistogram::default();
     });
     assert_eq!(lossy.status, Status::Loss);
     let text = text(&Entry::Stream(Box::new(lossy)));
@@ -124,14 +124,14 @@ fn an_interval_without_a_packet_has_no_quality_and_is_not_ok() {
     let totals = |frames, copies| Totals { frames, packets: 0, expected: 0, copies };
     let unplaced = line(|line| {
         line.summary.totals = totals(500, 0);
-        line.summary.quality.jitter.clear();
+        line.summary.quality.jitter = MicrosHistogram::default();
     });
     assert_eq!((unplaced.status, unplaced.mos), (Status::Jit, None));
     let reason = unplaced.mos_absent_because.as_deref();
     assert_eq!(reason, Some("no packet could be placed in this interval"));
     let late_copy = line(|line| {
         line.summary.totals = totals(1, 1);
-        line.summary.quality.jitter.clear();
+        line.summary.quality.jitter = MicrosHistogram::default();
     });
     assert_eq!((late_copy.status, late_copy.mos), (Status::Dup, None));
 }

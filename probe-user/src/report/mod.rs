@@ -1,5 +1,7 @@
 //! What voxprobe says: the health log, the JSON contract, findings, and the text for people.
 
+mod call_desk;
+pub mod call_entry;
 pub mod call_media;
 pub mod call_select;
 pub mod calls;

@@ -7,9 +7,11 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use super::call_desk::CallDesk;
+use super::call_entry::CallEntry;
 use super::contract::{CaptureReport, Report, StreamReport, TunnelReport, verdicts_by_name};
 use super::forensics::{Explanation, Told, changes_media};
-use super::health::{CallEntry, EndEntry, Entry, LossEntry, StreamEntry, SummaryEntry, TapEntry};
+use super::health::{EndEntry, Entry, LossEntry, StreamEntry, SummaryEntry, TapEntry};
 use super::{findings, joins};
 use crate::capture::live::{KernelCounters, Occupancy};
 use crate::decode::CarrierReport;
@@ -43,6 +45,12 @@ pub struct Stamped {
     pub entry: Entry,
 }
 
+impl Stamped {
+    fn call((at, entry): (Nanos, CallEntry)) -> Self {
+        Self { at: Some(at), entry: Entry::Call(Box::new(entry)) }
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Monitor {
@@ -72,6 +80,8 @@ pub struct Monitor {
     taps: Watch,
     /// REFERs and the like of late, with their Call-IDs.
     moments: VecDeque<(Arc<str>, Moment)>,
+    /// Calls in progress, and what their media is like.
+    desk: CallDesk,
     /// Tunnels' sessions that were told.
     sessions: Vec<CarrierReport>,
     /// Flows that looked like RTP and never proved to be.
@@ -102,6 +112,7 @@ impl Monitor {
             copies_found: false,
             taps: Watch::default(),
             moments: VecDeque::new(),
+            desk: CallDesk::default(),
             sessions: Vec::new(),
             patterns: 0,
         }
@@ -162,9 +173,9 @@ impl Monitor {
                 self.finished.events_dropped += status.events_dropped;
             }
             Event::Call(event) => {
-                let at = Some(event.moment.time);
                 self.remember(&event);
-                self.entries.push(Stamped { at, entry: Entry::Call(CallEntry::new(&event)) });
+                let time = event.moment.time;
+                self.entries.extend(self.desk.event(event).map(|entry| Stamped::call((time, entry))));
             }
         }
     }
@@ -250,11 +261,15 @@ impl Monitor {
         self.join_moments(&mut lines);
         self.losses_grew = grew;
         let at = Some(receiver.now);
+        for line in &lines {
+            self.desk.hear(line);
+        }
         let ends_left_out = self.tell_ends(at);
         let mut by_status = BTreeMap::new();
         for line in &lines {
             *by_status.entry(line.status.word()).or_insert(0) += 1;
         }
+        let call_lines_left_out = self.tell_calls(at);
         self.watch_taps(&lines, at);
         self.find_copies(&lines, at);
         let streams = lines.len() as u64;
@@ -278,6 +293,7 @@ impl Monitor {
             in_flight: account.unaccounted().max(0).unsigned_abs(),
             ring_peak_percent: peak_percent(rings),
             lines_left_out: left_out as u64 + ends_left_out,
+            call_lines_left_out,
             events_dropped: receiver.events_dropped + shards_dropped,
         });
         self.entries.push(Stamped { at, entry });
@@ -300,6 +316,14 @@ impl Monitor {
             self.entries.push(Stamped { at, entry: Entry::StreamEnd(Box::new(end)) });
         }
         std::mem::take(&mut self.ends_left_out)
+    }
+
+    /// The calls that ended in this round, and whoever floods. Returns how many lines of calls were left out.
+    fn tell_calls(&mut self, at: Option<Nanos>) -> u64 {
+        let (ended, flood, left_out) = self.desk.close();
+        self.entries.extend(ended.into_iter().map(Stamped::call));
+        self.entries.extend(flood.map(|finding| Stamped { at, entry: Entry::Finding(finding) }));
+        left_out
     }
 
     /// A line when the probe itself lost something since the last one.
@@ -404,6 +428,8 @@ impl Monitor {
         let calls =
             outcome.remains.signalling.calls.iter().filter(|call| !call.state.is_over()).count() as u64;
         let mut report = Report::new(capture, streams, outcome.remains.signalling);
+        let ended = self.desk.finish(&report.calls, &report.streams);
+        self.entries.extend(ended.into_iter().map(Stamped::call));
         // Live, there is no file in which anybody could look up a frame.
         report.findings.iter_mut().for_each(|finding| finding.evidence.clear());
         if !is_text {
@@ -423,6 +449,7 @@ impl Monitor {
             in_flight: account.unaccounted().max(0).unsigned_abs(),
             ring_peak_percent: 0,
             lines_left_out: ends_left_out,
+            call_lines_left_out: 0,
             events_dropped,
         });
         self.entries.push(Stamped { at: None, entry });
@@ -459,6 +486,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::capture::live::SocketLosses;
     use crate::pipeline::shard::IntervalLine;
     use crate::rtp::codec::Announcement;
     use crate::rtp::quality::QualityInterval;
@@ -473,7 +501,7 @@ mod tests {
 
     /// Of a kernel that counted nothing: these tests are about the other losses.
     fn counters() -> KernelCounters {
-        KernelCounters { taps: Vec::new(), unknown: Counters::ZERO }
+        KernelCounters { taps: Vec::new(), unknown: Counters::ZERO, sockets: SocketLosses::default() }
     }
 
     fn line(round: u64, expected: u64) -> Event {
@@ -554,6 +582,7 @@ mod tests {
         let call = Event::Call(CallEvent {
             call_id,
             moment,
+            flow: packet(0).flow,
             state: CallState::Answered,
             figures: crate::sip::report::Figures::default(),
         });

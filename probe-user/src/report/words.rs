@@ -172,6 +172,13 @@ pub fn short_call_id(call_id: &str) -> &str {
     call_id.get(..end).unwrap_or(call_id)
 }
 
+/// Who is meant by a URI: its user, or its host where it has none.
+pub fn party(uri: &str) -> &str {
+    let rest = uri.split_once(':').map_or(uri, |(_, rest)| rest);
+    let user = rest.split_once('@').map_or(rest, |(user, _)| user);
+    user.split([';', '?']).next().unwrap_or(user)
+}
+
 /// Text from the network, safe for a terminal: control characters are shown, not sent, and so are those that turn
 /// the direction of what follows, by which a name can show another than its own.
 pub fn printable(text: &str) -> String {

@@ -59,11 +59,31 @@ struct Point {
     transit_ns: f64,
 }
 
-/// The block that is being filled.
+/// The block that is being filled, and its least transit.
 #[derive(Clone, Copy, Debug)]
-struct Block {
-    began: Nanos,
-    least: Point,
+pub(super) struct Block {
+    until: Nanos,
+    at: Nanos,
+    transit_ns: f64,
+}
+
+impl Block {
+    /// Does it take what comes at `at`?
+    #[inline]
+    pub(super) fn has(&self, at: Nanos) -> bool {
+        at.since(self.until) < 0
+    }
+
+    fn is_empty(&self) -> bool {
+        self.transit_ns == f64::INFINITY
+    }
+
+    #[inline]
+    pub(super) fn step(&mut self, at: Nanos, transit_ns: f64) {
+        if transit_ns < self.transit_ns {
+            (self.at, self.transit_ns) = (at, transit_ns);
+        }
+    }
 }
 
 /// The estimate.
@@ -82,18 +102,38 @@ impl Drift {
             self.close();
             self.segment = self.segment.wrapping_add(1);
         }
-        let point = Point { segment: self.segment, at, transit_ns };
         match &mut self.block {
-            Some(block) if at.since(block.began) < (BLOCK_NS << self.doublings).cast_signed() => {
-                if transit_ns < block.least.transit_ns {
-                    block.least = point;
-                }
-            }
+            Some(block) if block.has(at) => block.step(at, transit_ns),
             _ => {
                 self.close();
-                self.block = Some(Block { began: at, least: point });
+                self.block = Some(Block { until: self.end(at), at, transit_ns });
             }
         }
+    }
+
+    /// What a run takes along: the block, and the slope, which stays while it is filled.
+    pub(super) fn lend(&self) -> Option<(Block, f64)> {
+        self.block.map(|block| (block, self.slope))
+    }
+
+    /// Goes on where a run has come to.
+    pub(super) fn take_back(&mut self, block: Block) {
+        self.block = (!block.is_empty()).then_some(block);
+    }
+
+    /// Closes the block, and begins one at `at` that has nothing in it yet. With it, the slope from now on.
+    pub(super) fn turn(&mut self, at: Nanos) -> (Block, f64) {
+        self.close();
+        (Block { until: self.end(at), at, transit_ns: f64::INFINITY }, self.slope)
+    }
+
+    /// When a block that begins then ends.
+    fn end(&self, began: Nanos) -> Nanos {
+        Nanos(began.0.wrapping_add(BLOCK_NS << self.doublings))
+    }
+
+    fn point(&self, block: &Block) -> Point {
+        Point { segment: self.segment, at: block.at, transit_ns: block.transit_ns }
     }
 
     /// Nanoseconds of transit a nanosecond, as far as is known yet: a quick estimate, for following a reference.
@@ -107,7 +147,7 @@ impl Drift {
         if self.points.len() == MAX_POINTS {
             self.thin();
         }
-        self.points.push(block.least);
+        self.points.push(self.point(&block));
         self.slope = self.quick_slope().filter(|slope| slope.abs() <= QUICK_MOST).unwrap_or(0.0);
     }
 
@@ -157,7 +197,7 @@ impl Drift {
     /// Why there is none, in words for the report.
     pub fn estimate(&self) -> Result<ClockDrift, &'static str> {
         let mut points = self.points.clone();
-        points.extend(self.block.map(|block| block.least));
+        points.extend(self.block.map(|block| self.point(&block)));
         let is_step = steps(&points);
         let mut slopes = Vec::with_capacity(MAX_POINTS * MAX_POINTS / 2);
         let (mut span_ns, mut variance) = (0_i64, 0.0);

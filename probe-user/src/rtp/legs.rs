@@ -52,6 +52,11 @@ impl Sketch {
         self.insert(rank << 16 | u64::from(payload_sum(packet)), packet.time);
     }
 
+    /// What ranks below it belongs in.
+    pub(super) fn below(&self) -> u64 {
+        self.below
+    }
+
     #[cold]
     fn insert(&mut self, identity: u64, time: Nanos) {
         let Err(at) = self.lowest.binary_search_by_key(&identity, |(known, _)| *known) else { return };
@@ -210,7 +215,7 @@ pub fn find(streams: &[Leg<'_>]) -> Vec<Vec<LegReport>> {
 
 /// Where a packet stands in an order that has nothing to do with time, by what both legs' sightings of it share: SSRC, sequence
 /// number, timestamp and payload type. 48 bits.
-fn rank(packet: &RtpPacket) -> u64 {
+pub(super) fn rank(packet: &RtpPacket) -> u64 {
     let rtp = &packet.rtp;
     let mut hash = u64::from(rtp.timestamp) << 32 | u64::from(rtp.payload_type) << 16 | u64::from(rtp.seq);
     hash ^= u64::from(rtp.ssrc).wrapping_mul(0x9e37_79b9_7f4a_7c15);

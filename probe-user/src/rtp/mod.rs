@@ -28,6 +28,7 @@ pub mod playout;
 pub mod quality;
 pub mod rate;
 pub mod raw;
+pub mod run;
 pub mod sequence;
 pub mod stream;
 pub mod timeline;

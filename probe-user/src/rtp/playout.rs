@@ -79,19 +79,65 @@ impl FromStr for JitterBuffer {
 #[derive(Clone, Copy, Debug)]
 pub struct Playout {
     judge: JitterBuffer,
-    depth_ns: f64,
+    buffers: Buffers,
     packets: u64,
-    /// Transit of the packet that set the pace.
-    pace_ns: f64,
     in_a_row: u32,
     fixed_discarded: u64,
     fresh_starts: u64,
+    adaptive_discarded: u64,
+    examples: [u64; EXAMPLES],
+}
+
+/// Where both buffers stand.
+#[expect(clippy::struct_field_names, reason = "the unit is in the name, and they are all times")]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Buffers {
+    depth_ns: f64,
+    /// Transit of the packet that set the pace.
+    pace_ns: f64,
     target_ns: f64,
     variation_ns: f64,
     target_sum_ns: f64,
     target_max_ns: f64,
-    adaptive_discarded: u64,
-    examples: [u64; EXAMPLES],
+}
+
+impl Buffers {
+    fn new(judge: JitterBuffer) -> Self {
+        Self {
+            depth_ns: judge.depth().as_secs_f64() * 1e9,
+            pace_ns: 0.0,
+            target_ns: LEAST_NS,
+            variation_ns: 0.0,
+            target_sum_ns: 0.0,
+            target_max_ns: 0.0,
+        }
+    }
+
+    /// Is a packet too late for the fixed one?
+    #[inline]
+    pub(super) fn misses_fixed(&self, transit_ns: f64) -> bool {
+        transit_ns - self.pace_ns > self.depth_ns
+    }
+
+    /// Is it too late for the adaptive one?
+    #[inline]
+    pub(super) fn misses_adaptive(&self, variation_ns: f64) -> bool {
+        variation_ns > self.target_ns
+    }
+
+    /// A packet came, in time for the adaptive one or not.
+    #[inline]
+    pub(super) fn adapt(&mut self, variation_ns: f64, is_late: bool) {
+        self.target_sum_ns += self.target_ns;
+        self.target_max_ns = self.target_max_ns.max(self.target_ns);
+        self.variation_ns += (variation_ns - self.variation_ns) / 64.0;
+        let floor = (4.0 * self.variation_ns).clamp(LEAST_NS, MOST_NS);
+        self.target_ns = if is_late {
+            (1.25 * variation_ns).clamp(LEAST_NS, MOST_NS)
+        } else {
+            (self.target_ns - self.target_ns / 512.0).max(floor)
+        };
+    }
 }
 
 /// What two buffers would have done with one stream.
@@ -140,16 +186,11 @@ impl Playout {
     pub fn new(judge: JitterBuffer) -> Self {
         Self {
             judge,
-            depth_ns: judge.depth().as_secs_f64() * 1e9,
+            buffers: Buffers::new(judge),
             packets: 0,
-            pace_ns: 0.0,
             in_a_row: 0,
             fixed_discarded: 0,
             fresh_starts: 0,
-            target_ns: LEAST_NS,
-            variation_ns: 0.0,
-            target_sum_ns: 0.0,
-            target_max_ns: 0.0,
             adaptive_discarded: 0,
             examples: [0; EXAMPLES],
         }
@@ -174,29 +215,32 @@ impl Playout {
     fn fixed(&mut self, transit_ns: f64, is_spurt: bool) -> bool {
         if is_spurt || self.in_a_row >= FRESH_AFTER {
             self.fresh_starts += u64::from(!is_spurt);
-            self.pace_ns = transit_ns;
+            self.buffers.pace_ns = transit_ns;
             self.in_a_row = 0;
             return false;
         }
-        let is_late = transit_ns - self.pace_ns > self.depth_ns;
+        let is_late = self.buffers.misses_fixed(transit_ns);
         self.in_a_row = if is_late { self.in_a_row + 1 } else { 0 };
         self.fixed_discarded += u64::from(is_late);
         is_late
     }
 
     fn adaptive(&mut self, variation_ns: f64) -> bool {
-        let is_late = variation_ns > self.target_ns;
+        let is_late = self.buffers.misses_adaptive(variation_ns);
         self.adaptive_discarded += u64::from(is_late);
-        self.target_sum_ns += self.target_ns;
-        self.target_max_ns = self.target_max_ns.max(self.target_ns);
-        self.variation_ns += (variation_ns - self.variation_ns) / 64.0;
-        let floor = (4.0 * self.variation_ns).clamp(LEAST_NS, MOST_NS);
-        self.target_ns = if is_late {
-            (1.25 * variation_ns).clamp(LEAST_NS, MOST_NS)
-        } else {
-            (self.target_ns - self.target_ns / 512.0).max(floor)
-        };
+        self.buffers.adapt(variation_ns, is_late);
         is_late
+    }
+
+    /// What a run takes along, if neither buffer is in trouble.
+    pub(super) fn lend(&self) -> Option<Buffers> {
+        (self.in_a_row == 0).then_some(self.buffers)
+    }
+
+    /// Goes on where a run of `packets` has come to: all were in time.
+    pub(super) fn take_back(&mut self, buffers: Buffers, packets: u64) {
+        self.buffers = buffers;
+        self.packets += packets;
     }
 
     #[cold]
@@ -232,14 +276,14 @@ impl Playout {
                 JitterBuffer::Adaptive => "adaptive",
             },
             fixed: FixedReport {
-                depth_ms: self.depth_ns / 1e6,
+                depth_ms: self.buffers.depth_ns / 1e6,
                 discarded: self.fixed_discarded,
                 discarded_percent: self.fixed_discarded as f64 * 100.0 / packets,
                 fresh_starts: self.fresh_starts,
             },
             adaptive: AdaptiveReport {
-                depth_mean_ms: self.target_sum_ns / packets / 1e6,
-                depth_max_ms: self.target_max_ns / 1e6,
+                depth_mean_ms: self.buffers.target_sum_ns / packets / 1e6,
+                depth_max_ms: self.buffers.target_max_ns / 1e6,
                 discarded: self.adaptive_discarded,
                 discarded_percent: self.adaptive_discarded as f64 * 100.0 / packets,
             },

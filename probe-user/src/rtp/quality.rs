@@ -17,16 +17,18 @@ use serde::Serialize;
 
 use super::codec::is_comfort_noise;
 use super::delay::DelayReference;
-use super::drift::{ClockDrift, Drift};
+use super::drift::{Block, ClockDrift, Drift};
 use super::impairment::Declared;
 use super::incidents::{Incidents, MarkerRestart, SPIKE_NS};
 use super::loss::{Fate, LossPattern};
-use super::playout::{JitterBuffer, Playout, PlayoutReport};
+use super::playout::{Buffers, JitterBuffer, Playout, PlayoutReport};
 use super::rate::RateEstimate;
-use super::timeline::Timeline;
-use super::unique::{Interruption, LedgerReport, Placed, UniqueLedger};
+use super::timeline::{Segment, Timeline};
+use super::unique::{
+    self, INTERRUPTION_NS, Interruption, LedgerReport, Placed, UniqueLedger, jumped, whole_ns,
+};
 use crate::dedup::window::DEPTH;
-use crate::histogram::{Distribution, MicrosHistogram};
+use crate::histogram::{Cells, Distribution, MicrosHistogram};
 use crate::packet::{Nanos, RtpPacket};
 
 /// A marker after a silence of more than this, by the sender's clock, begins a talkspurt. Packets are 60 ms at most;
@@ -206,12 +208,7 @@ impl Quality {
         if variation_ns >= SPIKE_NS {
             self.incidents.get_or_insert_default().late(packet.time, packet.number, variation_ns);
         }
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "never negative, and saturates"
-        )]
-        self.variation.record_ns(variation_ns as u64);
+        self.variation.record_ns(whole_ns(variation_ns));
         if self.playout.observe(transit_ns, variation_ns, is_spurt, packet.number) {
             self.discards.discard(seq);
         }
@@ -245,6 +242,50 @@ impl Quality {
             (true, true) => Fate::Discarded,
             (true, false) => Fate::Received,
         });
+    }
+
+    /// What a run takes along, if the stream stands at number `seq`, which `packet` bears, and it was an ordinary one.
+    pub(super) fn lend(&mut self, packet: &RtpPacket, seq: u64, timed: Option<u32>) -> Option<Running> {
+        let RtpPacket { tap_time: time, rtp, .. } = packet;
+        let rate = timed.or_else(|| self.estimated_rate(rtp.payload_type))?;
+        if self.codec != Some(rtp.payload_type) || is_comfort_noise(rtp.payload_type) {
+            return None;
+        }
+        let unique = self.unique.lend(seq, *time, rtp.payload_type)?;
+        let (timestamp, segment) = self.timeline.lend(*time, rate)?;
+        let (block, slope) = self.drift.lend()?;
+        let buffers = self.playout.lend()?;
+        Some(Running {
+            time: *time,
+            timestamp,
+            segment,
+            unique,
+            block,
+            slope,
+            delay: self.delay,
+            buffers,
+            jitter: self.jitter.interval_mut().lend(),
+            variation: self.variation.interval_mut().lend(),
+        })
+    }
+
+    /// Goes on where a run of `packets` has come to. Whoever places packets has told of their numbers.
+    pub(super) fn take_back(&mut self, running: Running, packets: u64) {
+        let Running { time, timestamp, segment, unique, block, slope: _, delay, buffers, jitter, variation } =
+            running;
+        self.timeline.take_back(segment, time, timestamp);
+        self.unique.take_back(unique, packets, time);
+        self.drift.take_back(block);
+        self.delay = delay;
+        self.playout.take_back(buffers, packets);
+        self.jitter.interval_mut().take_back(jitter, packets);
+        self.variation.interval_mut().take_back(variation, packets);
+    }
+
+    /// Closes a run's block of the drift, and begins one with what comes at `time`.
+    pub(super) fn turn(&mut self, running: &mut Running, time: Nanos) {
+        self.drift.take_back(running.block);
+        (running.block, running.slope) = self.drift.turn(time);
     }
 
     /// Closes the running interval and begins the next.
@@ -310,6 +351,77 @@ impl Quality {
             incidents: self.incidents.map_or_else(Incidents::default, |incidents| *incidents),
         };
         (self.loss, self.jitter.into_life(), parts)
+    }
+}
+
+/// What nearly every packet changes.
+#[derive(Clone, Debug)]
+pub(super) struct Running {
+    time: Nanos,
+    segment: Segment,
+    unique: unique::Running,
+    block: Block,
+    slope: f64,
+    delay: DelayReference,
+    buffers: Buffers,
+    jitter: Cells,
+    variation: Cells,
+    timestamp: u32,
+}
+
+impl Running {
+    /// Has the block of the drift come to its end by then? Then [`Quality::turn`] has to begin another.
+    #[inline]
+    pub(super) fn is_due(&self, time: Nanos) -> bool {
+        !self.block.has(time)
+    }
+
+    /// Takes the next packet: in sequence, not marked, on the same clock. False, with nothing changed, if there is anything
+    /// about it that more has to know of than is here.
+    #[inline]
+    pub(super) fn step(&mut self, time: Nanos, timestamp: u32, number: u64) -> bool {
+        let arrival_ns = time.since(self.time);
+        if !(0..INTERRUPTION_NS).contains(&arrival_ns) {
+            return false;
+        }
+        // So little time has passed that a timestamp cannot have gone round.
+        let ticks = i64::from(timestamp.wrapping_sub(self.timestamp).cast_signed());
+        let measured = self.segment.measure(arrival_ns, ticks);
+        let (mut segment, mut delay) = (self.segment, self.delay);
+        let transit_ns = segment.step(&measured);
+        let variation_ns = delay.observe(time, transit_ns, self.slope, false);
+        let is_late = self.buffers.misses_fixed(transit_ns)
+            || self.buffers.misses_adaptive(variation_ns)
+            || variation_ns >= SPIKE_NS;
+        if jumped(&measured) || is_late {
+            return false;
+        }
+        let difference_ns = measured.difference_ns();
+        let (jitter, variation) = (whole_ns(difference_ns.abs()), whole_ns(variation_ns));
+        let (Some(jitter_at), Some(variation_at)) =
+            (self.jitter.place(jitter), self.variation.place(variation))
+        else {
+            return false;
+        };
+        self.jitter.count(jitter_at, jitter);
+        self.variation.count(variation_at, variation);
+        self.unique.weigh_delta(arrival_ns, number);
+        self.unique.weigh_jitter(difference_ns);
+        self.unique.weigh_skew(transit_ns);
+        self.block.step(time, transit_ns);
+        self.buffers.adapt(variation_ns, false);
+        (self.segment, self.delay, self.time, self.timestamp) = (segment, delay, time, timestamp);
+        true
+    }
+
+    /// Time of the last packet.
+    pub(super) fn time(&self) -> Nanos {
+        self.time
+    }
+
+    /// The memory outside of it that the next packet is likely to need.
+    pub(super) fn likely(&self) -> [Option<&u16>; 2] {
+        [self.jitter.likely(), self.variation.likely()]
     }
 }
 

@@ -33,17 +33,34 @@ impl Compat {
 /// See the module. Times are milliseconds since the first frame of the capture.
 #[derive(Clone, Debug)]
 pub struct RawLedger {
-    first_seq: u16,
+    numbers: Numbers,
+    running: Running,
+    payload_type: u8,
     last_seq_seen: u16,
     last_seq: u16,
+    clock_rate: u32,
+    cycles: u32,
+    sequence_errors: u64,
+    wrong_timestamps: u64,
+    end: Nanos,
+}
+
+/// Where sequence numbers and timestamps began, by which tshark judges those that follow.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Numbers {
     first_timestamp: u32,
+    first_seq: u16,
+    under: bool,
+}
+
+/// What every frame changes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Running {
+    packets: u64,
     start_ms: f64,
     last_ms: f64,
     last_nominal_ms: f64,
-    payload_type: u8,
     jitter_ms: f64,
-    delta_ms: f64,
-    skew_ms: f64,
     max_delta_ms: f64,
     max_delta_packet: u64,
     min_delta_ms: f64,
@@ -56,13 +73,6 @@ pub struct RawLedger {
     sum_ts: f64,
     sum_tt: f64,
     sum_tts: f64,
-    clock_rate: u32,
-    cycles: u32,
-    under: bool,
-    packets: u64,
-    sequence_errors: u64,
-    wrong_timestamps: u64,
-    end: Nanos,
 }
 
 impl RawLedger {
@@ -71,33 +81,13 @@ impl RawLedger {
         let t = relative_ms(packet.time, epoch);
         let seq = packet.rtp.seq;
         Self {
-            first_seq: seq,
+            numbers: Numbers { first_timestamp: packet.rtp.timestamp, first_seq: seq, under: false },
+            running: Running::new(t),
+            payload_type: packet.rtp.payload_type,
             last_seq_seen: seq,
             last_seq: seq,
-            first_timestamp: packet.rtp.timestamp,
-            start_ms: t,
-            last_ms: t,
-            last_nominal_ms: 0.0,
-            payload_type: packet.rtp.payload_type,
-            jitter_ms: 0.0,
-            delta_ms: 0.0,
-            skew_ms: 0.0,
-            max_delta_ms: 0.0,
-            max_delta_packet: 0,
-            min_delta_ms: -1.0,
-            mean_delta_ms: 0.0,
-            max_jitter_ms: 0.0,
-            min_jitter_ms: -1.0,
-            mean_jitter_ms: 0.0,
-            max_skew_ms: 0.0,
-            sum_t: 0.0,
-            sum_ts: 0.0,
-            sum_tt: 0.0,
-            sum_tts: 0.0,
             clock_rate: 0,
             cycles: 0,
-            under: false,
-            packets: 1,
             sequence_errors: 0,
             wrong_timestamps: 0,
             end: packet.time,
@@ -108,45 +98,29 @@ impl RawLedger {
     pub fn observe(&mut self, packet: &RtpPacket, epoch: Nanos, clock_rate: Option<u32>) {
         let rtp = &packet.rtp;
         let t = relative_ms(packet.time, epoch);
-        let in_time = self.is_in_time(rtp.timestamp); // 1
-        self.count_cycles(rtp.seq, in_time); // 2
+        let in_time = self.numbers.is_in_time(rtp.timestamp); // 1
+        if in_time {
+            self.cycles += u32::from(self.numbers.begins_cycle(rtp.seq, self.last_seq_seen)); // 2
+        }
         self.check_sequence(rtp.seq, in_time); // 3
         let comfort_noise = is_comfort_noise(rtp.payload_type); // 4
         let after_comfort_noise = is_comfort_noise(self.payload_type);
         self.payload_type = rtp.payload_type;
         if in_time {
-            self.measure(rtp.timestamp, t, clock_rate); // 5
-        }
-        if in_time && !rtp.marker && !comfort_noise && !after_comfort_noise {
-            self.weigh(packet.number, clock_rate.is_some()); // 7
-        }
-        if in_time {
-            self.last_ms = t; // 8
+            if let Some(rate) = clock_rate {
+                let ticks = self.numbers.ticks(rtp.timestamp);
+                self.running.measure(ticks, ticks_per_ms(rate), t); // 5
+                self.clock_rate = rate;
+            }
+            if !rtp.marker && !comfort_noise && !after_comfort_noise {
+                self.running.weigh(t, packet.number, clock_rate.is_some()); // 7
+            }
+            self.running.last_ms = t; // 8
         }
         self.last_seq_seen = rtp.seq;
         self.wrong_timestamps += u64::from(!in_time);
         self.end = packet.time;
-        self.packets += 1;
-    }
-
-    fn is_in_time(&self, timestamp: u32) -> bool {
-        let first = self.first_timestamp;
-        let ahead =
-            if timestamp >= first { timestamp - first } else { (u32::MAX - first).wrapping_add(timestamp) };
-        ahead < 0x8000_0000
-    }
-
-    fn count_cycles(&mut self, seq: u16, in_time: bool) {
-        if !in_time {
-            return;
-        }
-        let begins = seq < self.first_seq || (seq == 0 && self.last_seq_seen == u16::MAX);
-        if begins && !self.under {
-            self.cycles += 1;
-            self.under = true;
-        } else if seq > self.first_seq && self.under {
-            self.under = false;
-        }
+        self.running.packets += 1;
     }
 
     fn check_sequence(&mut self, seq: u16, in_time: bool) {
@@ -161,48 +135,24 @@ impl RawLedger {
         }
     }
 
-    fn measure(&mut self, timestamp: u32, t: f64, clock_rate: Option<u32>) {
-        let Some(rate) = clock_rate else {
-            self.delta_ms = t - self.last_ms;
-            return;
-        };
-        let arrival = t - self.start_ms;
-        let ticks = timestamp.wrapping_sub(self.first_timestamp);
-        let nominal = f64::from(ticks) / f64::from(rate / 1000);
-        let expected = self.last_ms + (nominal - self.last_nominal_ms);
-        let difference = (t - expected).abs();
-        self.jitter_ms = (15.0 * self.jitter_ms + difference) / 16.0;
-        self.delta_ms = t - self.last_ms;
-        self.last_nominal_ms = nominal;
-        self.skew_ms = nominal - arrival;
-        if self.skew_ms.abs() > self.max_skew_ms.abs() {
-            self.max_skew_ms = self.skew_ms;
-        }
-        self.sum_t += arrival;
-        self.sum_ts += nominal;
-        self.sum_tt += arrival * arrival;
-        self.sum_tts += arrival * nominal;
-        self.clock_rate = rate;
+    /// What a run takes along, if the ledger stands at number `seq` with this payload type and clock rate.
+    pub(super) fn lend(&self, seq: u16, payload_type: u8, rate: u32) -> Option<(Numbers, Running)> {
+        let stands = self.last_seq == seq
+            && self.payload_type == payload_type
+            && self.clock_rate == rate
+            && rate >= 1000;
+        stands.then_some((self.numbers, self.running))
     }
 
-    fn weigh(&mut self, number: u64, has_clock: bool) {
-        let n = self.packets as f64;
-        if self.delta_ms > self.max_delta_ms {
-            self.max_delta_ms = self.delta_ms;
-            self.max_delta_packet = number;
-        }
-        self.min_delta_ms = least(self.min_delta_ms, self.delta_ms);
-        self.mean_delta_ms = (self.mean_delta_ms * (n - 1.0) + self.delta_ms) / n;
-        if has_clock {
-            self.max_jitter_ms = self.max_jitter_ms.max(self.jitter_ms);
-            self.min_jitter_ms = least(self.min_jitter_ms, self.jitter_ms);
-            self.mean_jitter_ms = (self.mean_jitter_ms * (n - 1.0) + self.jitter_ms) / n;
-        }
+    /// Goes on where a run has come to: `seq` was its last number.
+    pub(super) fn take_back(&mut self, running: Running, seq: u16, end: Nanos) {
+        (self.running, self.end) = (running, end);
+        (self.last_seq, self.last_seq_seen) = (seq, seq);
     }
 
     /// Frames counted.
     pub fn packets(&self) -> u64 {
-        self.packets
+        self.running.packets
     }
 
     /// Time of the last frame, which in a capture out of order need not be the latest.
@@ -223,36 +173,34 @@ impl RawLedger {
         reason = "tshark computes in 32 bits and lets them wrap; so must this"
     )]
     pub fn report(&self) -> LedgerReport {
+        let Self { numbers, running, .. } = self;
         let expected = (i32::from(self.last_seq_seen))
             .wrapping_add((self.cycles as i32).wrapping_mul(65_536))
-            .wrapping_sub(i32::from(self.first_seq))
+            .wrapping_sub(i32::from(numbers.first_seq))
             .wrapping_add(1) as u32;
-        let lost = expected.wrapping_sub(self.packets as u32) as i32;
+        let lost = expected.wrapping_sub(running.packets as u32) as i32;
         let lost_percent =
             if expected == 0 { 0.0 } else { f64::from(lost.wrapping_mul(100)) / f64::from(expected) };
-        let duration_ms = self.last_ms - self.start_ms;
-        let n = self.packets as f64;
-        let slope = (self.sum_tt > 0.0).then(|| {
-            (n * self.sum_tts - self.sum_t * self.sum_ts) / (n * self.sum_tt - self.sum_t * self.sum_t)
-        });
+        let duration_ms = running.last_ms - running.start_ms;
+        let slope = running.slope();
         LedgerReport {
-            packets: self.packets,
+            packets: running.packets,
             expected: u64::from(expected),
             lost: i64::from(lost),
             lost_percent,
             sequence_errors: self.sequence_errors,
             delta_ms: super::unique::Delta {
-                min: self.min_delta_ms,
-                mean: self.mean_delta_ms,
-                max: self.max_delta_ms,
-                max_packet: self.max_delta_packet,
+                min: running.min_delta_ms,
+                mean: running.mean_delta_ms,
+                max: running.max_delta_ms,
+                max_packet: running.max_delta_packet,
             },
             jitter_ms: super::unique::Spread {
-                min: self.min_jitter_ms,
-                mean: self.mean_jitter_ms,
-                max: self.max_jitter_ms,
+                min: running.min_jitter_ms,
+                mean: running.mean_jitter_ms,
+                max: running.max_jitter_ms,
             },
-            skew_ms: super::unique::Skew { max: self.max_skew_ms },
+            skew_ms: super::unique::Skew { max: running.max_skew_ms },
             // Without a clock Wireshark shows zeros; the unique ledger shows nothing.
             clock_drift_ms: Some(slope.map_or(0.0, |x| duration_ms * (x - 1.0))),
             clock_drift_percent: Some(slope.map_or(0.0, |x| 100.0 * (x - 1.0))),
@@ -263,8 +211,122 @@ impl RawLedger {
     }
 }
 
+impl Numbers {
+    /// Is a timestamp not before the stream's first?
+    pub(super) fn is_in_time(self, timestamp: u32) -> bool {
+        let first = self.first_timestamp;
+        let ahead =
+            if timestamp >= first { timestamp - first } else { (u32::MAX - first).wrapping_add(timestamp) };
+        ahead < 0x8000_0000
+    }
+
+    /// Ticks since the stream's first timestamp.
+    pub(super) fn ticks(self, timestamp: u32) -> u32 {
+        timestamp.wrapping_sub(self.first_timestamp)
+    }
+
+    /// Does a new cycle of sequence numbers begin?
+    fn begins_cycle(&mut self, seq: u16, last: u16) -> bool {
+        let begins = seq < self.first_seq || (seq == 0 && last == u16::MAX);
+        if begins && !self.under {
+            self.under = true;
+            return true;
+        }
+        if !begins && seq > self.first_seq {
+            self.under = false;
+        }
+        false
+    }
+
+    /// Is `seq`, which follows the last one, of no consequence to the count of cycles?
+    pub(super) fn is_plain(self, seq: u16) -> bool {
+        seq != 0 && self.under == (seq < self.first_seq)
+    }
+}
+
+impl Running {
+    fn new(t: f64) -> Self {
+        Self {
+            packets: 1,
+            start_ms: t,
+            last_ms: t,
+            last_nominal_ms: 0.0,
+            jitter_ms: 0.0,
+            max_delta_ms: 0.0,
+            max_delta_packet: 0,
+            min_delta_ms: -1.0,
+            mean_delta_ms: 0.0,
+            max_jitter_ms: 0.0,
+            min_jitter_ms: -1.0,
+            mean_jitter_ms: 0.0,
+            max_skew_ms: 0.0,
+            sum_t: 0.0,
+            sum_ts: 0.0,
+            sum_tt: 0.0,
+            sum_tts: 0.0,
+        }
+    }
+
+    /// One more frame with a clock, in time, neither marked nor comfort noise.
+    #[inline]
+    pub(super) fn step(&mut self, ticks: u32, ticks_per_ms: f64, t: f64, number: u64) {
+        self.measure(ticks, ticks_per_ms, t);
+        self.weigh(t, number, true);
+        self.last_ms = t;
+        self.packets += 1;
+    }
+
+    #[inline]
+    fn measure(&mut self, ticks: u32, ticks_per_ms: f64, t: f64) {
+        let arrival = t - self.start_ms;
+        let nominal = f64::from(ticks) / ticks_per_ms;
+        let expected = self.last_ms + (nominal - self.last_nominal_ms);
+        let difference = (t - expected).abs();
+        self.jitter_ms = (15.0 * self.jitter_ms + difference) / 16.0;
+        self.last_nominal_ms = nominal;
+        let skew_ms = nominal - arrival;
+        if skew_ms.abs() > self.max_skew_ms.abs() {
+            self.max_skew_ms = skew_ms;
+        }
+        self.sum_t += arrival;
+        self.sum_ts += nominal;
+        self.sum_tt += arrival * arrival;
+        self.sum_tts += arrival * nominal;
+    }
+
+    #[inline]
+    fn weigh(&mut self, t: f64, number: u64, has_clock: bool) {
+        let n = self.packets as f64;
+        let delta_ms = t - self.last_ms;
+        if delta_ms > self.max_delta_ms {
+            (self.max_delta_ms, self.max_delta_packet) = (delta_ms, number);
+        }
+        self.min_delta_ms = least(self.min_delta_ms, delta_ms);
+        self.mean_delta_ms = (self.mean_delta_ms * (n - 1.0) + delta_ms) / n;
+        if has_clock {
+            self.max_jitter_ms = self.max_jitter_ms.max(self.jitter_ms);
+            self.min_jitter_ms = least(self.min_jitter_ms, self.jitter_ms);
+            self.mean_jitter_ms = (self.mean_jitter_ms * (n - 1.0) + self.jitter_ms) / n;
+        }
+    }
+
+    /// Milliseconds by the sender's clock a millisecond by ours; `None` if no frame had a clock.
+    fn slope(&self) -> Option<f64> {
+        let n = self.packets as f64;
+        (self.sum_tt > 0.0).then(|| {
+            (n * self.sum_tts - self.sum_t * self.sum_ts) / (n * self.sum_tt - self.sum_t * self.sum_t)
+        })
+    }
+}
+
+/// tshark divides by whole ticks a millisecond.
+pub(super) fn ticks_per_ms(rate: u32) -> f64 {
+    f64::from(rate / 1000)
+}
+
 /// Milliseconds as tshark has them: whole seconds and the rest are converted apart.
-fn relative_ms(time: Nanos, epoch: Nanos) -> f64 {
+#[inline]
+pub(super) fn relative_ms(time: Nanos, epoch: Nanos) -> f64 {
     let ns = time.since(epoch);
     (ns / 1_000_000_000) as f64 * 1000.0 + (ns % 1_000_000_000) as f64 / 1_000_000.0
 }

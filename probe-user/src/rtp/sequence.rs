@@ -123,6 +123,23 @@ impl Sequence {
         Step::Restart { stray: number - 1, number }
     }
 
+    /// The number that a run begins behind: the highest, if nothing is in doubt.
+    pub(super) fn lend(&self) -> Option<u64> {
+        let is_sure =
+            self.restart_at.is_none() && self.sequential == MIN_SEQUENTIAL && self.believed == MIN_BELIEVED;
+        is_sure.then_some(self.top)
+    }
+
+    /// The highest number.
+    pub(super) fn top(&self) -> u64 {
+        self.top
+    }
+
+    /// So many numbers came, each as the next.
+    pub(super) fn take_back(&mut self, packets: u64) {
+        self.top += packets;
+    }
+
     /// Packets that the sender sent, by its numbers.
     pub fn expected(&self) -> u64 {
         self.expected_before + self.top - self.base + 1

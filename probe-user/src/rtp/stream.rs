@@ -8,7 +8,8 @@ use super::legs::Sketch;
 use super::loss::LossPattern;
 use super::quality::{Quality, QualityInterval, QualityParts, Settings};
 use super::rate::RateSource;
-use super::raw::RawLedger;
+use super::raw::{self, RawLedger};
+use super::run::{Ended, Parts, Run};
 use super::sequence::{Sequence, Step};
 use super::unique::{Interruption, LedgerReport, Placed};
 use crate::dedup::reference::{self, By, Reference};
@@ -150,7 +151,7 @@ impl Stream {
     pub fn observe(&mut self, packet: &RtpPacket, epoch: Nanos) -> FrameClass {
         self.last_seen = self.last_seen.max(packet.time);
         self.hashed_fingerprints |= packet.fingerprint.hashed;
-        self.count_type(packet.rtp.payload_type);
+        self.count_type(packet.rtp.payload_type, 1);
         let wireshark_rate = self.clocks_of(packet.rtp.payload_type).wireshark;
         self.frames += 1;
         match &mut self.raw {
@@ -171,14 +172,14 @@ impl Stream {
     }
 
     #[inline]
-    fn count_type(&mut self, number: u8) {
+    fn count_type(&mut self, number: u8, more: u64) {
         if self.first_type.0 == number {
-            self.first_type.1 += 1;
+            self.first_type.1 += more;
             return;
         }
         match self.other_types.iter_mut().find(|(other, _)| *other == number) {
-            Some((_, frames)) => *frames += 1,
-            None => self.other_types.push((number, 1)),
+            Some((_, frames)) => *frames += more,
+            None => self.other_types.push((number, more)),
         }
     }
 
@@ -345,6 +346,66 @@ impl Stream {
             self.window.restart(stray_seq, packet, |came| quality.settled(came));
         }
         self.place(seq, packet)
+    }
+
+    /// Begins a run behind `packet`, which was observed last, if it and the stream are as ordinary as one must be.
+    pub fn lend(&mut self, packet: &RtpPacket) -> Option<Run> {
+        let RtpPacket { time, rtp, .. } = packet;
+        let is_ordinary = packet.tap_time == *time
+            && self.last_seen == *time
+            && self.media == packet.media
+            && self.reference.is_none()
+            && packet.evidence.encapsulation.is_opened_by_tshark();
+        let Clocks { payload_type, is_event, timed, wireshark } = self.clocks;
+        if !is_ordinary || is_event || payload_type != rtp.payload_type {
+            return None;
+        }
+        let seq = self.sequence.lend().filter(|seq| *seq == self.window.top())?;
+        #[expect(clippy::cast_possible_truncation, reason = "the low half is the number on the wire")]
+        let number = seq as u16;
+        let rate = wireshark.filter(|_| rtp.seq == number)?;
+        let (numbers, raw) = self.raw.as_ref()?.lend(number, payload_type, rate)?;
+        if !self.window.is_seen_by_one(packet) {
+            return None;
+        }
+        let quality = self.quality.lend(packet, seq, timed)?;
+        let (slots, room) = self.window.lend();
+        Some(Run::new(
+            packet,
+            Parts {
+                slots,
+                room,
+                numbers,
+                raw,
+                ticks_per_ms: raw::ticks_per_ms(rate),
+                quality,
+                sketch_below: self.sketch.below(),
+                hashed: self.hashed_fingerprints,
+            },
+        ))
+    }
+
+    /// Does what a run asks for before it takes `packet`.
+    pub fn serve(&mut self, run: &mut Run, packet: &RtpPacket) {
+        run.turn(packet.time, |quality| self.quality.turn(quality, packet.time));
+        self.sketch.observe(packet);
+        run.set_sketch(self.sketch.below());
+    }
+
+    /// Goes on where a run has come to.
+    pub fn take_back(&mut self, run: Run) {
+        let Ended { packets, slots, raw, quality } = run.end();
+        self.last_seen = quality.time();
+        self.count_type(self.clocks.payload_type, packets);
+        self.frames += packets;
+        self.sequence.take_back(packets);
+        if let Some(ledger) = &mut self.raw {
+            #[expect(clippy::cast_possible_truncation, reason = "the low half is the number on the wire")]
+            ledger.take_back(raw, self.sequence.top() as u16, quality.time());
+        }
+        let whole = &mut self.quality;
+        self.window.take_back(slots, packets, |came| whole.settled(came));
+        self.quality.take_back(quality, packets);
     }
 
     /// The payload type that the stream is about: of those that carry speech, as far as is known, the one with

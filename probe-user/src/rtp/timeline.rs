@@ -37,12 +37,9 @@ impl Measured {
 #[derive(Clone, Debug, Default)]
 pub struct Timeline {
     rate: u32,
-    ns_per_tick: f64,
     ticks_per_ns: f64,
     anchor: Option<Anchor>,
-    /// Since the segment began.
-    arrival_ns: i64,
-    ticks: i64,
+    segment: Segment,
 }
 
 /// The last packet that was placed on the line.
@@ -50,6 +47,30 @@ pub struct Timeline {
 struct Anchor {
     arrival: Nanos,
     timestamp: u32,
+}
+
+/// How far a segment has come.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Segment {
+    ns_per_tick: f64,
+    arrival_ns: i64,
+    ticks: i64,
+}
+
+impl Segment {
+    #[inline]
+    pub(super) fn measure(&self, arrival_ns: i64, ticks: i64) -> Measured {
+        Measured { arrival_ns, nominal_ns: ticks as f64 * self.ns_per_tick, ticks }
+    }
+
+    /// Takes a packet that continues it; its transit in nanoseconds.
+    #[inline]
+    pub(super) fn step(&mut self, measured: &Measured) -> f64 {
+        self.arrival_ns = self.arrival_ns.saturating_add(measured.arrival_ns);
+        self.ticks = self.ticks.saturating_add(measured.ticks);
+        // From the sums, so that rounding does not add up over a long call.
+        self.arrival_ns as f64 - self.ticks as f64 * self.ns_per_tick
+    }
 }
 
 /// Where a packet stands.
@@ -68,7 +89,19 @@ impl Timeline {
         let arrival_ns = arrival.since(anchor.arrival);
         let ticks = i64::from(timestamp.wrapping_sub(anchor.timestamp).cast_signed());
         let ticks = nearest(ticks, arrival_ns as f64 * self.ticks_per_ns);
-        Some(Measured { arrival_ns, nominal_ns: ticks as f64 * self.ns_per_tick, ticks })
+        Some(self.segment.measure(arrival_ns, ticks))
+    }
+
+    /// What a run takes along, if the last packet came at `time` and is on this clock: its timestamp, and the segment.
+    pub(super) fn lend(&self, time: Nanos, rate: u32) -> Option<(u32, Segment)> {
+        let anchor = self.anchor.filter(|anchor| anchor.arrival == time && rate == self.rate)?;
+        Some((anchor.timestamp, self.segment))
+    }
+
+    /// Goes on where a run has come to.
+    pub(super) fn take_back(&mut self, segment: Segment, arrival: Nanos, timestamp: u32) {
+        self.segment = segment;
+        self.anchor = Some(Anchor { arrival, timestamp });
     }
 
     /// Places a packet, as it was measured. `breaks`: it is known to begin a segment; `is_regular`: no marker, no
@@ -88,17 +121,13 @@ impl Timeline {
         let Some(measured) = continues else {
             if rate != self.rate {
                 self.rate = rate;
-                self.ns_per_tick = 1e9 / f64::from(rate);
+                self.segment.ns_per_tick = 1e9 / f64::from(rate);
                 self.ticks_per_ns = f64::from(rate) / 1e9;
             }
-            (self.arrival_ns, self.ticks) = (0, 0);
+            (self.segment.arrival_ns, self.segment.ticks) = (0, 0);
             return Standing { transit_ns: 0.0, begins: true };
         };
-        self.arrival_ns = self.arrival_ns.saturating_add(measured.arrival_ns);
-        self.ticks = self.ticks.saturating_add(measured.ticks);
-        // From the sums, so that rounding does not add up over a long call.
-        let transit_ns = self.arrival_ns as f64 - self.ticks as f64 * self.ns_per_tick;
-        Standing { transit_ns, begins: false }
+        Standing { transit_ns: self.segment.step(&measured), begins: false }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::dedup::reference::By;
 use crate::packet::{Nanos, RtpPacket};
 
 /// A pause or a timestamp jump of at least this is told to the operator.
-const INTERRUPTION_NS: i64 = 400_000_000;
+pub(super) const INTERRUPTION_NS: i64 = 400_000_000;
 /// Interruptions kept of one stream, the heaviest; all are counted.
 const MAX_INTERRUPTIONS: usize = 16;
 
@@ -199,18 +199,24 @@ pub struct UniqueLedger {
     last: Last,
     top_seq: u64,
     weighed: u64,
+    jitter_samples: u64,
+    running: Running,
+    interruptions: Vec<Interruption>,
+    interruption_count: u64,
+}
+
+/// What nearly every packet changes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Running {
     delta_min_ms: f64,
     delta_sum_ms: f64,
     delta_max_ms: f64,
     delta_max_packet: u64,
     jitter_ns: f64,
-    jitter_samples: u64,
     jitter_min_ns: f64,
     jitter_max_ns: f64,
     jitter_sum_ns: f64,
     skew_ns: f64,
-    interruptions: Vec<Interruption>,
-    interruption_count: u64,
 }
 
 /// The previous first copy, in order of arrival.
@@ -247,16 +253,18 @@ impl UniqueLedger {
             last: Last::of(packet, placed),
             top_seq: placed.seq,
             weighed: 0,
-            delta_min_ms: -1.0,
-            delta_sum_ms: 0.0,
-            delta_max_ms: 0.0,
-            delta_max_packet: 0,
-            jitter_ns: 0.0,
             jitter_samples: 0,
-            jitter_min_ns: f64::INFINITY,
-            jitter_max_ns: 0.0,
-            jitter_sum_ns: 0.0,
-            skew_ns: 0.0,
+            running: Running {
+                delta_min_ms: f64::INFINITY,
+                delta_sum_ms: 0.0,
+                delta_max_ms: 0.0,
+                delta_max_packet: 0,
+                jitter_ns: 0.0,
+                jitter_min_ns: f64::INFINITY,
+                jitter_max_ns: 0.0,
+                jitter_sum_ns: 0.0,
+                skew_ns: 0.0,
+            },
             interruptions: Vec::new(),
             interruption_count: 0,
         }
@@ -297,7 +305,8 @@ impl UniqueLedger {
         let after_noise = is_comfort_noise(self.last.payload_type);
         let is_regular = !packet.rtp.marker && !is_comfort_noise(packet.rtp.payload_type) && !after_noise;
         if is_regular {
-            self.weigh_delta(arrival_ns, packet.number);
+            self.weighed += 1;
+            self.running.weigh_delta(arrival_ns, packet.number);
         }
         let resync = !is_regular || placed.restarted || packet.rtp.payload_type != self.last.payload_type;
         let interruption = (arrival_ns >= INTERRUPTION_NS && !after_noise
@@ -310,9 +319,10 @@ impl UniqueLedger {
             missing: if placed.restarted { 0 } else { missing },
             restarted: placed.restarted,
         });
-        let jitter_ns = direct
-            .filter(|_| !resync && interruption.is_none())
-            .map(|measured| self.weigh_jitter(measured.difference_ns()));
+        let jitter_ns = direct.filter(|_| !resync && interruption.is_none()).map(|measured| {
+            self.jitter_samples += 1;
+            self.running.weigh_jitter(measured.difference_ns())
+        });
         if let Some(found) = interruption {
             self.interruption_count += 1;
             self.keep(found);
@@ -325,9 +335,25 @@ impl UniqueLedger {
 
     /// Counts where a packet stands on its sender's time line.
     pub fn weigh_skew(&mut self, transit_ns: f64) {
-        if transit_ns.abs() > self.skew_ns.abs() {
-            self.skew_ns = -transit_ns;
-        }
+        self.running.weigh_skew(transit_ns);
+    }
+
+    /// What a run takes along, if the ledger stands at number `seq`, which came at `time` with this payload type and a
+    /// clock.
+    pub(super) fn lend(&self, seq: u64, time: Nanos, payload_type: u8) -> Option<Running> {
+        let Last { time: last, payload_type: before, timed } = self.last;
+        let stands = self.top_seq == seq && last == time && before == payload_type && timed;
+        stands.then_some(self.running)
+    }
+
+    /// Goes on where a run of `packets` has come to.
+    pub(super) fn take_back(&mut self, running: Running, packets: u64, end: Nanos) {
+        self.running = running;
+        self.packets += packets;
+        self.top_seq += packets;
+        self.weighed += packets;
+        self.jitter_samples += packets;
+        self.last.time = end;
     }
 
     /// Keeps an interruption; when there is no room, in place of the least.
@@ -347,34 +373,6 @@ impl UniqueLedger {
         }
     }
 
-    fn weigh_delta(&mut self, arrival_ns: i64, number: u64) {
-        let delta_ms = arrival_ns as f64 / 1e6;
-        self.weighed += 1;
-        self.delta_sum_ms += delta_ms;
-        self.delta_min_ms = if self.weighed == 1 { delta_ms } else { self.delta_min_ms.min(delta_ms) };
-        if delta_ms > self.delta_max_ms {
-            self.delta_max_ms = delta_ms;
-            self.delta_max_packet = number;
-        }
-    }
-
-    /// Counts one D; returns its amount.
-    fn weigh_jitter(&mut self, difference_ns: f64) -> u64 {
-        let amount = difference_ns.abs();
-        self.jitter_ns += (amount - self.jitter_ns) / 16.0;
-        self.jitter_samples += 1;
-        self.jitter_min_ns = self.jitter_min_ns.min(self.jitter_ns);
-        self.jitter_max_ns = self.jitter_max_ns.max(self.jitter_ns);
-        self.jitter_sum_ns += self.jitter_ns;
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "an amount of nanoseconds"
-        )]
-        let amount_ns = amount as u64;
-        amount_ns
-    }
-
     /// The ledger in the words of the contract. `expected` comes from the stream's sequence, `drift` from its time
     /// line.
     pub fn report(
@@ -383,6 +381,7 @@ impl UniqueLedger {
         clock_rate: Option<u32>,
         drift: Result<ClockDrift, &'static str>,
     ) -> LedgerReport {
+        let running = &self.running;
         let lost = expected.saturating_sub(self.packets);
         let duration_ms = self.last.time.since(self.first) as f64 / 1e6;
         let known = drift.ok();
@@ -394,17 +393,17 @@ impl UniqueLedger {
             lost_percent: if expected == 0 { 0.0 } else { lost as f64 * 100.0 / expected as f64 },
             sequence_errors: self.gaps + self.reordered,
             delta_ms: Delta {
-                min: self.delta_min_ms,
-                mean: mean(self.delta_sum_ms, self.weighed),
-                max: self.delta_max_ms,
-                max_packet: self.delta_max_packet,
+                min: if self.weighed == 0 { -1.0 } else { running.delta_min_ms },
+                mean: mean(running.delta_sum_ms, self.weighed),
+                max: running.delta_max_ms,
+                max_packet: running.delta_max_packet,
             },
             jitter_ms: Spread {
-                min: if self.jitter_samples == 0 { -1.0 } else { self.jitter_min_ns / 1e6 },
-                mean: mean(self.jitter_sum_ns, self.jitter_samples) / 1e6,
-                max: self.jitter_max_ns / 1e6,
+                min: if self.jitter_samples == 0 { -1.0 } else { running.jitter_min_ns / 1e6 },
+                mean: mean(running.jitter_sum_ns, self.jitter_samples) / 1e6,
+                max: running.jitter_max_ns / 1e6,
             },
-            skew_ms: Skew { max: self.skew_ns / 1e6 },
+            skew_ms: Skew { max: running.skew_ns / 1e6 },
             clock_drift_ms: fast.map(|fast| duration_ms * fast),
             clock_drift_percent: fast.map(|fast| 100.0 * fast),
             clock_hz: fast.zip(clock_rate).map(|(fast, rate)| (1.0 + fast) * f64::from(rate)),
@@ -434,6 +433,38 @@ impl UniqueLedger {
     }
 }
 
+impl Running {
+    /// Counts a distance between arrivals, which ended with the packet of that number.
+    #[inline]
+    pub(super) fn weigh_delta(&mut self, arrival_ns: i64, number: u64) {
+        let delta_ms = arrival_ns as f64 / 1e6;
+        self.delta_sum_ms += delta_ms;
+        self.delta_min_ms = self.delta_min_ms.min(delta_ms);
+        if delta_ms > self.delta_max_ms {
+            (self.delta_max_ms, self.delta_max_packet) = (delta_ms, number);
+        }
+    }
+
+    /// Counts one D; returns its amount.
+    #[inline]
+    pub(super) fn weigh_jitter(&mut self, difference_ns: f64) -> u64 {
+        let amount = difference_ns.abs();
+        self.jitter_ns += (amount - self.jitter_ns) / 16.0;
+        self.jitter_min_ns = self.jitter_min_ns.min(self.jitter_ns);
+        self.jitter_max_ns = self.jitter_max_ns.max(self.jitter_ns);
+        self.jitter_sum_ns += self.jitter_ns;
+        whole_ns(amount)
+    }
+
+    /// Counts where a packet stands on its sender's time line.
+    #[inline]
+    pub(super) fn weigh_skew(&mut self, transit_ns: f64) {
+        if transit_ns.abs() > self.skew_ns.abs() {
+            self.skew_ns = -transit_ns;
+        }
+    }
+}
+
 impl Last {
     fn of(packet: &RtpPacket, placed: Placed) -> Self {
         Self {
@@ -444,8 +475,14 @@ impl Last {
     }
 }
 
+/// An amount of time for a distribution.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "never negative, and saturates")]
+pub(super) fn whole_ns(amount: f64) -> u64 {
+    amount as u64
+}
+
 /// Did the timestamp move by something else than time, beyond any jitter?
-fn jumped(measured: &Measured) -> bool {
+pub(super) fn jumped(measured: &Measured) -> bool {
     measured.difference_ns().abs() >= 2.5 * INTERRUPTION_NS as f64
 }
 

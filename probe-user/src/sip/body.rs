@@ -3,6 +3,8 @@
 use super::message::{headers_of, split_head};
 use super::text::{parameter, prefix_matches, trim};
 
+/// Types of a description, and of a piece of one.
+const DESCRIPTIONS: [&[u8]; 2] = [b"application/sdp", b"application/trickle-ice-sdpfrag"];
 /// Parts of a multipart body that are searched.
 const MAX_PARTS: usize = 16;
 /// Multipart bodies inside of each other.
@@ -15,7 +17,7 @@ pub(super) fn find<'a>(content_type: &'a [u8], body: &'a [u8]) -> Option<&'a [u8
 
 fn within<'a>(content_type: &'a [u8], body: &'a [u8], depth: usize) -> Option<&'a [u8]> {
     let media_type = trim(content_type.split(|&b| b == b';').next().unwrap_or_default());
-    if media_type.eq_ignore_ascii_case(b"application/sdp") {
+    if DESCRIPTIONS.iter().any(|kind| media_type.eq_ignore_ascii_case(kind)) {
         return Some(body);
     }
     if depth == 0 || !prefix_matches(media_type, b"multipart/") {

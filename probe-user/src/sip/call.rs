@@ -20,8 +20,9 @@ use std::sync::Arc;
 use rustc_hash::FxHasher;
 
 use super::copies::Timer;
-use super::dialog::{Answered, Origin};
+use super::dialog::Answered;
 use super::hold::{Asked, Changed, Holds};
+use super::hops::{Acknowledged, Hops, Origin};
 use super::media::MediaTable;
 use super::message::{Address, Message};
 use super::negotiation::Negotiation;
@@ -30,12 +31,10 @@ use super::report::{CallReport, CallState, Moment, What};
 use super::sdp::Direction;
 use super::text::number;
 use super::transfer;
-use crate::packet::{Endpoint, Flow, Nanos};
+use crate::packet::{Flow, Nanos};
 
 /// Moments kept of one call; a call of an hour with session refreshes has some twenty.
 const MAX_MOMENTS: usize = 48;
-/// Hops of one INVITE that are told apart.
-const MAX_HOPS: usize = 8;
 /// Requests within the call that are known again on their next hop.
 const MAX_RECENT: usize = 8;
 /// Bytes kept of a URI or a Call-ID.
@@ -47,16 +46,14 @@ pub(super) struct Call {
     pub(super) report: CallReport,
     /// Hash of the caller's tag; 0 if unknown.
     pub(super) caller_tag: u64,
-    /// The INVITE that makes the call, on each hop where it was seen; the first is nearest to the caller.
-    hops: Vec<Hop>,
+    /// Where the INVITE that makes the call was seen.
+    hops: Hops,
     rang: Option<Nanos>,
     answered: Option<Nanos>,
     /// An ACK says that there was a 2xx, which was not seen.
     is_answer_inferred: bool,
     /// CANCEL of the caller was seen.
     is_cancelled: bool,
-    /// What a hop behind the first was refused with.
-    refused: Option<u16>,
     /// What it was before it was lost sight of.
     before_lost: CallState,
     holds: Holds,
@@ -68,15 +65,6 @@ pub(super) struct Call {
     /// Its last message that was not sent before.
     pub(super) latest: Sighting,
     negotiation: Negotiation,
-}
-
-/// An INVITE on one hop.
-#[derive(Clone, Copy, Debug)]
-struct Hop {
-    origin: Origin,
-    branch: u64,
-    sent_by: Endpoint,
-    is_refused: bool,
 }
 
 /// When and where a message was seen.
@@ -99,12 +87,11 @@ impl Call {
                 ..CallReport::default()
             },
             caller_tag: 0,
-            hops: Vec::new(),
+            hops: Hops::default(),
             rang: None,
             answered: None,
             is_answer_inferred: false,
             is_cancelled: false,
-            refused: None,
             before_lost: CallState::Inviting,
             holds: Holds::default(),
             recent: [0; MAX_RECENT],
@@ -154,8 +141,7 @@ impl Call {
         }
         let what = match (message.status(), message.method()) {
             (None, "INVITE") => {
-                self.hops.retain(|hop| hop.origin.cseq != 0);
-                self.note_hop(at, message);
+                self.hops.complete(cut_frame, message);
                 None
             }
             (None, "REFER") => {
@@ -230,55 +216,44 @@ impl Call {
 
     /// An INVITE that makes the call: the first, the same on the next hop, or the next attempt.
     fn invite(&mut self, at: Sighting, message: &Message<'_>) -> Option<What> {
-        let origin = origin(message);
-        let is_further = |hop: &Hop| hop.origin.caller == origin.caller && hop.origin.cseq < origin.cseq;
         let is_refused =
             matches!(self.report.state, CallState::Challenged | CallState::Failed(_) | CallState::Cancelled);
         let is_answered = self.report.state == CallState::Answered && !self.is_answer_inferred;
-        let is_attempt = is_refused
-            || !is_answered && !self.report.state.is_over() && self.hops.first().is_some_and(is_further);
+        let is_attempt =
+            is_refused || !is_answered && !self.report.state.is_over() && self.hops.is_further(message);
         if is_attempt {
             self.hops.clear();
             self.report.state = CallState::Inviting;
             self.report.final_code = None;
             self.report.disconnect_reason = None;
-            (self.is_cancelled, self.is_answer_inferred, self.refused) = (false, false, None);
+            (self.is_cancelled, self.is_answer_inferred) = (false, false);
         }
         let is_first = self.hops.is_empty() && !is_attempt && !self.report.seen_from_the_middle;
-        self.note_hop(at, message);
+        self.hops.note(at, message);
         is_first.then_some(What::Invite)
     }
 
-    fn note_hop(&mut self, at: Sighting, message: &Message<'_>) {
-        let hop = Hop {
-            origin: origin(message),
-            branch: branch_hash(message),
-            sent_by: at.flow.src,
-            is_refused: false,
-        };
-        let is_known = self.hops.iter().any(|known| (known.origin, known.branch) == (hop.origin, hop.branch));
-        if !is_known && self.hops.len() < MAX_HOPS {
-            self.hops.push(hop);
-        }
-    }
-
-    /// The caller acknowledges. In the INVITE's own transaction that is a refusal, else a 2xx.
+    /// The caller acknowledges what may not have been seen.
     fn acknowledge(&mut self, at: Sighting, message: &Message<'_>) {
-        let branch = branch_hash(message);
-        let Some(first) = self.hops.first().filter(|first| first.origin == origin(message)) else { return };
-        let is_own = !self.hops.iter().any(|hop| hop.branch == branch);
-        if !self.is_open() || first.sent_by != at.flow.src {
+        if !self.is_open() {
             return;
         }
-        if is_own && message.to().tag.is_some() {
-            self.report.state = CallState::Answered;
-            self.is_answer_inferred = true;
-            self.answered = Some(at.time);
-            self.stop_ringing(at.time);
-        } else if !is_own && self.is_cancelled {
-            self.report.state = CallState::Cancelled;
-            self.stop_ringing(at.time);
+        match self.hops.acknowledged(at, message) {
+            Some(Acknowledged::Answer) => {
+                self.report.state = CallState::Answered;
+                self.is_answer_inferred = true;
+                self.answered = Some(at.time);
+            }
+            Some(Acknowledged::Refusal) if self.is_cancelled => self.give_up(),
+            _ => return,
         }
+        self.stop_ringing(at.time);
+    }
+
+    /// The caller gave up.
+    fn give_up(&mut self) {
+        self.report.state = CallState::Cancelled;
+        self.report.ended_by = Some("caller");
     }
 
     /// Has the INVITE no final response yet? A challenge is none for the call.
@@ -288,9 +263,7 @@ impl Call {
 
     /// The caller gives up, or a proxy gives up one of its forks, which is not the call.
     fn cancel(&mut self, at: Sighting, message: &Message<'_>, media: &mut MediaTable) -> Option<What> {
-        let branch = branch_hash(message);
-        let place = self.hops.iter().position(|hop| hop.branch == branch);
-        if place.is_some_and(|place| place > 0) || self.is_cancelled {
+        if self.hops.is_behind(message) || self.is_cancelled {
             return None;
         }
         self.is_cancelled = true;
@@ -326,7 +299,7 @@ impl Call {
 
     /// "caller" or "called", if the caller is known.
     fn party(&self, tag: u64) -> Option<&'static str> {
-        let is_caller = tag == self.caller_tag || self.hops.iter().any(|hop| hop.origin.caller == tag);
+        let is_caller = tag == self.caller_tag || self.hops.have_caller(tag);
         (self.caller_tag != 0).then_some(if is_caller { "caller" } else { "called" })
     }
 
@@ -361,9 +334,7 @@ impl Call {
         code: u16,
         media: &mut MediaTable,
     ) -> Option<What> {
-        let origin = origin(message);
-        let makes_call = self.hops.iter().any(|hop| hop.origin == origin);
-        if !makes_call && !self.hops.is_empty() && !self.is_open() {
+        if !self.hops.are_answered_by(message) && !self.hops.is_empty() && !self.is_open() {
             if code >= 300 {
                 self.refuse_hold(message);
             } else if code >= 200 {
@@ -372,7 +343,7 @@ impl Call {
             return None;
         }
         let called = tag_hash(message.to().tag);
-        let answer = self.report.dialogs.respond(origin, called, code, || contact(message));
+        let answer = self.report.dialogs.respond(Origin::of(message), called, code, || contact(message));
         self.report.forks = self.report.forks.max(self.report.dialogs.forks());
         match code {
             101..=199 => self.ringing(at, code),
@@ -429,28 +400,17 @@ impl Call {
         code: u16,
         media: &mut MediaTable,
     ) -> Option<What> {
-        let branch = branch_hash(message);
-        let place = self.hops.iter().position(|hop| hop.branch == branch);
-        if let Some(hop) = place.and_then(|place| self.hops.get_mut(place)) {
-            hop.is_refused = true;
-        }
-        if !self.is_open() {
-            return None;
-        }
-        let is_behind = place.is_some_and(|place| place > 0);
-        if is_behind && self.hops.iter().any(|hop| !hop.is_refused) {
-            self.refused = Some(code);
-            return None;
-        }
+        let since = self.hops.refuse(at, message, code).filter(|_| self.is_open())?;
         let is_challenge = matches!(code, 401 | 407);
-        self.report.state = match code {
-            401 | 407 => CallState::Challenged,
-            487 => CallState::Cancelled,
-            _ => CallState::Failed(code),
-        };
+        match code {
+            401 | 407 => self.report.state = CallState::Challenged,
+            487 if self.is_cancelled => self.give_up(),
+            487 => self.report.state = CallState::Cancelled,
+            _ => self.report.state = CallState::Failed(code),
+        }
         self.report.final_code = (!is_challenge).then_some(code);
         if !is_challenge {
-            self.stop_ringing(at.time);
+            self.stop_ringing(since);
             let said = self.report.disconnect_reason.take();
             self.report.disconnect_reason = said.or_else(|| reason::of(message));
         }
@@ -467,15 +427,16 @@ impl Call {
     /// Nothing was heard of it for too long. It is over for us: as what, as far as was seen.
     pub(super) fn lose_sight(&mut self, now: Nanos, media: &mut MediaTable) -> What {
         self.before_lost = self.report.state;
-        let (state, what) = match self.refused {
-            _ if self.is_open() && self.is_cancelled => (CallState::Cancelled, What::LostSight),
+        let mut what = What::LostSight;
+        match self.hops.refused() {
+            _ if self.is_open() && self.is_cancelled => self.give_up(),
             Some(code) if self.is_open() => {
                 self.report.final_code = Some(code);
-                (CallState::Failed(code), What::Failure(code))
+                self.report.state = CallState::Failed(code);
+                what = What::Failure(code);
             }
-            _ => (CallState::LostSight, What::LostSight),
-        };
-        self.report.state = state;
+            _ => self.report.state = CallState::LostSight,
+        }
         self.negotiation.withdraw(Sighting { time: now, ..self.latest }, media);
         what
     }
@@ -564,19 +525,11 @@ impl Call {
     }
 }
 
-fn origin(message: &Message<'_>) -> Origin {
-    Origin { caller: tag_hash(message.from().tag), cseq: message.cseq.map_or(0, |cseq| cseq.number) }
-}
-
-fn branch_hash(message: &Message<'_>) -> u64 {
-    tag_hash(message.branch())
-}
-
 fn contact(message: &Message<'_>) -> Box<str> {
     uri_text(&Address::parse(message.header("contact", Some(b'm')).unwrap_or_default()))
 }
 
-fn hash<T: std::hash::Hash>(value: &T) -> u64 {
+pub(super) fn hash<T: std::hash::Hash>(value: &T) -> u64 {
     BuildHasherDefault::<FxHasher>::default().hash_one(value) | 1
 }
 

@@ -24,12 +24,12 @@ use super::call::{Call, Sighting, shortened, tag_hash};
 use super::copies::{Repeat, Timer};
 use super::media::MediaTable;
 use super::message::Message;
-use super::related::{Claim, Relations};
+use super::related::{Claim, LegHeaders, Relations};
 pub use super::report::{CallEvent, CallReport, CallState, Moment, What};
 use super::report::{Related, Relation};
 use super::sight::{self, Sight};
 use super::transfer::{self, Awaited};
-use crate::packet::Nanos;
+use crate::packet::{Flow, Nanos};
 
 /// Calls kept by default, ended ones included: 100,000 take well under 1 GiB.
 pub const MAX_CALLS: usize = 100_000;
@@ -58,7 +58,7 @@ pub struct Calls {
 }
 
 impl Calls {
-    pub(super) fn new(max_calls: usize, leg_headers: Arc<[Box<str>]>, has_events: bool) -> Self {
+    pub(super) fn new(max_calls: usize, leg_headers: LegHeaders, has_events: bool) -> Self {
         Self {
             by_id: FxHashMap::default(),
             by_serial: FxHashMap::default(),
@@ -139,7 +139,7 @@ impl Calls {
             }
             let deadline = sight::deadline(call, media);
             if deadline > now {
-                self.watch(serial, deadline);
+                self.watch(serial, now, deadline);
                 continue;
             }
             let what = call.lose_sight(now, media);
@@ -205,7 +205,7 @@ impl Calls {
         for what in happened.into_iter().flatten() {
             let moment = call.remember(at, what);
             if self.is_followed {
-                self.events.push(event(&call.report, moment));
+                self.events.push(event(&call.report, moment, at.flow));
             }
         }
         let is_over = call.report.state.is_over();
@@ -214,14 +214,14 @@ impl Calls {
         }
         if !is_over && !call.is_watched {
             let deadline = sight::deadline(call, media);
-            self.watch(serial, deadline);
+            self.watch(serial, at.time, deadline);
         }
     }
 
-    fn watch(&mut self, serial: u64, deadline: Nanos) {
+    fn watch(&mut self, serial: u64, now: Nanos, deadline: Nanos) {
         if let Some(call) = self.by_serial.get_mut(&serial) {
             call.is_watched = true;
-            self.sight.watch(serial, deadline);
+            self.sight.watch(serial, now, deadline);
         }
     }
 
@@ -285,7 +285,7 @@ impl Calls {
         {
             let moment = call.remember(at, What::Replaced);
             if self.is_followed {
-                self.events.push(event(&call.report, moment));
+                self.events.push(event(&call.report, moment, at.flow));
             }
         }
     }
@@ -392,6 +392,6 @@ fn is_reused(call: &Call, now: Nanos, caller_tag: u64) -> bool {
     }
 }
 
-fn event(call: &CallReport, moment: Moment) -> CallEvent {
-    CallEvent { call_id: Arc::clone(&call.call_id), moment, state: call.state, figures: call.figures() }
+fn event(call: &CallReport, moment: Moment, flow: Flow) -> CallEvent {
+    CallEvent { call_id: Arc::clone(&call.call_id), moment, flow, state: call.state, figures: call.figures() }
 }

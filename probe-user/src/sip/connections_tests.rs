@@ -1,6 +1,6 @@
 //! Stories of connections: what is read, however the segments came.
 
-use super::super::{SignallingReport, tests::seen};
+use super::super::{SignallingReport, testing::seen};
 use super::*;
 use crate::packet::{Endpoint, Vlans};
 use crate::sip::totals::Tally;

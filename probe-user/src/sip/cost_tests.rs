@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::tests::{Wire, whole_call};
+use super::testing::{Wire, whole_call};
 use super::*;
 use crate::packet::Endpoint;
 use crate::sip::sdp::Description;
@@ -62,7 +62,7 @@ fn cost_of_a_lookup_and_of_a_message() {
         })
         .collect();
     let mut probe = Signalling::new(Limits { calls: 10_000, ..Limits::default() });
-    let evidence = super::tests::seen();
+    let evidence = super::testing::seen();
     let begun = cpu_seconds();
     for (n, call) in (1..).zip(&calls) {
         for (flow, text) in call {
@@ -95,7 +95,7 @@ fn memory_of_100_000_calls() {
                 n,
                 *flow,
                 Transport::Udp,
-                &super::tests::seen(),
+                &super::testing::seen(),
                 text.as_bytes(),
             );
         }

@@ -7,15 +7,10 @@
 
 use serde::{Serialize, Serializer};
 
+use super::hops::Origin;
+
 /// Dialogs kept of a call; an INVITE is rarely forked to more than a hunt group.
 const MAX_DIALOGS: usize = 16;
-
-/// The caller's tag and the INVITE's CSeq number: what a fork shares with its siblings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Origin {
-    pub(super) caller: u64,
-    pub(super) cseq: u32,
-}
 
 /// One user agent that answered an INVITE, and what came of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -3,8 +3,8 @@
 //! ```text
 //!   SDP ──announce──▶ lines by id ◀──info── report, stream table
 //!                        │  ▲
-//!                 endpoint table ◀──lookup, is_announced── every RTP packet
-//!                        │
+//!                     owners of endpoints ◀──attribute, is_announced── every RTP packet
+//!                        │                       └ from a stranger: learn where he is
 //!                        └──changes──▶ kernel's endpoint map
 //! ```
 //!
@@ -12,18 +12,23 @@
 //! whoever holds an id may keep what it found. Ids ascend; the descriptions of the last 65,536 are kept, so
 //! that a stream that outlives its call can still be named.
 //!
+//! Of two calls that announce one endpoint the later has it: a port is used again, and of two calls of one B2BUA the report
+//! names both. When the later one ends and the earlier has not, the earlier has it back.
+//!
 //! Time is that of the packets. A line is taken out some seconds after its call ended (packets under way
 //! still belong to it), after long silence, or, when the table is full, as the most silent of a few.
 
 use std::collections::VecDeque;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
-
-use super::sdp::{Codec, Direction, Format, MediaKind, MediaLine};
+use super::bundle::merge;
+use super::endpoints::{Claim, Owners, Rank};
+use super::ice::{Candidate, MAX_CANDIDATES};
+use super::sdp::{MediaLine, Protocol};
 use crate::packet::{Endpoint, Flow, MediaId, Nanos};
-use crate::rtp::codec::Redundancy;
+
+pub use super::endpoints::EndpointChange;
+pub use super::line::MediaInfo;
 
 /// Lines that are announced at one time: the kernel's map has room for two endpoints each.
 pub const MAX_LINES: usize = probe_ebpf::config::MAX_ENDPOINTS / 2;
@@ -41,63 +46,13 @@ const EVICTION_SAMPLE: usize = 16;
 /// Lines looked at for silence in one [`MediaTable::advance`].
 const SWEEP: usize = 8;
 
-/// What one media line announced.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MediaInfo {
-    /// Call-ID of the dialog.
-    pub call_id: Arc<str>,
-    /// What kind of media.
-    pub kind: MediaKind,
-    /// Where RTP is wanted.
-    pub endpoint: Endpoint,
-    /// Where RTCP is wanted, if not there.
-    pub rtcp: Option<Endpoint>,
-    /// Payload types that the author wants to receive, in order of preference.
-    pub formats: Box<[Format]>,
-    /// Milliseconds of media in a packet, as wished.
-    pub ptime_ms: Option<u16>,
-    /// Encrypted.
-    pub srtp: bool,
-    /// Declared to be sent twice.
-    pub redundancy: Option<Redundancy>,
-    /// Who sends, in the first announcement.
-    pub direction: Direction,
-    /// Number of the frame that announced it.
-    pub announced_at: u64,
-    /// Its time.
-    pub announced_time: Nanos,
-}
-
-impl MediaInfo {
-    /// The `a=rtpmap` of a payload type.
-    pub fn codec(&self, payload_type: u8) -> Option<&Codec> {
-        self.formats.iter().find(|f| f.payload_type == payload_type)?.codec.as_ref()
-    }
-
-    fn says_the_same(&self, call_id: &str, line: &MediaLine) -> bool {
-        *self.call_id == *call_id
-            && self.rtcp == line.rtcp
-            && *self.formats == *line.formats
-            && self.srtp == line.srtp
-            && self.redundancy == line.redundancy
-            && self.kind == line.kind
-            && self.ptime_ms == line.ptime_ms
-    }
-}
-
-/// What the kernel's endpoint map has to follow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EndpointChange {
-    /// Announced.
-    Added(Endpoint),
-    /// No longer.
-    Removed(Endpoint),
-}
+/// Addresses learned of one line: a NAT that binds anew, and the capture of both of its sides.
+const MAX_LEARNED: usize = 2;
 
 /// Announced lines. See the module's text.
 #[derive(Debug)]
 pub struct MediaTable {
-    endpoints: FxHashMap<Key, Announced>,
+    owners: Owners,
     slots: Vec<Slot>,
     next_id: u32,
     live: usize,
@@ -105,19 +60,11 @@ pub struct MediaTable {
     /// Lines whose call has ended, with the time when they go. In order, as the grace is the same for all.
     closing: VecDeque<(Nanos, MediaId)>,
     hand: usize,
-    changes: Vec<EndpointChange>,
-    is_followed: bool,
+    is_literal: bool,
     grace: Nanos,
     evicted: u64,
     given_up: u64,
     silent: u64,
-}
-
-/// Who owns an endpoint, and as what.
-#[derive(Clone, Copy, Debug)]
-struct Announced {
-    id: MediaId,
-    is_rtcp: bool,
 }
 
 #[derive(Debug)]
@@ -126,8 +73,19 @@ struct Slot {
     is_live: bool,
     closes: Option<Nanos>,
     last_seen: Nanos,
+    /// Who sent to it last.
+    peer: Endpoint,
+    /// The line of the other party, if its answer was seen.
+    opposite: MediaId,
+    /// The line that had the endpoint before.
+    displaced: MediaId,
+    /// Where its author was found to be, too.
+    learned: [Option<Endpoint>; MAX_LEARNED],
     info: Arc<MediaInfo>,
 }
+
+/// No endpoint of a packet: it has no port.
+const NOBODY: Endpoint = Endpoint { address: [0; 16], port: 0 };
 
 impl Default for MediaTable {
     fn default() -> Self {
@@ -139,15 +97,14 @@ impl MediaTable {
     /// A table of at most `max_lines` lines at one time, and never more than [`MAX_LINES`].
     pub fn new(max_lines: usize) -> Self {
         Self {
-            endpoints: FxHashMap::default(),
+            owners: Owners::new(2 * max_lines.clamp(1, MAX_LINES)),
             slots: Vec::new(),
             next_id: 1,
             live: 0,
             max_lines: max_lines.clamp(1, MAX_LINES),
             closing: VecDeque::new(),
             hand: 0,
-            changes: Vec::new(),
-            is_followed: false,
+            is_literal: false,
             grace: GRACE,
             evicted: 0,
             given_up: 0,
@@ -158,7 +115,15 @@ impl MediaTable {
     /// Records changes for [`Self::drain_changes`] from now on. Whoever asks for it must drain.
     #[must_use]
     pub fn followed(mut self) -> Self {
-        self.is_followed = true;
+        self.owners.follow();
+        self
+    }
+
+    /// Takes as announced what the lines `m=` and `c=` say and nothing else, as tshark does: no ICE candidates, and
+    /// nothing that packets tell.
+    #[must_use]
+    pub fn literal(mut self) -> Self {
+        self.is_literal = true;
         self
     }
 
@@ -169,8 +134,9 @@ impl MediaTable {
         self
     }
 
-    /// Announces a line. The same call saying the same of the same endpoint again keeps its id.
-    /// `None` if the line has no endpoint: refused, or on hold.
+    /// Announces a line. The same call saying the same of the same endpoint again keeps its id; so does fax on the port of
+    /// the call's audio, whose RTP may go on or come back.
+    /// `None` if the line has no endpoint (refused, or on hold), or is not carried by UDP.
     pub fn announce(
         &mut self,
         call_id: &Arc<str>,
@@ -178,39 +144,52 @@ impl MediaTable {
         time: Nanos,
         number: u64,
     ) -> Option<MediaId> {
-        let endpoint = line.endpoint?;
-        if let Some(known) = self.endpoints.get(&Key::from(endpoint)).filter(|known| !known.is_rtcp) {
-            let id = known.id;
-            if let Some(slot) = self.slot_mut(id).filter(|slot| slot.info.says_the_same(call_id, line)) {
+        let endpoint = line.endpoint.filter(|_| line.protocol.is_media())?;
+        if let Some(known) = self.owners.owner(endpoint).filter(|known| known.rank == Rank::Media)
+            && let Some(slot) = self.slot_mut(known.id)
+        {
+            let is_beside = line.protocol == Protocol::Udptl && slot.info.call_id == *call_id;
+            if is_beside || slot.info.is_said_again(call_id, line) {
                 slot.last_seen = slot.last_seen.max(time);
                 slot.closes = None;
-                return Some(id);
+                return Some(known.id);
             }
         }
-        let info = MediaInfo {
-            call_id: Arc::clone(call_id),
-            kind: line.kind,
-            endpoint,
-            rtcp: line.rtcp,
-            formats: line.formats.clone().into(),
-            ptime_ms: line.ptime_ms,
-            srtp: line.srtp,
-            redundancy: line.redundancy.clone(),
-            direction: line.direction,
-            announced_at: number,
-            announced_time: time,
-        };
-        if self.live >= self.max_lines {
-            self.evict();
+        Some(self.insert(MediaInfo::new(call_id, line, endpoint, time, number), time))
+    }
+
+    /// More candidates of a line: its successor, which knows them too. `None` if all were known.
+    pub fn extend(&mut self, id: MediaId, more: &[Candidate], time: Nanos) -> Option<MediaId> {
+        let slot = self.slot_mut(id).filter(|slot| slot.is_live)?;
+        let mut candidates = slot.info.candidates.to_vec();
+        merge(&mut candidates, more, MAX_CANDIDATES);
+        if candidates.len() == slot.info.candidates.len() {
+            return None;
         }
-        Some(self.insert(info, time))
+        let info = MediaInfo { candidates: candidates.into(), ..MediaInfo::clone(&slot.info) };
+        let opposite = slot.opposite;
+        let successor = self.insert(info, time);
+        self.withdraw(id, time);
+        self.pair(successor, opposite);
+        Some(successor)
+    }
+
+    /// What one of these lines sends, the other receives.
+    pub fn pair(&mut self, one: MediaId, other: MediaId) {
+        for (of, opposite) in [(one, other), (other, one)] {
+            if let Some(slot) = self.slot_mut(of) {
+                slot.opposite = opposite;
+            }
+        }
     }
 
     /// The call ended: takes the line out after the grace, unless it is announced again before.
     pub fn withdraw(&mut self, id: MediaId, time: Nanos) {
         let deadline = Nanos(time.0.saturating_add(self.grace.0));
-        if let Some(slot) = self.slot_mut(id).filter(|slot| slot.is_live && slot.closes.is_none()) {
-            slot.closes = Some(deadline);
+        let Some(slot) = self.slot_mut(id).filter(|slot| slot.closes.is_none()) else { return };
+        slot.closes = Some(deadline);
+        // One that lost its endpoint only has to know that it does not get it back.
+        if slot.is_live {
             self.closing.push_back((deadline, id));
         }
     }
@@ -223,15 +202,8 @@ impl MediaTable {
         if slot.is_live {
             return;
         }
-        let info = Arc::clone(&slot.info);
-        if self.live >= self.max_lines {
-            self.evict();
-        }
-        if let Some(slot) = self.slot_mut(id) {
-            slot.is_live = true;
-        }
-        self.live += 1;
-        self.claim_both(id, &info);
+        self.make_room();
+        self.revive(id);
     }
 
     /// A packet of the line was seen: it is not silent.
@@ -252,16 +224,19 @@ impl MediaTable {
             && deadline <= now
         {
             self.closing.pop_front();
-            if self.slot_mut(id).is_some_and(|slot| slot.closes == Some(deadline)) {
+            if self.slot_mut(id).is_some_and(|slot| slot.is_live && slot.closes == Some(deadline)) {
                 self.remove(id);
+                self.give_back(id);
             }
         }
         for _ in 0..SWEEP.min(self.slots.len()) {
             self.hand = (self.hand + 1) % self.slots.len();
             let Some(slot) = self.slots.get(self.hand) else { continue };
             if slot.is_live && now.since(slot.last_seen) > MAX_SILENCE.0.cast_signed() {
+                let id = slot.id;
                 self.silent += 1;
-                self.remove(slot.id);
+                self.remove(id);
+                self.give_back(id);
             }
         }
     }
@@ -270,19 +245,46 @@ impl MediaTable {
     /// of the other direction (symmetric RTP) and still names the call.
     #[inline]
     pub fn lookup(&self, flow: &Flow) -> MediaId {
-        let found =
-            self.endpoints.get(&Key::from(flow.dst)).or_else(|| self.endpoints.get(&Key::from(flow.src)));
-        found.map_or(MediaId::UNANNOUNCED, |announced| announced.id)
+        let found = self.owners.owner(flow.dst).or_else(|| self.owners.owner(flow.src));
+        found.map_or(MediaId::UNANNOUNCED, |claim| claim.id)
     }
 
-    /// The line of a packet at `time`, which is thereby not silent.
+    /// The line of an RTP packet at `time`, which is thereby not silent. Who sends to a line and was not announced is
+    /// where he sends from: learned with his first packet, at the price of one comparison for the others.
     #[inline]
     pub fn attribute(&mut self, flow: &Flow, time: Nanos) -> MediaId {
-        let id = self.lookup(flow);
-        if id != MediaId::UNANNOUNCED {
-            self.touch(id, time);
+        let Some(claim) = self.owners.owner(flow.dst) else {
+            let Some(claim) = self.owners.owner(flow.src) else { return MediaId::UNANNOUNCED };
+            self.touch(claim.id, time);
+            return claim.id;
+        };
+        if let Some(slot) = self.slot_mut(claim.id) {
+            slot.last_seen = slot.last_seen.max(time);
+            if slot.peer != flow.src {
+                slot.peer = flow.src;
+                self.meet(claim, flow.src);
+            }
         }
-        id
+        claim.id
+    }
+
+    /// Somebody else sends to a line. If nobody announced him he is the other party, behind a NAT or on another port, and
+    /// what is sent to him belongs to that party's line.
+    #[cold]
+    fn meet(&mut self, claim: Claim, source: Endpoint) {
+        if self.is_literal || claim.rank == Rank::Rtcp || self.owners.owner(source).is_some() {
+            return;
+        }
+        let opposite = self.slot_mut(claim.id).map_or(MediaId::UNANNOUNCED, |slot| slot.opposite);
+        let is_known = self.slot_mut(opposite).is_some_and(|slot| slot.is_live);
+        let id = if is_known { opposite } else { claim.id };
+        let Some(slot) = self.slot_mut(id) else { return };
+        let [newest, older] = slot.learned;
+        slot.learned = [Some(source), newest];
+        if let Some(older) = older {
+            self.owners.release(older, id);
+        }
+        self.owners.claim(source, Claim { id, rank: Rank::Learned });
     }
 
     /// The description behind an id, also for some time after the line is gone.
@@ -293,7 +295,7 @@ impl MediaTable {
 
     /// What changed since the last call. Empty if the table is not [followed](Self::followed).
     pub fn drain_changes(&mut self) -> std::vec::Drain<'_, EndpointChange> {
-        self.changes.drain(..)
+        self.owners.drain_changes()
     }
 
     /// Lines that are announced now.
@@ -309,6 +311,11 @@ impl MediaTable {
     /// Lines that had to go because the table was full.
     pub fn evicted(&self) -> u64 {
         self.evicted
+    }
+
+    /// ICE candidates and learned addresses for which there was no room.
+    pub fn endpoints_refused(&self) -> u64 {
+        self.owners.refused()
     }
 
     /// Counts lines of a description that had too many to be read.
@@ -327,14 +334,24 @@ impl MediaTable {
     }
 
     fn insert(&mut self, info: MediaInfo, time: Nanos) -> MediaId {
+        self.make_room();
         let id = self.free_id();
-        self.live += 1;
-        self.claim_both(id, &info);
-        let slot = Slot { id, is_live: true, closes: None, last_seen: time, info: Arc::new(info) };
+        let slot = Slot {
+            id,
+            is_live: false,
+            closes: None,
+            last_seen: time,
+            peer: NOBODY,
+            opposite: MediaId::UNANNOUNCED,
+            displaced: MediaId::UNANNOUNCED,
+            learned: [None; MAX_LEARNED],
+            info: Arc::new(info),
+        };
         match self.slots.get_mut(slot_index(id)) {
             Some(old) => *old = slot,
             None => self.slots.push(slot),
         }
+        self.revive(id);
         id
     }
 
@@ -350,69 +367,62 @@ impl MediaTable {
         }
     }
 
-    fn claim_both(&mut self, id: MediaId, info: &MediaInfo) {
-        self.claim(info.endpoint, Announced { id, is_rtcp: false });
+    /// Gives a line its endpoints.
+    fn revive(&mut self, id: MediaId) {
+        let Some(slot) = self.slot_mut(id) else { return };
+        slot.is_live = true;
+        let info = Arc::clone(&slot.info);
+        self.live += 1;
+        if let Some(before) = self.owners.claim(info.endpoint, Claim { id, rank: Rank::Media }) {
+            self.remove(before);
+            if let Some(slot) = self.slot_mut(id) {
+                slot.displaced = before;
+            }
+        }
         if let Some(rtcp) = info.rtcp {
-            self.claim(rtcp, Announced { id, is_rtcp: true });
+            self.owners.claim(rtcp, Claim { id, rank: Rank::Rtcp });
+        }
+        for candidate in info.candidates.iter().filter(|_| !self.is_literal) {
+            let rank = if candidate.is_rtcp { Rank::Rtcp } else { Rank::Candidate };
+            self.owners.claim(candidate.endpoint, Claim { id, rank });
         }
     }
 
-    /// The latest announcement owns an endpoint, but a guessed RTCP port never takes another line's RTP port.
-    fn claim(&mut self, endpoint: Endpoint, by: Announced) {
-        use std::collections::hash_map::Entry;
-        match self.endpoints.entry(Key::from(endpoint)) {
-            Entry::Vacant(free) => {
-                free.insert(by);
-                if self.is_followed {
-                    self.changes.push(EndpointChange::Added(endpoint));
-                }
-            }
-            Entry::Occupied(mut held) if held.get().is_rtcp || !by.is_rtcp => {
-                let before = held.insert(by);
-                if !before.is_rtcp && before.id != by.id {
-                    self.orphan(before.id);
-                }
-            }
-            Entry::Occupied(_) => {}
-        }
-    }
-
-    /// A line that lost its RTP endpoint to a later announcement is past.
-    fn orphan(&mut self, id: MediaId) {
-        let Some(slot) = self.slot_mut(id).filter(|slot| slot.is_live) else { return };
-        slot.is_live = false;
-        let rtcp = slot.info.rtcp;
-        self.live -= 1;
-        if let Some(rtcp) = rtcp {
-            self.release(rtcp, id);
-        }
-    }
-
+    /// Takes the endpoints of a line away, as far as they are still its own.
     fn remove(&mut self, id: MediaId) {
         let Some(slot) = self.slot_mut(id).filter(|slot| slot.is_live) else { return };
         slot.is_live = false;
-        slot.closes = None;
+        let learned = std::mem::take(&mut slot.learned);
         let info = Arc::clone(&slot.info);
         self.live -= 1;
-        self.release(info.endpoint, id);
-        if let Some(rtcp) = info.rtcp {
-            self.release(rtcp, id);
+        let candidates = info.candidates.iter().map(|candidate| candidate.endpoint);
+        for endpoint in
+            [Some(info.endpoint), info.rtcp].into_iter().chain(learned).flatten().chain(candidates)
+        {
+            self.owners.release(endpoint, id);
         }
     }
 
-    fn release(&mut self, endpoint: Endpoint, id: MediaId) {
-        let key = Key::from(endpoint);
-        if self.endpoints.get(&key).is_some_and(|held| held.id == id) {
-            self.endpoints.remove(&key);
-            if self.is_followed {
-                self.changes.push(EndpointChange::Removed(endpoint));
-            }
+    /// The line that had the endpoint of one that is gone has it again, if its call goes on.
+    fn give_back(&mut self, id: MediaId) {
+        let displaced =
+            self.slot_mut(id).map(|slot| std::mem::replace(&mut slot.displaced, MediaId::UNANNOUNCED));
+        let goes_on = |slot: &&mut Slot| !slot.is_live && slot.closes.is_none();
+        if let Some(before) = displaced
+            && let Some(endpoint) = self.slot_mut(before).filter(goes_on).map(|slot| slot.info.endpoint)
+            && self.owners.owner(endpoint).is_none_or(|claim| claim.rank < Rank::Media)
+        {
+            self.revive(before);
         }
+    }
+
+    fn make_room(&mut self) {
+        while (self.live >= self.max_lines || !self.owners.has_room()) && self.evict() {}
     }
 
     /// Takes out, of the next live lines round the table, the one that has been silent longest. A sample
     /// costs the same at every size; a full order would cost every packet a write to a list.
-    fn evict(&mut self) {
+    fn evict(&mut self) -> bool {
         let mut victim: Option<(Nanos, MediaId)> = None;
         let mut compared = 0;
         for _ in 0..self.slots.len() {
@@ -426,10 +436,10 @@ impl MediaTable {
                 break;
             }
         }
-        if let Some((_, id)) = victim {
-            self.evicted += 1;
-            self.remove(id);
-        }
+        let Some((_, id)) = victim else { return false };
+        self.evicted += 1;
+        self.remove(id);
+        true
     }
 
     fn slot_mut(&mut self, id: MediaId) -> Option<&mut Slot> {
@@ -440,54 +450,13 @@ impl MediaTable {
 impl probe_ebpf::Endpoints for MediaTable {
     #[inline]
     fn is_announced(&self, key: &probe_ebpf::EndpointKey) -> bool {
-        self.endpoints.contains_key(&Key::from(*key))
+        self.owners.is_owned(key)
     }
 }
 
 /// Ids begin at 1, slots at 0; they are handed out in order, so a slot is at most one past the end.
 fn slot_index(id: MediaId) -> usize {
     (id.0.wrapping_sub(1) % SLOTS) as usize
-}
-
-/// An endpoint as the table hashes it: three words, where the derived hash would walk sixteen bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Key {
-    high: u64,
-    low: u64,
-    port: u16,
-}
-
-impl Hash for Key {
-    #[inline]
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        // IPv4 differs in the low word only; folding the words saves a round.
-        state.write_u64(self.high ^ self.low.rotate_left(17) ^ (u64::from(self.port) << 1));
-    }
-}
-
-impl From<Endpoint> for Key {
-    #[inline]
-    fn from(endpoint: Endpoint) -> Self {
-        let [a0, a1, a2, a3, a4, a5, a6, a7, b0, b1, b2, b3, b4, b5, b6, b7] = endpoint.address;
-        Self {
-            high: u64::from_ne_bytes([a0, a1, a2, a3, a4, a5, a6, a7]),
-            low: u64::from_ne_bytes([b0, b1, b2, b3, b4, b5, b6, b7]),
-            port: endpoint.port,
-        }
-    }
-}
-
-impl From<probe_ebpf::EndpointKey> for Key {
-    #[inline]
-    fn from(key: probe_ebpf::EndpointKey) -> Self {
-        let [a, b, c, d] = key.address.map(u32::to_ne_bytes);
-        let [high, low] = [[a, b], [c, d]].map(|[a, b]| {
-            let ([a0, a1, a2, a3], [b0, b1, b2, b3]) = (a, b);
-            u64::from_ne_bytes([a0, a1, a2, a3, b0, b1, b2, b3])
-        });
-        #[expect(clippy::cast_possible_truncation, reason = "a port, widened for the kernel's key")]
-        Self { high, low, port: key.port as u16 }
-    }
 }
 
 #[cfg(test)]

@@ -157,3 +157,91 @@ fn replay(changes: &[EndpointChange]) -> Vec<Endpoint> {
     }
     state.into_iter().collect()
 }
+
+fn stranger(port: u16) -> Endpoint {
+    Endpoint::v4([203, 0, 113, 5], port)
+}
+
+#[test]
+fn whoever_sends_to_a_line_is_the_other_party_and_receives_there_too() {
+    let mut table = MediaTable::default().followed();
+    let ann = table.announce(&call("a"), &line(5000, "0"), Nanos(1), 1).unwrap();
+    let bob = table.announce(&call("a"), &line(6000, "8"), Nanos(1), 2).unwrap();
+    table.pair(ann, bob);
+    assert_eq!(table.attribute(&Flow { src: stranger(61_234), dst: endpoint(5000) }, Nanos(2)), ann);
+    // Ann sends from a port that nobody announced, to where Bob was found to be.
+    let back = Flow { src: Endpoint::v4([10, 0, 0, 9], 7), dst: stranger(61_234) };
+    assert_eq!(table.attribute(&back, Nanos(3)), bob, "with the formats that Bob wants to receive");
+    // A third and a fourth address: only the last two are kept.
+    for port in [2, 3] {
+        table.attribute(&Flow { src: stranger(port), dst: endpoint(5000) }, Nanos(4));
+    }
+    let at = |port| Flow { src: stranger(9), dst: stranger(port) };
+    let known: Vec<_> = [61_234, 2, 3].map(|port| table.lookup(&at(port))).into();
+    assert_eq!(known, [MediaId::UNANNOUNCED, bob, bob]);
+    table.withdraw(ann, Nanos(5));
+    table.withdraw(bob, Nanos(5));
+    table.advance(Nanos(60 * SECOND));
+    assert_eq!(replay(&table.drain_changes().collect::<Vec<_>>()), []);
+}
+
+#[test]
+fn without_an_answer_a_stranger_belongs_to_the_line_that_he_sends_to() {
+    let mut table = MediaTable::default();
+    let ann = table.announce(&call("a"), &line(5000, "0"), Nanos(1), 1).unwrap();
+    table.attribute(&Flow { src: stranger(4), dst: endpoint(5000) }, Nanos(2));
+    assert_eq!(table.lookup(&Flow { src: stranger(9), dst: stranger(4) }), ann);
+    // What is sent to its RTCP port proves nothing.
+    table.attribute(&Flow { src: stranger(5), dst: endpoint(5001) }, Nanos(2));
+    assert_eq!(table.lookup(&Flow { src: stranger(9), dst: stranger(5) }), MediaId::UNANNOUNCED);
+}
+
+#[test]
+fn an_announcement_takes_a_learned_address_and_a_literal_table_learns_none() {
+    let mut table = MediaTable::default();
+    table.announce(&call("a"), &line(5000, "0"), Nanos(1), 1).unwrap();
+    table.attribute(&Flow { src: endpoint(6000), dst: endpoint(5000) }, Nanos(2));
+    let later = table.announce(&call("b"), &line(6000, "0"), Nanos(3), 2).unwrap();
+    assert_eq!(table.lookup(&to(6000)), later);
+
+    let mut literal = MediaTable::default().literal();
+    let candidate = Candidate { endpoint: stranger(1), is_rtcp: false };
+    let wanted = MediaLine { candidates: vec![candidate], ..line(5000, "0") };
+    literal.announce(&call("a"), &wanted, Nanos(1), 1).unwrap();
+    literal.attribute(&Flow { src: stranger(4), dst: endpoint(5000) }, Nanos(2));
+    for port in [1, 4] {
+        assert_eq!(literal.lookup(&Flow { src: stranger(9), dst: stranger(port) }), MediaId::UNANNOUNCED);
+    }
+}
+
+#[test]
+fn of_two_calls_with_one_endpoint_the_later_has_it_and_the_earlier_gets_it_back() {
+    let mut table = MediaTable::default().followed();
+    let first = table.announce(&call("a"), &line(5000, "0"), Nanos(1), 1).unwrap();
+    let second = table.announce(&call("b"), &line(5000, "0"), Nanos(2), 2).unwrap();
+    assert_eq!((table.lookup(&to(5000)), table.len()), (second, 1));
+    table.withdraw(second, Nanos(3));
+    table.advance(Nanos(60 * SECOND));
+    assert_eq!((table.lookup(&to(5000)), table.len()), (first, 1), "its call goes on");
+    assert_eq!(replay(&table.drain_changes().collect::<Vec<_>>()).len(), 2);
+    // Here the earlier call ends first, so nothing comes back.
+    let third = table.announce(&call("c"), &line(5000, "0"), Nanos(61 * SECOND), 3).unwrap();
+    table.withdraw(first, Nanos(62 * SECOND));
+    table.withdraw(third, Nanos(63 * SECOND));
+    table.advance(Nanos(120 * SECOND));
+    assert_eq!((table.lookup(&to(5000)), table.len()), (MediaId::UNANNOUNCED, 0));
+}
+
+#[test]
+fn candidates_push_out_no_line() {
+    let mut table = MediaTable::new(100).followed();
+    for n in 0..70 {
+        let candidates =
+            (0..16).map(|port| Candidate { endpoint: stranger(16 * n + port + 1), is_rtcp: false });
+        let wanted = MediaLine { candidates: candidates.collect(), ..line(5000 + 2 * n, "0") };
+        table.announce(&call("a"), &wanted, Nanos(u64::from(n)), 1).unwrap();
+    }
+    assert_eq!((table.len(), table.evicted()), (70, 0));
+    assert_eq!(replay(&table.drain_changes().collect::<Vec<_>>()).len(), 2 * 70 + 50);
+    assert_eq!(table.endpoints_refused(), 16 * 70 - 50);
+}

@@ -6,19 +6,22 @@
 //!   websocket    frames of WebSocket -> messages
 //!   encrypted    TLS: counted
 //!   copies    copy, retransmission, or neither
-//!   sdp       body -> media lines
+//!   sdp       body -> media lines, with ICE candidates (ice) and lines that share a port (bundle)
 //!   calls     messages -> calls
-//!   call      one of them: states; dialog, hold, reason, transfer: parts of it
+//!   call      one of them: states; dialog, hops, hold, reason, transfer: parts of it
 //!   related   which calls name each other
 //!   sight     which calls have fallen silent
 //!   report    what is said of a call
 //!   negotiation   offers and answers of a call -> media lines
-//!   media     media lines -> who may be asked for every RTP packet
+//!   announced     what a call said of its media, for the report
+//!   media     media lines -> who may be asked for every RTP packet (line, endpoints)
 //!   transaction   requests and their answers, in calls and outside: registrations, sources
 //!   signalling   all of them in the order of the capture; what callers use
 //! ```
 
+mod announced;
 mod body;
+mod bundle;
 mod call;
 pub mod calls;
 mod challenge;
@@ -27,7 +30,11 @@ mod cut;
 mod defects;
 pub mod dialog;
 mod encrypted;
+mod endpoints;
 pub mod hold;
+mod hops;
+mod ice;
+mod line;
 pub mod media;
 pub mod message;
 mod negotiation;
@@ -48,9 +55,11 @@ pub mod transcript;
 mod transfer;
 pub mod websocket;
 
+pub use announced::{Agreement, CallLine, CallMedia, Side};
 pub use copies::{Repeat, Timer, Transport};
 pub use encrypted::EncryptedReport;
 pub use media::{EndpointChange, MediaInfo, MediaTable};
+pub use related::LegHeaders;
 pub use report::{CallEvent, CallReport, CallState};
 pub use signalling::{Limits, Observed, Signalling, SignallingReport};
 pub use totals::SipReport;

@@ -18,13 +18,35 @@ use super::message::Message;
 use super::report::Relation;
 use super::transfer::Replaces;
 
-/// Headers that name the other leg, if nothing else is asked for: what Homer, sngrep and the usual scripts of proxies
-/// know.
-pub const LEG_HEADERS: [&str; 4] = ["X-Call-ID", "X-CID", "X-Orig-Call-ID", "X-Original-Call-ID"];
 /// Calls awaited at one time, some 100 bytes each; the one awaited longest gives way.
 const MAX_AWAITED: usize = 16_384;
 /// Calls awaited under one Call-ID: nobody has more legs.
 const MAX_PER_NAME: usize = 8;
+
+/// Headers that carry the Call-ID of a back-to-back user agent's other leg.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LegHeaders(Arc<[Box<str>]>);
+
+impl LegHeaders {
+    /// Known without being told: what Homer, sngrep and the usual scripts of proxies know.
+    pub const USUAL: [&str; 4] = ["X-Call-ID", "X-CID", "X-Orig-Call-ID", "X-Original-Call-ID"];
+
+    /// The usual ones, and these.
+    pub fn and<'a>(more: impl IntoIterator<Item = &'a str>) -> Self {
+        Self(Self::USUAL.into_iter().chain(more).map(Into::into).collect())
+    }
+
+    /// The one of this name, in any case, as it was given.
+    fn find(&self, name: &[u8]) -> Option<&str> {
+        self.0.iter().map(|known| &**known).find(|known| name.eq_ignore_ascii_case(known.as_bytes()))
+    }
+}
+
+impl Default for LegHeaders {
+    fn default() -> Self {
+        Self::and([])
+    }
+}
 
 /// A relation that a call claims to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +61,7 @@ pub(super) struct Claim {
 /// Claims to calls that have not been seen.
 #[derive(Debug)]
 pub(super) struct Relations {
-    headers: Arc<[Box<str>]>,
+    headers: LegHeaders,
     awaited: FxHashMap<Box<str>, Waiting>,
     /// Names in the order in which they were awaited, with the number that tells a name from its next time.
     oldest: VecDeque<(u64, Box<str>)>,
@@ -55,7 +77,7 @@ struct Waiting {
 
 impl Relations {
     /// With these headers for legs.
-    pub(super) fn new(headers: Arc<[Box<str>]>) -> Self {
+    pub(super) fn new(headers: LegHeaders) -> Self {
         Self { headers, awaited: FxHashMap::default(), oldest: VecDeque::new(), next: 0, forgotten: 0 }
     }
 
@@ -67,9 +89,7 @@ impl Relations {
             claims.push((replaces.call_id, Claim { serial, relation: Relation::Replaces, because }));
         }
         for header in message.headers() {
-            let mut names = self.headers.iter().map(|name| &**name);
-            let name = names.find(|name| header.name.eq_ignore_ascii_case(name.as_bytes()));
-            let Some(name) = name else { continue };
+            let Some(name) = self.headers.find(header.name) else { continue };
             // The message's own Call-ID names nobody else.
             if header.value.is_empty() || header.value == message.call_id || claims.len() >= MAX_PER_NAME {
                 continue;
@@ -116,9 +136,4 @@ impl Relations {
     pub(super) fn forgotten(&self) -> u64 {
         self.forgotten
     }
-}
-
-/// The default headers.
-pub(super) fn leg_headers() -> Arc<[Box<str>]> {
-    LEG_HEADERS.into_iter().map(Into::into).collect()
 }

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
+use super::announced::CallMedia;
 use super::copies::Timer;
 use super::dialog::Dialogs;
 use super::hold::Hold;
 use super::sdp::Direction;
-use crate::packet::{MediaId, Nanos};
+use crate::packet::{Flow, Nanos};
 
 /// What a call has come to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -313,9 +314,9 @@ pub struct CallReport {
     pub related: Vec<Related>,
     /// The call began before the capture, or its INVITE was not seen.
     pub seen_from_the_middle: bool,
-    /// Lines announced in it.
+    /// What it announced and agreed on.
     #[serde(skip)]
-    pub media: Vec<MediaId>,
+    pub media: CallMedia,
     /// What happened when.
     #[serde(skip)]
     pub moments: Vec<Moment>,
@@ -336,6 +337,8 @@ pub struct CallEvent {
     pub call_id: Arc<str>,
     /// What happened, when, in which frame.
     pub moment: Moment,
+    /// From whom to whom the message went that made it.
+    pub flow: Flow,
     /// The state after it.
     pub state: CallState,
     /// What is known of the call by then.

@@ -13,6 +13,8 @@ use std::net::IpAddr;
 use sdp_types::{Media, RtpMap, Session};
 
 use super::body;
+use super::bundle;
+use super::ice::{self, Candidate};
 use super::sdp_lines::{first_sections, is_readable, media_text, tidied};
 use crate::packet::Endpoint;
 use crate::rtp::codec::Redundancy;
@@ -20,10 +22,9 @@ use crate::rtp::codec::Redundancy;
 /// A description, as far as it concerns RTP.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Description {
-    /// Its media lines over RTP, the refused ones (port 0) included.
+    /// Its media lines in order, the refused ones (port 0) and those that are not RTP included: an answer has the same
+    /// number of them as its offer (RFC 3264, 6).
     pub lines: Vec<MediaLine>,
-    /// Media lines that are not RTP: T.38, MSRP, BFCP, WebRTC data.
-    pub not_rtp: usize,
     /// Lines of the body that could not be read.
     pub dropped: usize,
     /// Media lines beyond those that are read of one description.
@@ -35,10 +36,26 @@ pub struct Description {
 pub struct MediaLine {
     /// `audio`, `video`, …
     pub kind: MediaKind,
-    /// Where RTP is wanted; `None` if the line is refused (port 0), or without a usable address.
+    /// What is sent there.
+    pub protocol: Protocol,
+    /// Where it is wanted; `None` if the line is refused, or without a usable address.
     pub endpoint: Option<Endpoint>,
-    /// Where RTCP is wanted; `None` with `rtcp-mux`, where it is the same.
+    /// Port 0: not wanted at all (RFC 3264, 6). Apart from `a=bundle-only`, whose port is that of its group.
+    pub refused: bool,
+    /// Where RTCP is wanted, if not there: by `a=rtcp` (RFC 3605), else the next port (RFC 3550, 11).
     pub rtcp: Option<Endpoint>,
+    /// RTCP may come to the port of RTP (RFC 5761). Of an offer it is a wish, and `rtcp` is where RTCP comes if it is not
+    /// granted.
+    pub mux: bool,
+    /// ICE candidates over UDP: where it may be wanted instead (RFC 8839).
+    pub candidates: Vec<Candidate>,
+    /// SSRCs that its author will send (RFC 5576).
+    pub ssrcs: Vec<u32>,
+    /// `a=mid` (RFC 5888).
+    pub mid: Option<Box<str>>,
+    /// The line of the same description that has the same endpoint, by its place: BUNDLE (RFC 8843), or a choice of
+    /// profiles. That one has the formats of both.
+    pub rides_on: Option<usize>,
     /// Payload types in order of preference.
     pub formats: Vec<Format>,
     /// Milliseconds of media in a packet, as wished.
@@ -49,6 +66,61 @@ pub struct MediaLine {
     pub srtp: bool,
     /// Declared to be sent twice.
     pub redundancy: Option<Redundancy>,
+}
+
+/// What a media line is carried by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// RTP, of any profile.
+    Rtp,
+    /// T.38 fax over UDPTL.
+    Udptl,
+    /// MSRP: messages over TCP.
+    Msrp,
+    /// BFCP: floor control.
+    Bfcp,
+    /// WebRTC data channels.
+    Data,
+    /// None of these.
+    Other,
+}
+
+impl Protocol {
+    /// Of the third word of `m=`.
+    fn of(word: &str) -> Self {
+        let word = word.to_ascii_uppercase();
+        let has = |part: &str| word.split('/').any(|of_it| of_it == part);
+        if has("RTP") {
+            Self::Rtp
+        } else if has("UDPTL") {
+            Self::Udptl
+        } else if has("MSRP") {
+            Self::Msrp
+        } else if has("BFCP") {
+            Self::Bfcp
+        } else if has("SCTP") {
+            Self::Data
+        } else {
+            Self::Other
+        }
+    }
+
+    /// Does it come as UDP to the port of the line, and nothing else on it?
+    pub fn is_media(self) -> bool {
+        matches!(self, Self::Rtp | Self::Udptl)
+    }
+
+    /// In words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rtp => "RTP",
+            Self::Udptl => "T.38 fax",
+            Self::Msrp => "MSRP messages",
+            Self::Bfcp => "BFCP floor control",
+            Self::Data => "WebRTC data",
+            Self::Other => "another protocol",
+        }
+    }
 }
 
 /// What kind of media.
@@ -77,6 +149,16 @@ pub enum Direction {
 }
 
 impl Direction {
+    /// Does the author send?
+    pub fn sends(self) -> bool {
+        matches!(self, Self::SendRecv | Self::SendOnly)
+    }
+
+    /// Does the author want to receive?
+    pub fn receives(self) -> bool {
+        matches!(self, Self::SendRecv | Self::RecvOnly)
+    }
+
     /// The attribute of RFC 8866, 6.7.
     pub fn attribute(self) -> &'static str {
         match self {
@@ -110,7 +192,8 @@ pub struct Codec {
     pub channels: u8,
 }
 
-/// The description in a message's body, if it has one: `application/sdp`, or the first such part of a multipart (RFC 5621).
+/// The description in a message's body, if it has one: `application/sdp`, or the first such part of a multipart (RFC 5621). Or
+/// the fragment of one that trickles ICE candidates (RFC 8840), which looks alike.
 /// A body without Content-Type counts as one if it begins like one.
 pub fn describe<'a>(content_type: &'a [u8], body: &'a [u8]) -> Option<Description> {
     if content_type.is_empty() && body.starts_with(b"v=0") {
@@ -136,13 +219,8 @@ impl Description {
         });
         let Ok(session) = session else { return Self { dropped, given_up, ..Self::default() } };
         let mut description = Self { dropped, given_up, ..Self::default() };
-        for media in &session.medias {
-            if media.proto.to_ascii_uppercase().contains("RTP/") {
-                description.lines.push(MediaLine::from_sdp(&session, media));
-            } else {
-                description.not_rtp += 1;
-            }
-        }
+        description.lines = session.medias.iter().map(|media| MediaLine::from_sdp(&session, media)).collect();
+        bundle::share(&session, &mut description.lines);
         description
     }
 }
@@ -151,20 +229,32 @@ impl MediaLine {
     fn from_sdp(session: &Session, media: &Media) -> Self {
         let address = media.connections.first().or(session.connection.as_ref());
         let address = address.and_then(|c| c.try_address().ok()).map(|c| c.ip);
-        let endpoint = address.and_then(|address| endpoint(address, media.port));
-        let muxed = media.has_attribute("rtcp-mux");
         let profile = media.proto.to_ascii_uppercase();
+        let protocol = Protocol::of(&profile);
+        let candidates = ice::candidates(media);
+        let refused = media.port == 0 && !media.has_attribute("bundle-only");
+        // Without an address of its own, as where candidates trickle in (RFC 8840), the first of them stands for it.
+        let candidate = || candidates.iter().find(|found| !found.is_rtcp).map(|found| found.endpoint);
+        let endpoint = address.and_then(|address| endpoint(address, media.port));
+        let endpoint = endpoint.or_else(|| candidate().filter(|_| !refused));
         Self {
             kind: match media.media.to_ascii_lowercase().as_str() {
                 "audio" => MediaKind::Audio,
                 "video" => MediaKind::Video,
                 _ => MediaKind::Other,
             },
+            protocol,
             endpoint,
-            rtcp: endpoint.filter(|_| !muxed).and_then(|rtp| rtcp_endpoint(media, rtp)),
+            refused,
+            rtcp: endpoint.filter(|_| protocol == Protocol::Rtp).and_then(|rtp| rtcp_endpoint(media, rtp)),
+            mux: media.has_attribute("rtcp-mux"),
+            candidates,
+            ssrcs: bundle::ssrcs(media),
+            mid: first_value(media, "mid").map(|mid| mid.trim().into()),
+            rides_on: None,
             formats: formats(media),
             ptime_ms: first_value(media, "ptime").and_then(|value| value.trim().parse().ok()),
-            direction: Direction::of(session, media),
+            direction: Direction::of(session, media).unless_held(address, media.port),
             srtp: profile.contains("SAVP") || media.has_attribute("crypto"),
             redundancy: redundancy(session, media),
         }
@@ -182,6 +272,17 @@ impl Direction {
         };
         let own = media.attributes.iter().find_map(|a| named(&a.attribute));
         own.or_else(|| session.attributes.iter().find_map(|a| named(&a.attribute))).unwrap_or_default()
+    }
+
+    /// Nothing is to be sent to 0.0.0.0: the old way to hold (RFC 3264, 8.4). With port 9 it is the address that ICE will
+    /// find yet (RFC 8840).
+    fn unless_held(self, address: Option<IpAddr>, port: u16) -> Self {
+        let is_held = address.is_some_and(|address| address.is_unspecified()) && !matches!(port, 0 | 9);
+        match self {
+            Self::SendRecv if is_held => Self::SendOnly,
+            Self::RecvOnly if is_held => Self::Inactive,
+            direction => direction,
+        }
     }
 }
 
@@ -275,7 +376,12 @@ mod tests {
               m=video 0 RTP/AVP 31\r\nm=image 4000 udptl t38\r\n\
               m=audio 7000 RTP/SAVPF 8\r\nc=IN IP6 2001:db8::1\r\na=rtcp-mux\r\na=recvonly\r\n",
         );
-        assert_eq!((offer.lines.len(), offer.not_rtp, offer.dropped), (3, 1, 0));
+        assert_eq!((offer.lines.len(), offer.dropped), (4, 0));
+        let fax = &offer.lines[2];
+        assert_eq!(
+            (fax.protocol, fax.endpoint, fax.rtcp),
+            (Protocol::Udptl, Some(at([10, 0, 0, 1], 4000)), None)
+        );
         let audio = &offer.lines[0];
         assert_eq!(
             (audio.endpoint, audio.rtcp),
@@ -287,10 +393,11 @@ mod tests {
         assert_eq!(audio.formats[1].fmtp.as_deref(), Some("0-15"));
         let opus = Codec { name: "opus".into(), clock_rate: 48_000, channels: 2 };
         assert_eq!(audio.formats[2].codec, Some(opus));
-        assert_eq!(offer.lines[1].endpoint, None);
-        let v6 = &offer.lines[2];
+        assert_eq!((offer.lines[1].endpoint, offer.lines[1].refused), (None, true));
+        let v6 = &offer.lines[3];
         let address: std::net::SocketAddr = "[2001:db8::1]:7000".parse().unwrap();
-        assert_eq!((v6.endpoint, v6.rtcp), (Some(address.into()), None));
+        let rtcp = Endpoint { port: 7001, ..address.into() };
+        assert_eq!((v6.endpoint, v6.rtcp, v6.mux), (Some(address.into()), Some(rtcp), true));
         assert_eq!((v6.srtp, v6.direction), (true, Direction::RecvOnly));
     }
 

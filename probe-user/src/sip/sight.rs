@@ -25,8 +25,9 @@ pub(super) struct Sight {
 }
 
 impl Sight {
-    /// Looks at a call at this time.
-    pub(super) fn watch(&mut self, serial: u64, at: Nanos) {
+    /// Looks at a call when it may have been silent for too long, and once a minute, as its patience may shrink.
+    pub(super) fn watch(&mut self, serial: u64, now: Nanos, deadline: Nanos) {
+        let at = deadline.min(Nanos(now.0.saturating_add(60 * SECOND)));
         self.due.push(Reverse((at, serial)));
     }
 
@@ -52,7 +53,7 @@ pub(super) fn deadline(call: &Call, media: &MediaTable) -> Nanos {
     let report = &call.report;
     let (heard, patience) = match report.state {
         CallState::Answered => {
-            let heard = report.media.iter().filter_map(|id| media.last_seen(*id)).max();
+            let heard = report.media.ids().filter_map(|id| media.last_seen(id)).max();
             let session = report.session_expires_s.map(|seconds| u64::from(seconds) * SECOND + TRANSACTION);
             (heard.unwrap_or_default().max(report.last_seen), session.unwrap_or(ANSWERED))
         }

@@ -10,8 +10,6 @@
 //! One thread owns it: the one that receives packets, so that an SDP takes effect before the next packet.
 //! No clocks, no I/O: the same packets give the same answers.
 
-use std::sync::Arc;
-
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 
@@ -25,7 +23,7 @@ use super::media::{self, MediaTable};
 use super::message::{self, Malformed, Message};
 use super::reassembly::{Streams, TcpFigures};
 use super::registrations::Registrations;
-use super::related;
+use super::related::LegHeaders;
 use super::sources::{Effect, Sources};
 use super::totals::{MAX_UNREADABLE, SipReport, Unreadable};
 use super::transaction::Transactions;
@@ -51,12 +49,14 @@ pub struct Limits {
     pub media_lines: usize,
     /// How long packets still belong to a call that has ended. tshark never ends it: a comparison needs forever.
     pub grace: Nanos,
+    /// Take as announced what `m=` and `c=` say and nothing else, as tshark does: see [`MediaTable::literal`].
+    pub literal: bool,
     /// Keep changes of endpoints for [`MediaTable::drain_changes`]: for the kernel's map.
     pub follow_endpoints: bool,
     /// Keep changes of calls for [`Signalling::drain_events`]: for the health log.
     pub follow_calls: bool,
     /// Headers that carry the Call-ID of a back-to-back user agent's other leg.
-    pub leg_headers: Arc<[Box<str>]>,
+    pub leg_headers: LegHeaders,
 }
 
 impl Default for Limits {
@@ -65,9 +65,10 @@ impl Default for Limits {
             calls: MAX_CALLS,
             media_lines: media::MAX_LINES,
             grace: media::GRACE,
+            literal: false,
             follow_endpoints: false,
             follow_calls: false,
-            leg_headers: related::leg_headers(),
+            leg_headers: LegHeaders::default(),
         }
     }
 }
@@ -170,6 +171,7 @@ impl Signalling {
     /// An empty tracker.
     pub fn new(limits: Limits) -> Self {
         let media = MediaTable::new(limits.media_lines).with_grace(limits.grace);
+        let media = if limits.literal { media.literal() } else { media };
         Self {
             media: if limits.follow_endpoints { media.followed() } else { media },
             calls: Calls::new(limits.calls, limits.leg_headers, limits.follow_calls),
@@ -605,6 +607,22 @@ impl Signalling {
         Observed::Copy { of: copy.original, cause }
     }
 }
+
+#[cfg(test)]
+#[path = "wire_testing.rs"]
+mod testing;
+
+#[cfg(test)]
+#[path = "dialogs_tests.rs"]
+mod dialogs_tests;
+
+#[cfg(test)]
+#[path = "transfers_tests.rs"]
+mod transfers_tests;
+
+#[cfg(test)]
+#[path = "sources_tests.rs"]
+mod sources_tests;
 
 #[cfg(test)]
 #[path = "stories_tests.rs"]

@@ -12,6 +12,8 @@ use anyhow::{Context as _, Result};
 use aya::programs::{Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use rustix::process::{Pid, Signal, kill_process};
+use voxprobe::capture::live::Mode;
+use voxprobe::capture::xsk::MirrorOptions;
 
 use super::{Run, process};
 use crate::netns::{LabName, Namespace};
@@ -68,7 +70,11 @@ pub(super) fn measure(run: &mut Run, duration: Duration) -> Result<()> {
         );
         println!("  {:<14} {:>9} {:>10} {:>9} {:>11}", "", "sent Mpps", "got Mpps", "lost %", "CPU ns/frame");
         let spec = Spec { streams: STREAMS, rate_pps: rate, ..Spec::default() };
-        note(run, &offered, "voxprobe-tap", &probe(&spec, duration)?);
+        for (subject, mode) in
+            [("voxprobe-tap", Mode::Tap), ("voxprobe-mirror", Mode::Mirror(MirrorOptions::DEFAULT))]
+        {
+            note(run, &offered, subject, &probe(&spec, duration, mode)?);
+        }
         for recorder in &RECORDERS {
             if !process::is_installed(recorder.name) {
                 run.leave_out(format!("{} is not installed", recorder.name));
@@ -83,8 +89,9 @@ pub(super) fn measure(run: &mut Run, duration: Duration) -> Result<()> {
     Ok(())
 }
 
-fn probe(spec: &Spec, duration: Duration) -> Result<Received> {
-    let measured = throughput::measure(spec, duration, 1, 8 << 20)?;
+fn probe(spec: &Spec, duration: Duration, mode: Mode) -> Result<Received> {
+    let setup = throughput::Setup { mode, shards: 1, ring_bytes: 8 << 20 };
+    let measured = throughput::measure(spec, duration, setup)?;
     let frames = measured.report.capture.analysed;
     Ok(Received {
         sent: measured.sent,

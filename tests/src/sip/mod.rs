@@ -5,7 +5,9 @@
 //! that the truth about each call is known to the test that asks for it.
 
 pub mod digest;
+pub mod load;
 pub mod message;
 pub mod pbx;
 pub mod phone;
 pub mod sipp;
+pub mod talkers;

@@ -13,7 +13,7 @@ use probe_ebpf::config::MAX_INTERFACES;
 use rustix::io::Errno;
 
 use super::interfaces::interfaces;
-use super::load::{EGRESS, INGRESS, program, refused};
+use super::load::{EGRESS, program, refused};
 use super::{LiveError, LiveOptions, Rung, XdpMode, chain, diagnose};
 
 /// An interface that is to be watched.
@@ -21,6 +21,7 @@ use super::{LiveError, LiveOptions, Rung, XdpMode, chain, diagnose};
 pub(crate) struct Tap {
     pub(crate) name: String,
     pub(crate) index: u32,
+    pub(crate) mtu: u32,
 }
 
 /// Finds the interfaces, all of them before anything is loaded.
@@ -43,7 +44,7 @@ pub(crate) fn taps(names: &[String]) -> Result<Vec<Tap>, LiveError> {
             let existing: Vec<_> = existing.into_iter().map(|interface| interface.name).collect();
             return Err(LiveError::NoSuchInterface { name: name.clone(), existing: existing.join(", ") });
         };
-        taps.push(Tap { name: name.clone(), index: found.index });
+        taps.push(Tap { name: name.clone(), index: found.index, mtu: found.mtu });
     }
     Ok(taps)
 }
@@ -57,7 +58,7 @@ pub(crate) fn attach(
 ) -> Result<Vec<FdLink>, LiveError> {
     let mut links = Vec::new();
     for tap in taps {
-        let xdp: &mut Xdp = program(ebpf, INGRESS)?;
+        let xdp: &mut Xdp = program(ebpf, options.mode.ingress())?;
         links.push(attach_xdp(xdp, tap, options.xdp, ladder)?);
         if options.egress {
             let classifier: &mut SchedClassifier = program(ebpf, EGRESS)?;

@@ -58,6 +58,16 @@ pub(crate) fn missing_capability(error: &io::Error) -> Option<String> {
     Some(text)
 }
 
+/// What opening an AF_XDP socket needs, when it is refused.
+pub(crate) fn socket_capability() -> String {
+    let held = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
+    let state = if held.contains(CapabilitySet::NET_RAW) { "present" } else { "absent" };
+    format!(
+        "CAP_NET_RAW (to open AF_XDP sockets): {state}. Run as root, or once: \
+         setcap cap_bpf,cap_net_admin,cap_net_raw,cap_perfmon+ep on the voxprobe binary."
+    )
+}
+
 /// What else can stand in the way when every capability is there.
 fn permission() -> String {
     let mut text = String::new();

@@ -6,7 +6,7 @@ use std::io;
 
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkMessage, LinkXdp};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage, LinkXdp};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
@@ -21,15 +21,30 @@ pub struct Interface {
     pub mtu: u32,
     /// The XDP program that holds it, if one does.
     pub xdp_program: Option<u32>,
+    /// The bridge or bond that it is part of.
+    pub controller: Option<u32>,
+    /// The interface of this namespace that it stands on: a VLAN's, a macvlan's.
+    pub lower: Option<u32>,
 }
 
 /// All interfaces, in the order of their indexes.
 pub fn interfaces() -> io::Result<Vec<Interface>> {
+    let mut found = Vec::new();
+    dump(RouteNetlinkMessage::GetLink(LinkMessage::default()), |message| {
+        if let RouteNetlinkMessage::NewLink(link) = message {
+            found.push(describe(link));
+        }
+    })?;
+    found.sort_by_key(|interface: &Interface| interface.index);
+    Ok(found)
+}
+
+/// Asks for a whole table of the kernel's, entry by entry.
+pub(crate) fn dump(what: RouteNetlinkMessage, mut take: impl FnMut(RouteNetlinkMessage)) -> io::Result<()> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
-    socket.send(&dump_request(), 0)?;
-    let mut found = Vec::new();
+    socket.send(&request(what), 0)?;
     loop {
         let (bytes, _) = socket.recv_from_full()?;
         let mut rest = bytes.as_slice();
@@ -38,14 +53,9 @@ pub fn interfaces() -> io::Result<Vec<Interface>> {
                 .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
             let len = message.header.length as usize;
             match message.payload {
-                NetlinkPayload::Done(_) => {
-                    found.sort_by_key(|interface: &Interface| interface.index);
-                    return Ok(found);
-                }
+                NetlinkPayload::Done(_) => return Ok(()),
                 NetlinkPayload::Error(error) => return Err(error.to_io()),
-                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
-                    found.push(describe(link));
-                }
+                NetlinkPayload::InnerMessage(message) => take(message),
                 _ => {}
             }
             // Messages are aligned to four bytes; a length of zero would never end.
@@ -54,11 +64,10 @@ pub fn interfaces() -> io::Result<Vec<Interface>> {
     }
 }
 
-fn dump_request() -> Vec<u8> {
+fn request(what: RouteNetlinkMessage) -> Vec<u8> {
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_DUMP | NLM_F_REQUEST;
-    let payload = RouteNetlinkMessage::GetLink(LinkMessage::default());
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(payload));
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(what));
     message.finalize();
     let mut bytes = vec![0; message.buffer_len()];
     message.serialize(&mut bytes);
@@ -66,12 +75,22 @@ fn dump_request() -> Vec<u8> {
 }
 
 fn describe(link: LinkMessage) -> Interface {
-    let mut interface =
-        Interface { index: link.header.index, name: String::new(), mtu: 0, xdp_program: None };
+    let mut interface = Interface {
+        index: link.header.index,
+        name: String::new(),
+        mtu: 0,
+        xdp_program: None,
+        controller: None,
+        lower: None,
+    };
+    let mut is_pair = false;
     for attribute in link.attributes {
         match attribute {
             LinkAttribute::IfName(name) => interface.name = name,
             LinkAttribute::Mtu(mtu) => interface.mtu = mtu,
+            LinkAttribute::Controller(index) => interface.controller = Some(index),
+            LinkAttribute::Link(index) => interface.lower = Some(index),
+            LinkAttribute::LinkInfo(infos) => is_pair = infos.contains(&LinkInfo::Kind(InfoKind::Veth)),
             LinkAttribute::Xdp(xdp) => {
                 interface.xdp_program = xdp.into_iter().find_map(|attribute| match attribute {
                     LinkXdp::ProgId(id)
@@ -84,6 +103,8 @@ fn describe(link: LinkMessage) -> Interface {
             _ => {}
         }
     }
+    // A veth names its peer there, which it does not stand on.
+    interface.lower = interface.lower.filter(|_| !is_pair);
     interface
 }
 

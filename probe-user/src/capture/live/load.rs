@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::AsFd as _;
 
-use aya::maps::{ArrayOfMaps, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{ArrayOfMaps, Map, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use aya::util::online_cpus;
 use aya::{Ebpf, EbpfError, EbpfLoader};
@@ -12,11 +12,13 @@ use probe_ebpf::config::{Config, MAX_CPUS, MAX_INTERFACES};
 use super::attach::Tap;
 use super::ring::Ring;
 use super::{
-    CounterWords, KernelEndpoints, KernelLog, LiveError, LiveOptions, RingReader, Rung, chain, diagnose,
+    CounterWords, KernelEndpoints, KernelLog, LiveError, LiveOptions, Mode, RingReader, Rung, chain, diagnose,
 };
 
 /// Name of the program for frames that arrive.
-pub(crate) const INGRESS: &str = "voxprobe_xdp";
+const INGRESS: &str = "voxprobe_xdp";
+/// Name of the program for frames of a mirror port.
+const MIRROR: &str = "voxprobe_mirror";
 /// Name of the program for frames that leave.
 pub(crate) const EGRESS: &str = "voxprobe_egress";
 
@@ -29,10 +31,23 @@ static OBJECT: Option<&[u8]> = Some(aya::include_bytes_aligned!(env!("VOXPROBE_B
 #[cfg(not(voxprobe_bpf_object))]
 static OBJECT: Option<&[u8]> = None;
 
+impl Mode {
+    /// The program that sees what arrives.
+    pub(crate) fn ingress(self) -> &'static str {
+        match self {
+            Self::Tap => INGRESS,
+            Self::Mirror(_) => MIRROR,
+        }
+    }
+}
+
 /// What loading yields.
 pub(crate) struct Loaded {
     pub(crate) ebpf: Ebpf,
-    pub(crate) rings: RingReader,
+    /// Of a tap.
+    pub(crate) rings: Option<RingReader>,
+    /// Where the program of a mirror port looks for sockets.
+    pub(crate) sockets: XskMap<MapData>,
     pub(crate) endpoints: KernelEndpoints,
     pub(crate) counters: PerCpuArray<MapData, CounterWords>,
     pub(crate) log: Option<KernelLog>,
@@ -52,7 +67,12 @@ pub(crate) fn load(options: &LiveOptions, taps: &[Tap], ladder: &mut Vec<Rung>) 
     }
     let config = Config { ifindex, ..options.config }.looking_inside().to_ne_bytes();
     let level = options.log_level as u8;
-    let mut ebpf = EbpfLoader::new()
+    let mut loader = EbpfLoader::new();
+    if options.mode == Mode::Tap {
+        // Not used then.
+        loader.map_max_entries("SOCKETS", 1);
+    }
+    let mut ebpf = loader
         // The programs have no CO-RE relocation; reading the kernel's types would take 50 ms for nothing.
         .btf(None)
         .override_global("CONFIG", &config[..], true)
@@ -60,18 +80,23 @@ pub(crate) fn load(options: &LiveOptions, taps: &[Tap], ladder: &mut Vec<Rung>) 
         .load(object)
         .map_err(|error| refused("cannot create the BPF maps", error))?;
 
-    let xdp: &mut Xdp = program(&mut ebpf, INGRESS)?;
-    verify(INGRESS, xdp.load(), || xdp.info(), ladder)?;
+    let ingress = options.mode.ingress();
+    let xdp: &mut Xdp = program(&mut ebpf, ingress)?;
+    verify(ingress, xdp.load(), || xdp.info(), ladder)?;
     if options.egress {
         let classifier: &mut SchedClassifier = program(&mut ebpf, EGRESS)?;
         verify(EGRESS, classifier.load(), || classifier.info(), ladder)?;
     }
-    let rings = rings(&mut ebpf, options.ring_bytes, ladder)?;
+    let rings = match options.mode {
+        Mode::Tap => Some(rings(&mut ebpf, options.ring_bytes, ladder)?),
+        Mode::Mirror(_) => None,
+    };
+    let sockets = take(&mut ebpf, "SOCKETS")?;
     let endpoints = take(&mut ebpf, "ENDPOINTS")?;
     let ports = take(&mut ebpf, "PORTS")?;
     let counters = take(&mut ebpf, "COUNTERS")?;
     let log = KernelLog::take_from(&mut ebpf);
-    Ok(Loaded { ebpf, rings, endpoints: KernelEndpoints::new(endpoints, ports), counters, log })
+    Ok(Loaded { ebpf, rings, sockets, endpoints: KernelEndpoints::new(endpoints, ports), counters, log })
 }
 
 /// Refuses what would fail later with EINVAL and no word why.

@@ -8,6 +8,9 @@
 //!      counters, occupancy, log ◀── for the control plane ─┘
 //! ```
 //!
+//! In mirror mode sockets take the place of the rings ([`crate::capture::xsk`]): attach, bind, and then show the program
+//! the sockets. What was counted before that is not part of the account.
+//!
 //! Nothing is pinned: programs, maps and links live exactly as long as this process holds their descriptors, so
 //! that even SIGKILL leaves an interface as it was. Every step of the attach ladder that was tried, and what
 //! came of it, is a [`Rung`] for the start-up log.
@@ -17,7 +20,7 @@
 //! 5.18 (multi-buffer XDP); with `egress` 6.6 (tcx).
 
 mod attach;
-mod diagnose;
+pub(crate) mod diagnose;
 mod endpoints;
 mod interfaces;
 mod load;
@@ -29,7 +32,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use aya::maps::{MapData, PerCpuArray};
+use aya::maps::{MapData, PerCpuArray, XskMap};
 use aya::programs::links::FdLink;
 use aya::programs::{ProgramError, ProgramInfo, SchedClassifier, Xdp};
 use aya::{Ebpf, Pod, TestRun as _, TestRunOptions};
@@ -38,10 +41,15 @@ use probe_ebpf::classify::Verdict;
 use probe_ebpf::record::{COUNTER_ENTRIES, Counters, KernelLoss};
 use thiserror::Error;
 
+pub(crate) use self::attach::Tap;
 pub use self::endpoints::KernelEndpoints;
+pub(crate) use self::interfaces::dump;
 pub use self::interfaces::{Interface, interfaces};
 pub use self::log::{KernelLog, LogLevel};
-pub use self::rings::{Occupancies, Occupancy, Record, RingReader};
+pub(crate) use self::rings::Gauges;
+pub use self::rings::{Occupancies, Occupancy, Record, Records, RingReader};
+
+use crate::capture::xsk::{self, MirrorOptions, MirrorReader};
 
 /// How to attach to the receiving side of an interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,9 +63,21 @@ pub enum XdpMode {
     Generic,
 }
 
+/// What becomes of a frame that is ours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// It is looked at and passes.
+    #[default]
+    Tap,
+    /// It is taken from the host: for interfaces that carry only copies.
+    Mirror(MirrorOptions),
+}
+
 /// What to capture, and how.
 #[derive(Clone, Debug)]
 pub struct LiveOptions {
+    /// What becomes of frames.
+    pub mode: Mode,
     /// Names of the interfaces, at most [`MAX_INTERFACES`](probe_ebpf::config::MAX_INTERFACES).
     pub interfaces: Vec<String>,
     /// Also capture what leaves through them. On a gateway whose every interface is watched, all forwarded
@@ -80,6 +100,7 @@ impl LiveOptions {
     /// Defaults of the command line, for the given interfaces.
     pub fn new(interfaces: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self {
+            mode: Mode::Tap,
             interfaces: interfaces.into_iter().map(Into::into).collect(),
             egress: false,
             xdp: XdpMode::Auto,
@@ -141,6 +162,58 @@ pub enum LiveError {
         /// What there is.
         existing: String,
     },
+    /// Mirror mode on an interface that the host uses.
+    #[error(
+        "{interface} is no mirror port: this host uses it ({uses}), and --mode mirror would take its SIP, RTP and RTCP \
+         away. Watch it with --mode tap, which takes nothing; or name a port that carries only copies; or, if it is \
+         meant, add --steal"
+    )]
+    InUse {
+        /// Which.
+        interface: String,
+        /// For what.
+        uses: String,
+    },
+    /// Mirror mode takes what arrives.
+    #[error("--egress: a mirror port sends nothing; leave it out, or use --mode tap")]
+    EgressOfMirror,
+    /// Addresses and routes cannot be listed.
+    #[error("cannot list the addresses and routes, to see whether the host uses the interface")]
+    Addresses(#[source] io::Error),
+    /// Bad number of chunks.
+    #[error("--frames {chunks}: a power of two is needed")]
+    Chunks {
+        /// What was asked for.
+        chunks: u32,
+    },
+    /// More queues than the socket map holds.
+    #[error(
+        "{interface} has {queues} receive queues, {most} is the most: `ethtool -L {interface} combined {most}` makes fewer"
+    )]
+    TooManyQueues {
+        /// Of which interface.
+        interface: String,
+        /// How many there are.
+        queues: usize,
+        /// How many there may be.
+        most: usize,
+    },
+    /// Another AF_XDP socket has the queue.
+    #[error(
+        "cannot bind an AF_XDP socket to {interface} queue {queue}: another socket holds it; `ss --xdp -p` lists the owners"
+    )]
+    QueueBusy {
+        /// Which interface.
+        interface: String,
+        /// Which of its queues.
+        queue: u32,
+    },
+    /// No way of binding works.
+    #[error("{interface}: no AF_XDP socket can be bound, neither zero-copy nor copying: use --mode tap")]
+    NoRung {
+        /// Which.
+        interface: String,
+    },
     /// The interfaces cannot be listed.
     #[error("cannot list the network interfaces")]
     Interfaces(#[source] io::Error),
@@ -201,6 +274,11 @@ pub struct LiveCapture {
     interfaces: Vec<String>,
     egress: bool,
     rings: Option<RingReader>,
+    mode: Mode,
+    mirror: Option<MirrorReader>,
+    sockets: Option<xsk::Sockets>,
+    /// What was counted before the sockets were there.
+    before: Box<[Counters]>,
     endpoints: Option<KernelEndpoints>,
     log: Option<KernelLog>,
     counters: PerCpuArray<MapData, CounterWords>,
@@ -226,30 +304,54 @@ impl LiveCapture {
     /// Loads the programs and attaches them. On any error nothing is left behind.
     pub fn start(options: &LiveOptions) -> Result<Self, LiveError> {
         let taps = attach::taps(&options.interfaces)?;
-        let mut capture = Self::load(options, &taps)?;
+        let mut ladder = Vec::new();
+        if let Mode::Mirror(mirror) = options.mode {
+            if options.egress {
+                return Err(LiveError::EgressOfMirror);
+            }
+            xsk::check(&taps, mirror.steal, &mut ladder)?;
+        }
+        let (mut capture, sockets) = Self::load(options, &taps, ladder)?;
         capture.links = attach::attach(&mut capture.ebpf, options, &taps, &mut capture.ladder)?;
+        if let Mode::Mirror(mirror) = options.mode {
+            // After the program: some drivers have queues for sockets only then.
+            let (reader, mut sockets) = xsk::open(&taps, mirror, sockets, &mut capture.ladder)?;
+            // What came between the two passed, and was no loss of a capture that had not begun.
+            capture.before = capture.all_counters()?;
+            sockets.connect()?;
+            capture.mirror = Some(reader);
+            capture.sockets = Some(sockets);
+        }
         Ok(capture)
     }
 
     /// Loads the programs and attaches them nowhere: for [`test_run`](Self::test_run).
     pub fn detached(options: &LiveOptions) -> Result<Self, LiveError> {
-        Self::load(options, &attach::taps(&options.interfaces)?)
+        Ok(Self::load(options, &attach::taps(&options.interfaces)?, Vec::new())?.0)
     }
 
-    fn load(options: &LiveOptions, taps: &[attach::Tap]) -> Result<Self, LiveError> {
-        let mut ladder = Vec::new();
+    fn load(
+        options: &LiveOptions,
+        taps: &[Tap],
+        mut ladder: Vec<Rung>,
+    ) -> Result<(Self, XskMap<MapData>), LiveError> {
         let loaded = load::load(options, taps, &mut ladder)?;
-        Ok(Self {
+        let capture = Self {
             links: Vec::new(),
             ladder,
             interfaces: options.interfaces.clone(),
             egress: options.egress,
-            rings: Some(loaded.rings),
+            rings: loaded.rings,
+            mode: options.mode,
+            mirror: None,
+            sockets: None,
+            before: Box::new([Counters::ZERO; COUNTER_ENTRIES]),
             endpoints: Some(loaded.endpoints),
             log: loaded.log,
             counters: loaded.counters,
             ebpf: loaded.ebpf,
-        })
+        };
+        Ok((capture, loaded.sockets))
     }
 
     /// What was tried at the start, in order.
@@ -257,9 +359,14 @@ impl LiveCapture {
         &self.ladder
     }
 
-    /// The rings, for the thread that receives. They can be taken once.
+    /// The rings of a tap, for the thread that receives. They can be taken once.
     pub fn take_rings(&mut self) -> Option<RingReader> {
         self.rings.take()
+    }
+
+    /// The sockets of a mirror port, for the thread that receives. They can be taken once.
+    pub fn take_mirror(&mut self) -> Option<MirrorReader> {
+        self.mirror.take()
     }
 
     /// The kernel's table of announced media and learned carriers. It can be taken once.
@@ -286,7 +393,7 @@ impl LiveCapture {
         let run = if egress {
             load::program::<SchedClassifier>(&mut self.ebpf, load::EGRESS)?.test_run(options)
         } else {
-            load::program::<Xdp>(&mut self.ebpf, load::INGRESS)?.test_run(options)
+            load::program::<Xdp>(&mut self.ebpf, self.mode.ingress())?.test_run(options)
         };
         let act = || format!("cannot test-run the program on a frame of {} bytes", frame.len());
         let run = run.map_err(|error| load::refused(&act(), error.into()))?;
@@ -299,7 +406,7 @@ impl LiveCapture {
         let count = |info: ProgramInfo| info.verified_instruction_count().unwrap_or(0);
         let refused = |error: ProgramError| load::refused("cannot ask for program details", error.into());
         let ingress =
-            load::program::<Xdp>(&mut self.ebpf, load::INGRESS)?.info().map(count).map_err(refused)?;
+            load::program::<Xdp>(&mut self.ebpf, self.mode.ingress())?.info().map(count).map_err(refused)?;
         let egress = if self.egress {
             let program = load::program::<SchedClassifier>(&mut self.ebpf, load::EGRESS)?;
             Some(program.info().map(count).map_err(refused)?)
@@ -324,15 +431,28 @@ impl LiveCapture {
             taps.push(TapCounters {
                 interface: interface.clone(),
                 egress: false,
-                counters: self.sum(index * 2)?,
+                counters: self.counted(index * 2)?,
             });
             if self.egress {
-                let counters = self.sum(index * 2 + 1)?;
+                let counters = self.counted(index * 2 + 1)?;
                 taps.push(TapCounters { interface: interface.clone(), egress: true, counters });
             }
         }
-        let last = u32::try_from(COUNTER_ENTRIES).unwrap_or(u32::MAX) - 1;
-        Ok(KernelCounters { taps, unknown: self.sum(last)? })
+        let sockets = self.sockets.as_ref().map(xsk::Sockets::losses).transpose()?.unwrap_or_default();
+        Ok(KernelCounters { taps, unknown: self.counted(LAST_ENTRY)?, sockets })
+    }
+
+    /// What an entry counted since the capture began.
+    fn counted(&self, entry: u32) -> Result<Counters, LiveError> {
+        let mut counters = self.sum(entry)?;
+        if let Some(before) = self.before.get(entry as usize) {
+            counters.subtract(before);
+        }
+        Ok(counters)
+    }
+
+    fn all_counters(&self) -> Result<Box<[Counters]>, LiveError> {
+        (0..=LAST_ENTRY).map(|entry| self.sum(entry)).collect()
     }
 
     fn sum(&self, entry: u32) -> Result<Counters, LiveError> {
@@ -348,6 +468,10 @@ impl LiveCapture {
     }
 }
 
+/// The entry of interfaces that are not configured.
+#[expect(clippy::cast_possible_truncation, reason = "33 entries")]
+const LAST_ENTRY: u32 = COUNTER_ENTRIES as u32 - 1;
+
 /// What the kernel counted, all CPUs together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelCounters {
@@ -355,6 +479,26 @@ pub struct KernelCounters {
     pub taps: Vec<TapCounters>,
     /// Frames of interfaces that were not configured: zero, unless one was renumbered.
     pub unknown: Counters,
+    /// Frames that were redirected and did not get into their sockets; of a tap none.
+    pub sockets: SocketLosses,
+}
+
+/// What AF_XDP sockets lost, by their XDP_STATISTICS, all together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketLosses {
+    /// Frames for which there was no chunk, or which are longer than one and the socket takes no pieces.
+    pub dropped: u64,
+    /// Frames for which the receive ring had no slot.
+    pub ring_full: u64,
+    /// How often the kernel found the fill ring empty: a cause of `dropped`, and no frame of its own.
+    pub fill_ring_empty: u64,
+}
+
+impl SocketLosses {
+    /// By the name in reports.
+    pub fn by_name(&self) -> [(&'static str, u64); 2] {
+        [("xsk_rx_dropped", self.dropped), ("xsk_rx_ring_full", self.ring_full)]
+    }
 }
 
 /// What the kernel counted at one tap.
@@ -398,12 +542,13 @@ impl KernelCounters {
 
     /// Matched frames that the kernel lost, by name.
     pub fn losses(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        KernelLoss::ALL.iter().map(|loss| loss.name()).zip(self.total().losses)
+        let of_programs = KernelLoss::ALL.iter().map(|loss| loss.name()).zip(self.total().losses);
+        of_programs.chain(self.sockets.by_name())
     }
 
     /// All of them together.
     pub fn lost(&self) -> u64 {
-        self.total().losses.iter().sum()
+        self.losses().map(|(_, count)| count).sum()
     }
 }
 

@@ -1,0 +1,88 @@
+//! Mirror mode: a matched frame leaves the host's path for the socket of its queue, what was found out in front of it.
+//!
+//! What is not matched, and what has no socket to go to, passes as if nobody had looked. The socket is looked up before
+//! the metadata is written, so that a frame which goes on to the host goes on untouched.
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::xdp_action::{XDP_PASS, XDP_REDIRECT};
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::helpers::generated::bpf_xdp_adjust_meta;
+use aya_ebpf::programs::XdpContext;
+use probe_ebpf::Meta;
+use probe_ebpf::record::{KernelLoss, MAX_PACKET};
+
+use super::frame::Memory as _;
+use super::maps::{SOCKETS, Tap};
+use super::opaque::forget;
+use super::source::Source as _;
+use super::{Judged, News, count, is_beyond, judge, judge_copied, lose, warn_of};
+
+/// Takes one frame into account and says where it goes.
+#[inline(always)]
+pub(crate) fn steer(ctx: &XdpContext) -> u32 {
+    let frame = ctx.linear();
+    let any = frame.0.unknown;
+    let judged = judge(&frame, any);
+    let judged = if is_beyond(&frame, judged) && ctx.wire_len() as usize > frame.0.len() {
+        Judged(forget(judged_in_pieces(ctx), any))
+    } else {
+        judged
+    };
+    let tap = Tap::find(ctx.ifindex(), false, any);
+    let Some(counters) = tap.counters() else { return XDP_PASS };
+    let (news, is_matched) = count(tap, counters, judged);
+    let (action, news) = if is_matched {
+        let wire_len = ctx.wire_len();
+        // SAFETY: a value of this CPU's own.
+        let counted = unsafe { &mut *counters };
+        counted.matched_bytes += u64::from(wire_len);
+        counted.cut += u64::from(wire_len > MAX_PACKET as u32);
+        match redirect(ctx, tap, judged) {
+            Ok(()) => (XDP_REDIRECT, news),
+            Err(loss) => (XDP_PASS, lose(counters, loss, news, any)),
+        }
+    } else {
+        (XDP_PASS, news)
+    };
+    if news.0 != 0 {
+        warn_of(ctx, News(forget(news.0, any)));
+    }
+    action
+}
+
+/// The verdict on a frame in pieces. Out of line, and a number, for the verifier's sake: see `observe_copied`.
+#[inline(never)]
+fn judged_in_pieces(ctx: &XdpContext) -> u64 {
+    judge_copied(ctx).map_or(0, |(_, judged)| judged.0)
+}
+
+/// Sends the frame to the socket of its queue.
+#[inline(always)]
+fn redirect(ctx: &XdpContext, tap: Tap, judged: Judged) -> Result<(), KernelLoss> {
+    let slot = tap.socket(ctx.rx_queue_index()).ok_or(KernelLoss::NoSocket)?;
+    SOCKETS.get(slot).ok_or(KernelLoss::NoSocket)?;
+    // SAFETY: the context is the one this program was called with.
+    if unsafe { bpf_xdp_adjust_meta(ctx.as_ptr().cast(), -(Meta::BYTES as i32)) } != 0 {
+        return Err(KernelLoss::NoMetadata);
+    }
+    // All pointers into the packet are void after that call: these are read from the context anew.
+    let (start, end) = (ctx.metadata() as *mut u8, ctx.metadata_end() as *mut u8);
+    if start.wrapping_add(Meta::BYTES) > end {
+        return Err(KernelLoss::NoMetadata);
+    }
+    let layers = judged.layers();
+    let meta = Meta {
+        // SAFETY: the helper has no precondition.
+        time_ns: unsafe { bpf_ktime_get_ns() },
+        verdict: judged.verdict(),
+        point: tap.point(),
+        ip: layers.ip as u8,
+        v6: u8::from(layers.v6),
+        transport: layers.transport as u16,
+        transport_len: layers.transport_len,
+    };
+    // SAFETY: in bounds by the check above; a frame's start has no alignment to speak of.
+    unsafe { start.cast::<Meta>().write_unaligned(meta) };
+    // The socket was there a moment ago. If it is not now, the frame passes.
+    SOCKETS.redirect(slot, u64::from(XDP_PASS)).map(|_| ()).map_err(|_| KernelLoss::NoSocket)
+}

@@ -1,0 +1,216 @@
+//! Where in the table a stream is: open addressing, one line of memory a look-up.
+//!
+//! An entry is a place and the upper half of the key's hash: eight bytes, eight entries a line, at most half of them used.
+//! The key itself lies with the stream, where it is needed anyway; where an entry belongs can be told from itself. Room for
+//! all streams is taken at the start, and costs nothing until it is used.
+
+use super::memory::{huge_zeros, prefetch};
+use crate::packet::Endpoint;
+use crate::rtp::StreamKey;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Index {
+    /// Half of the hash above, place and one below; 0 is free.
+    entries: Vec<u64>,
+    /// By how much a hash is shifted to say where its entry belongs.
+    shift: u32,
+    len: usize,
+}
+
+/// Entries at the start, at most: 16 MiB of them. More than half of that many streams make it double when they come.
+const MOST_AT_FIRST: usize = 1 << 21;
+
+/// Hash of a key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Hash(u64);
+
+impl Hash {
+    /// Five words, each mixed in by one multiplication. Whoever may send here can make keys that collide, as with most hashes
+    /// of this price; then a look-up takes as long as there are such streams.
+    #[inline]
+    pub(super) fn of(key: &StreamKey) -> Self {
+        const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+        let words = |endpoint: &Endpoint| {
+            let ([first, second], _) = endpoint.address.as_chunks::<8>() else { return [0; 2] };
+            [u64::from_ne_bytes(*first), u64::from_ne_bytes(*second)]
+        };
+        let [a, b] = words(&key.flow.src);
+        let [c, d] = words(&key.flow.dst);
+        let ports = u64::from(key.flow.src.port) << 48 | u64::from(key.flow.dst.port) << 32;
+        let mixed = [a, b, c, d]
+            .into_iter()
+            .fold(ports | u64::from(key.ssrc), |hash, word| (hash.wrapping_mul(MIX).rotate_left(29)) ^ word);
+        let mixed = mixed.wrapping_mul(MIX);
+        Self((mixed ^ (mixed >> 32)).wrapping_mul(MIX))
+    }
+
+    fn tag(self) -> u64 {
+        self.0 & !PLACE
+    }
+}
+
+/// The lower half of an entry.
+const PLACE: u64 = 0xffff_ffff;
+
+impl Index {
+    /// Room for so many streams.
+    pub(super) fn new(streams: usize) -> Self {
+        Self::with_entries(streams.saturating_mul(2).clamp(16, MOST_AT_FIRST).next_power_of_two())
+    }
+
+    fn with_entries(count: usize) -> Self {
+        Self { entries: huge_zeros(count), shift: 64 - count.trailing_zeros(), len: 0 }
+    }
+
+    /// Asks for the line where the search for a key begins.
+    #[inline]
+    pub(super) fn prefetch(&self, hash: Hash) {
+        if let Some(entry) = self.entries.get(self.home(hash.0)) {
+            prefetch(entry);
+        }
+    }
+
+    /// The place of the key that has this hash, and of which `is_it` says so by its place.
+    #[inline]
+    pub(super) fn find(&self, hash: Hash, mut is_it: impl FnMut(usize) -> bool) -> Option<usize> {
+        self.run(hash).find_map(|(_, entry)| {
+            let place = place(entry);
+            (entry & !PLACE == hash.tag() && is_it(place)).then_some(place)
+        })
+    }
+
+    /// Notes that a key, which is not in it, has a place.
+    pub(super) fn insert(&mut self, hash: Hash, place: usize) {
+        if (self.len + 1) * 2 > self.entries.len() {
+            self.grow();
+        }
+        self.put(hash.tag() | (place as u64 + 1));
+    }
+
+    fn put(&mut self, entry: u64) {
+        let free = self.from(self.home(entry)).find(|at| self.entries.get(*at) == Some(&0));
+        if let Some(place) = free.and_then(|at| self.entries.get_mut(at)) {
+            *place = entry;
+            self.len += 1;
+        }
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        let before = std::mem::replace(self, Self::with_entries(self.entries.len() * 2));
+        before.entries.into_iter().filter(|entry| *entry != 0).for_each(|entry| self.put(entry));
+    }
+
+    /// The key with this hash moved from one place to another.
+    pub(super) fn relocate(&mut self, hash: Hash, from: usize, to: usize) {
+        let found = self.run(hash).find(|(_, entry)| place(*entry) == from);
+        if let Some(entry) = found.and_then(|(at, _)| self.entries.get_mut(at)) {
+            *entry = hash.tag() | (to as u64 + 1);
+        }
+    }
+
+    /// Forgets a key by its place. What follows moves up, so that searches find no hole.
+    pub(super) fn remove(&mut self, hash: Hash, at: usize) {
+        let Some((mut hole, _)) = self.run(hash).find(|(_, entry)| place(*entry) == at) else { return };
+        let mask = self.entries.len() - 1;
+        let mut next = (hole + 1) & mask;
+        while let Some(entry) = self.entries.get(next).copied().filter(|entry| *entry != 0) {
+            // May it stand in the hole: does it belong there, or before?
+            if next.wrapping_sub(self.home(entry)) & mask >= next.wrapping_sub(hole) & mask {
+                self.set(hole, entry);
+                hole = next;
+            }
+            next = (next + 1) & mask;
+        }
+        self.set(hole, 0);
+        self.len -= 1;
+    }
+
+    fn set(&mut self, at: usize, value: u64) {
+        if let Some(entry) = self.entries.get_mut(at) {
+            *entry = value;
+        }
+    }
+
+    /// Forgets all keys.
+    pub(super) fn clear(&mut self) {
+        self.entries.fill(0);
+        self.len = 0;
+    }
+
+    #[inline]
+    fn home(&self, hash_or_entry: u64) -> usize {
+        usize::try_from(hash_or_entry >> self.shift).unwrap_or(0)
+    }
+
+    /// All places of entries, from one on and round.
+    fn from(&self, home: usize) -> impl Iterator<Item = usize> + use<> {
+        let mask = self.entries.len() - 1;
+        (0..=mask).map(move |step| (home + step) & mask)
+    }
+
+    /// The entries in use from a key's home on.
+    #[inline]
+    fn run(&self, hash: Hash) -> impl Iterator<Item = (usize, u64)> + '_ {
+        self.from(self.home(hash.0))
+            .map_while(|at| self.entries.get(at).filter(|entry| **entry != 0).map(|entry| (at, *entry)))
+    }
+}
+
+fn place(entry: u64) -> usize {
+    (entry & PLACE) as usize - 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Any hash finds its place, whatever came and went: as a map does. Hashes are few, so that entries crowd.
+    fn play(steps: &[(u64, bool)]) -> Result<(), TestCaseError> {
+        let mut index = Index::new(4);
+        let mut places: Vec<Hash> = Vec::new();
+        for (hash, comes) in steps {
+            if *comes || places.is_empty() {
+                let hash = Hash(hash.wrapping_mul(0x0800_0001_0000_0000));
+                index.insert(hash, places.len());
+                places.push(hash);
+            } else {
+                let at = usize::try_from(*hash).unwrap() % places.len();
+                let last = places.len() - 1;
+                index.remove(places[at], at);
+                places.swap_remove(at);
+                if let Some(moved) = places.get(at) {
+                    index.relocate(*moved, last, at);
+                }
+            }
+            prop_assert_eq!(index.len, places.len());
+            for (at, hash) in places.iter().enumerate() {
+                prop_assert_eq!(index.find(*hash, |place| place == at), Some(at));
+            }
+            prop_assert_eq!(index.find(Hash(!0), |_| true), None);
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn a_place_is_found_as_long_as_it_is_there(
+            steps in prop::collection::vec((0_u64..40, prop::bool::weighted(0.6)), 0..300),
+        ) {
+            play(&steps)?;
+        }
+    }
+
+    #[test]
+    fn keys_spread() {
+        let key = crate::rtp::StreamKey::from(&crate::rtp::testing::packet(0));
+        let mut used: Vec<u64> =
+            (0..1 << 12).map(|ssrc| Hash::of(&StreamKey { ssrc, ..key }).0 >> 52).collect();
+        used.sort_unstable();
+        used.dedup();
+        // Of 4,096 hashes into as many places by chance, 63 % are hit.
+        assert!(used.len() > 2_400, "{}", used.len());
+    }
+}

@@ -1,0 +1,160 @@
+//! An orderly run: packets of one stream that come in sequence, in time, through one tap, each once.
+//!
+//! ```text
+//!   packet ─▶ Run::observe ── next as expected ──▶ running values, one slot, two counters      nine of ten and more
+//!                    └────── anything else ──▶ Stream: takes the run back, observes, lends the next one
+//! ```
+//!
+//! What such a packet changes in all of a stream's rooms is the same few numbers and sums. They lie here, side by side, while
+//! a run lasts: half a KiB, where the whole stream spreads over several, and memory is what a packet costs where there are
+//! many streams. The rooms lend their running values and take them back; the arithmetic is theirs, so that a figure does
+//! not tell how it came about. What only counts packets is added up when the run ends.
+
+use super::{legs, quality, raw};
+use crate::dedup::window::{Signature, Slot, Slots};
+use crate::packet::{MediaId, Nanos, RtpPacket};
+
+/// See the module.
+#[derive(Clone, Debug)]
+#[repr(C)]
+pub struct Run {
+    /// Low half of the number of the next packet.
+    next: u16,
+    payload_type: u8,
+    hashed: bool,
+    media: MediaId,
+    numbers: raw::Numbers,
+    /// Packets so far.
+    packets: u32,
+    /// Packets that there are slots for.
+    room: u32,
+    ticks_per_ms: f64,
+    tap: Signature,
+    sketch_below: u64,
+    slots: Slots,
+    quality: quality::Running,
+    raw: raw::Running,
+}
+
+/// What a stream lends to a run.
+pub(super) struct Parts {
+    pub(super) slots: Slots,
+    /// Packets for which there are slots.
+    pub(super) room: u64,
+    pub(super) numbers: raw::Numbers,
+    pub(super) raw: raw::Running,
+    pub(super) ticks_per_ms: f64,
+    pub(super) quality: quality::Running,
+    pub(super) sketch_below: u64,
+    /// Have fingerprints been hashes before?
+    pub(super) hashed: bool,
+}
+
+/// What it gets back.
+pub(super) struct Ended {
+    pub(super) packets: u64,
+    pub(super) slots: Slots,
+    pub(super) raw: raw::Running,
+    pub(super) quality: quality::Running,
+}
+
+/// What a run makes of a packet before it takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// It is not the one that should come next.
+    Other,
+    /// It is, and the stream has to do something first: [`super::Stream::serve`].
+    Serve,
+    /// It is, and that is all.
+    Next,
+}
+
+impl Run {
+    pub(super) fn new(packet: &RtpPacket, parts: Parts) -> Self {
+        let Parts { slots, room, numbers, raw, ticks_per_ms, quality, sketch_below, hashed } = parts;
+        Self {
+            next: packet.rtp.seq.wrapping_add(1),
+            payload_type: packet.rtp.payload_type,
+            hashed,
+            media: packet.media,
+            numbers,
+            packets: 0,
+            room: u32::try_from(room).unwrap_or(u32::MAX),
+            ticks_per_ms,
+            tap: Signature::of(&packet.evidence),
+            sketch_below,
+            slots,
+            quality,
+            raw,
+        }
+    }
+
+    /// Is it the next packet: in sequence, through the same tap, and about the same?
+    #[inline]
+    pub fn look(&self, packet: &RtpPacket) -> Look {
+        let rtp = &packet.rtp;
+        let is_next = rtp.seq == self.next
+            && rtp.payload_type == self.payload_type
+            && !rtp.marker
+            && self.numbers.is_plain(rtp.seq)
+            && self.numbers.is_in_time(rtp.timestamp)
+            && self.packets != self.room;
+        let is_alike = packet.media == self.media
+            && packet.tap_time == packet.time
+            && (self.hashed || !packet.fingerprint.hashed)
+            && Signature::of(&packet.evidence) == self.tap;
+        if !is_next || !is_alike {
+            Look::Other
+        } else if self.quality.is_due(packet.time) || legs::rank(packet) < self.sketch_below {
+            Look::Serve
+        } else {
+            Look::Next
+        }
+    }
+
+    /// Takes the next packet. False, with nothing changed, if its time is out of the ordinary.
+    #[inline]
+    pub fn take(&mut self, packet: &RtpPacket, epoch: Nanos) -> bool {
+        let rtp = &packet.rtp;
+        if !self.quality.step(packet.time, rtp.timestamp, packet.number) {
+            return false;
+        }
+        let t = raw::relative_ms(packet.time, epoch);
+        self.raw.step(self.numbers.ticks(rtp.timestamp), self.ticks_per_ms, t, packet.number);
+        self.slots.remember(u64::from(rtp.seq), packet, 0);
+        self.next = rtp.seq.wrapping_add(1);
+        self.packets += 1;
+        true
+    }
+
+    /// Begins another block of the drift if the packet that comes at `time` does not belong in this one.
+    pub(super) fn turn(&mut self, time: Nanos, turn: impl FnOnce(&mut quality::Running)) {
+        if self.quality.is_due(time) {
+            turn(&mut self.quality);
+        }
+    }
+
+    /// What ranks below it belongs in the sketch.
+    pub(super) fn set_sketch(&mut self, below: u64) {
+        self.sketch_below = below;
+    }
+
+    /// The memory outside of it that the next packet will need.
+    #[inline]
+    pub(crate) fn beyond(&self, slot: impl Fn(&Slot), counter: impl Fn(&u16)) {
+        if let Some(next) = self.slots.get(u64::from(self.next)) {
+            slot(next);
+        }
+        self.quality.likely().into_iter().flatten().for_each(counter);
+    }
+
+    /// Time of the last packet.
+    pub fn last_seen(&self) -> Nanos {
+        self.quality.time()
+    }
+
+    pub(super) fn end(self) -> Ended {
+        let Self { packets, slots, raw, quality, .. } = self;
+        Ended { packets: u64::from(packets), slots, raw, quality }
+    }
+}

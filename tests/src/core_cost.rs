@@ -1,0 +1,186 @@
+//! `voxlab core-cost`: what a packet costs the analysis core, by the number of streams that it holds.
+//!
+//! The core is a [`StreamTable`] with everything in it: index, both ledgers, the window of copies, both distributions,
+//! drift, and the simulated buffers. Packets are G.711 at 20 ms with a jitter of up to 4 ms. They come in an order that
+//! stays the same from round to round, as phases do, and that has nothing to do with the order in which streams began.
+//! They are made apart from the clock, and lie in a cache when the core reads them, as after a decoder.
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use anyhow::Result;
+use probe_ebpf::Fingerprint;
+use rustix::time::{ClockId, clock_gettime};
+use voxprobe::packet::{
+    Carrier, Encapsulation, Endpoint, Evidence, Flow, MediaId, Nanos, RtpHeader, RtpPacket, Tap, Vlans,
+};
+use voxprobe::pipeline::table::{Limits, StreamTable};
+
+use crate::random::Random;
+
+/// Packets made at once: 128 KiB of them.
+const CHUNK: usize = 1_024;
+
+/// What to measure.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// Streams at once; several numbers are measured one after the other.
+    #[arg(long, value_delimiter = ',', default_value = "2000,20000,1000000")]
+    streams: Vec<u32>,
+    /// Packets of each stream before the clock starts. 128 fill the window of copies.
+    #[arg(long, default_value_t = 20)]
+    warm_up: u64,
+    /// Packets in all while it runs, at least.
+    #[arg(long, default_value_t = 8_000_000)]
+    packets: u64,
+    /// Packets in a thousand that the network loses.
+    #[arg(long, default_value_t = 0)]
+    loss_per_mille: u16,
+    /// Show each packet again, 50 us later, by another tap.
+    #[arg(long)]
+    copies: bool,
+}
+
+/// Prints the table.
+pub fn run(options: &Options) -> Result<()> {
+    for &streams in &options.streams {
+        let before = resident_kib();
+        let mut core = Core::new(streams, options);
+        let idle = resident_kib();
+        core.rounds(options.warm_up);
+        core.spent_ns = 0.0;
+        core.packets = 0;
+        let each = u64::from(streams);
+        core.rounds(options.packets.div_ceil(each));
+        let ns = core.spent_ns / core.packets as f64;
+        let bytes = resident_kib().saturating_sub(idle) * 1_024 / each;
+        println!(
+            "{streams:>8} streams: {ns:6.1} ns a packet, {:5.1} Mpps, {bytes} bytes a stream in all ({} MiB before)",
+            1e3 / ns,
+            before / 1_024
+        );
+    }
+    Ok(())
+}
+
+struct Core {
+    table: StreamTable,
+    order: Vec<u32>,
+    random: Random,
+    round: u64,
+    number: u64,
+    chunk: Vec<RtpPacket>,
+    loss: f64,
+    copies: bool,
+    spent_ns: f64,
+    packets: u64,
+}
+
+impl Core {
+    fn new(streams: u32, options: &Options) -> Self {
+        let mut random = Random::new(7);
+        let mut order: Vec<u32> = (0..streams).collect();
+        for at in (1..order.len()).rev() {
+            order.swap(at, (random.next_u64() % (at as u64 + 1)) as usize);
+        }
+        let limits = Limits { streams: streams as usize, idle: None, quality: Arc::default() };
+        Self {
+            table: StreamTable::new(limits),
+            order,
+            random,
+            round: 0,
+            number: 0,
+            chunk: Vec::with_capacity(2 * CHUNK),
+            loss: f64::from(options.loss_per_mille) / 1e3,
+            copies: options.copies,
+            spent_ns: 0.0,
+            packets: 0,
+        }
+    }
+
+    fn rounds(&mut self, rounds: u64) {
+        for _ in 0..rounds {
+            let order = std::mem::take(&mut self.order);
+            for part in order.chunks(CHUNK) {
+                self.chunk.clear();
+                for &stream in part {
+                    self.make(stream, order.len() as u64);
+                }
+                self.feed();
+            }
+            self.order = order;
+            self.round += 1;
+        }
+    }
+
+    fn make(&mut self, stream: u32, streams: u64) {
+        if self.random.chance(self.loss) {
+            return;
+        }
+        self.number += 1;
+        let phase = self.number % streams * 15_000_000 / streams;
+        let late = self.random.next_u64() % 4_000_000;
+        let at = Nanos(1_000_000_000 + self.round * 20_000_000 + phase + late);
+        let first = packet(stream, self.round, at, self.number);
+        self.chunk.push(first);
+        if self.copies {
+            self.number += 1;
+            let at = Nanos(at.0 + 50_000);
+            let evidence = Evidence { dst_mac: [9; 6], ip_id: 0, ..first.evidence };
+            self.chunk.push(RtpPacket { time: at, tap_time: at, number: self.number, evidence, ..first });
+        }
+    }
+
+    fn feed(&mut self) {
+        let begun = thread_ns();
+        self.table.observe_batch(black_box(&self.chunk), |gone| drop(black_box(gone)));
+        self.spent_ns += thread_ns() - begun;
+        self.packets += self.chunk.len() as u64;
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "what the wire has room for")]
+fn packet(stream: u32, round: u64, time: Nanos, number: u64) -> RtpPacket {
+    let [_, a, b, c] = stream.to_be_bytes();
+    RtpPacket {
+        time,
+        tap_time: time,
+        number,
+        flow: Flow { src: Endpoint::v4([10, a, b, c], 4_000), dst: Endpoint::v4([192, 168, 7, c], 5_000) },
+        rtp: RtpHeader {
+            payload_type: 0,
+            marker: false,
+            seq: (round & 0xffff) as u16,
+            timestamp: (round as u32).wrapping_mul(160),
+            ssrc: stream.wrapping_mul(2_654_435_761),
+        },
+        udp_len: 180,
+        fingerprint: Fingerprint { value: (number as u16).wrapping_mul(31), hashed: false },
+        evidence: Evidence {
+            tap: Tap { interface: 0, egress: false },
+            dst_mac: [2, 0, 0, 0, 0, 1],
+            src_mac: [2, 0, 0, 0, 0, 2],
+            vlans: Vlans::default(),
+            ttl: 64,
+            tos: 0xb8,
+            ip_id: round as u16,
+            encapsulation: Encapsulation::NONE,
+            carrier: Carrier::NONE,
+        },
+        is_hash_cut: false,
+        payload_head: Some([0xd5; 4]),
+        media: MediaId::UNANNOUNCED,
+    }
+}
+
+fn thread_ns() -> f64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as f64 * 1e9 + time.tv_nsec as f64
+}
+
+/// Memory of this process that is in use.
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
