@@ -2,10 +2,7 @@
 //!
 //! `cargo xtask fuzz` looks for more. See `tests/fuzz/src/lib.rs` for what is tried.
 
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "shared with the fuzzer: the low bits are what is wanted"
-)]
+#[allow(unreachable_pub, clippy::pedantic, reason = "shared with the fuzzer, which is a crate of its own")]
 #[path = "../fuzz/src/lib.rs"]
 mod voxfuzz;
 
