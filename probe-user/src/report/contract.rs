@@ -8,10 +8,10 @@ use probe_ebpf::Verdict;
 use probe_ebpf::classify::VERDICTS;
 use serde::Serialize;
 
-use super::call_media::CallFinding;
+use super::call_media::{self, CallFinding};
 use super::joins::{self, BesideReport, Identity, RedundancyReport};
 use super::problems::{self, ByCall};
-use super::related;
+use super::related::{self, Namesakes};
 use super::troubles::{
     CodecChangeReport, InterruptionReport, MarkerReport, Moments, Predecessor, SpikeReport,
 };
@@ -68,19 +68,24 @@ impl Report {
         if is_doubted {
             streams.iter_mut().for_each(StreamReport::doubt_loss);
         }
+        call_media::link(&mut streams, &signalling, &capture);
         let mut of_call: HashMap<Arc<str>, Vec<usize>> = HashMap::new();
         for (at, stream) in streams.iter().enumerate() {
-            if let Some(call_id) = &stream.call_id {
+            for call_id in stream.call_id.iter().chain(&stream.shared_with) {
                 of_call.entry(Arc::clone(call_id)).or_default().push(at);
             }
         }
         Moments::of(&signalling.calls).join(&mut streams, is_doubted);
         let media = MediaReport::of(&streams);
+        let namesakes = Namesakes::of(&signalling.calls);
         let join = |call: CallReport| {
             let mut its = Vec::new();
             let mut delays = Delays::default();
             for at in of_call.get(&call.call_id).into_iter().flatten() {
                 let Some(stream) = streams.get(*at) else { continue };
+                if !namesakes.has_heard(&call, stream.first_seen(), stream.identity.last_seen) {
+                    continue;
+                }
                 delays.merge(stream.delays.as_deref());
                 its.push(StreamRef { src: stream.src, dst: stream.dst, ssrc: stream.ssrc.clone() });
             }
@@ -88,6 +93,7 @@ impl Report {
                 streams: its,
                 media_absent_because: None,
                 media_findings: Vec::new(),
+                fax_packets: 0,
                 worst_stream: None,
                 problems: Vec::new(),
                 distributions: delays.report(),
@@ -96,10 +102,11 @@ impl Report {
         };
         let mut calls: Vec<CallWithStreams> = signalling.calls.into_iter().map(join).collect();
         related::join_legs(&mut calls, &streams);
+        call_media::judge(&mut calls, &streams, &capture);
         let by_call = ByCall::of(&streams);
         for call in &mut calls {
-            let its = by_call.get(&call.call.call_id);
-            (call.worst_stream, call.problems) = (problems::worst(its), problems::of(call, its));
+            let its = by_call.streams_of(call);
+            (call.worst_stream, call.problems) = (problems::worst(&its), problems::of(call, &its));
         }
         let carriers = capture.tunnels.carriers.as_slice();
         let name = |cause: &mut CauseReport| {
@@ -148,7 +155,9 @@ pub struct CallWithStreams {
     pub call: CallReport,
     /// Its streams.
     pub streams: Vec<StreamRef>,
-    /// Why there are none, where there are none.
+    /// UDPTL datagrams of its fax (T.38).
+    pub fax_packets: u64,
+    /// Why there is neither, where there is neither.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub media_absent_because: Option<String>,
     /// What its media does that its signalling does not lead to expect.
@@ -350,9 +359,13 @@ pub struct StreamReport {
     pub clock_rate_because: Option<String>,
     /// The call it belongs to.
     pub call_id: Option<Arc<str>>,
-    /// By what it was found to belong to it: "destination", "source", "symmetric-rtp", "ice-candidate", "rtcp", …
+    /// By what it was found to belong to it: "destination" or "source" (announced), "ice-candidate", "rtcp" (a port for
+    /// RTCP), "symmetric-rtp" (learned from packets), "same-media" (as another stream of the call), or "ssrc" (announced).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub linked_by: Option<&'static str>,
+    /// Other calls that had announced the same endpoint at the time, as the second call of a B2BUA does.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub shared_with: Vec<Arc<str>>,
     /// Why there is no call, where there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub call_absent_because: Option<String>,
@@ -639,6 +652,7 @@ impl StreamReport {
                 .is_none()
                 .then(|| "no SDP that was seen announces its addresses".to_owned()),
             linked_by: None,
+            shared_with: Vec::new(),
             encapsulation: parts.encapsulation.to_string(),
             encrypted: parts.announcement.encrypted,
             encrypted_because: parts.announcement.encrypted.then_some("SDP says so (SAVP or a=crypto)"),

@@ -44,8 +44,14 @@ pub(crate) fn call(call_id: &str) -> CallWithStreams {
         streams: Vec::new(),
         media_absent_because: None,
         media_findings: Vec::new(),
+        fax_packets: 0,
         worst_stream: None,
         problems: Vec::new(),
         distributions: Distributions::default(),
     }
+}
+
+/// How a call names a stream that is its own.
+pub(crate) fn named(stream: &StreamReport) -> StreamRef {
+    StreamRef { src: stream.src, dst: stream.dst, ssrc: stream.ssrc.clone() }
 }

@@ -3,6 +3,7 @@
 //! Written for somebody who, as the author of the story put it, "does not have a ton of experience with VoIP".
 //! Every finding names the frames that prove it.
 
+mod calls;
 mod copies;
 mod quality;
 mod signalling;
@@ -40,6 +41,7 @@ pub fn find(report: &Report) -> Vec<Finding> {
     findings.extend(copies::find(report));
     findings.extend(packets_lost(report));
     findings.extend(interrupted(report));
+    findings.extend(calls::find(report));
     findings.extend(quality::find(report));
     findings.extend(same_number_other_content(report));
     findings.extend(packets_not_placed(report));

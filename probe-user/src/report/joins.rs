@@ -3,10 +3,11 @@
 //! Streams live in shards, RTCP and DTLS pass through the receive thread, and legs are only seen when all streams lie
 //! side by side. So they meet here, when the report is made.
 
+use rustc_hash::FxHashMap;
 use serde::Serialize;
 
 use super::contract::StreamReport;
-use crate::packet::Nanos;
+use crate::packet::{MediaId, Nanos};
 use crate::pipeline::receiver::Beside;
 use crate::rtcp::report::Joinable;
 use crate::rtcp::{self, RtcpTotals, StreamRtcp};
@@ -17,12 +18,15 @@ use crate::rtp::legs::{self, Leg, Relation, Sketch};
 use crate::rtp::stream::StreamParts;
 
 /// What came to media ports and is not RTP.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct BesideReport {
     /// Neither RTP nor RTCP, by kind (RFC 7983).
     pub media_other: OtherCounts,
     /// RTCP datagrams by what became of them.
     pub rtcp: RtcpTotals,
+    /// Datagrams of T.38 fax by the line that they came to, or from; shown with their calls.
+    #[serde(skip)]
+    pub fax: FxHashMap<MediaId, u64>,
 }
 
 /// What a stream is joined by; not part of the document.
@@ -122,7 +126,7 @@ pub fn join(streams: &mut [StreamReport], beside: &Beside) -> BesideReport {
         }
         stream.legs = legs;
     }
-    BesideReport { media_other: *beside.demux.counts(), rtcp: *beside.rtcp.totals() }
+    BesideReport { media_other: *beside.demux.counts(), rtcp: *beside.rtcp.totals(), fax: beside.fax.clone() }
 }
 
 impl StreamReport {

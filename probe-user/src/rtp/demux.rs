@@ -109,8 +109,9 @@ pub struct Demux {
 }
 
 impl Demux {
-    /// Takes a datagram that is neither RTP nor RTCP. One that nobody announced (`is_announced`) is only looked at for keys.
-    pub fn observe(&mut self, flow: &Flow, payload: &[u8], is_announced: bool) {
+    /// Takes a datagram that is neither RTP nor RTCP, and says what it is. One that nobody announced (`is_announced`) is only
+    /// looked at for keys.
+    pub fn observe(&mut self, flow: &Flow, payload: &[u8], is_announced: bool) -> Other {
         let other = Other::of(payload);
         if is_announced {
             *match other {
@@ -126,11 +127,12 @@ impl Demux {
         let keying = match other {
             Other::Dtls => Keying::Dtls,
             Other::Zrtp => Keying::Zrtp,
-            _ => return,
+            _ => return other,
         };
         if self.keyed.len() < MAX_PAIRS {
             self.keyed.insert(pair(flow), keying);
         }
+        other
     }
 
     /// Datagrams by kind.

@@ -33,6 +33,7 @@ pub struct Description {
 
 /// One `m=` line and its attributes.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "attributes of a line, each of which stands for itself")]
 pub struct MediaLine {
     /// `audio`, `video`, …
     pub kind: MediaKind,
@@ -40,6 +41,8 @@ pub struct MediaLine {
     pub protocol: Protocol,
     /// Where it is wanted; `None` if the line is refused, or without a usable address.
     pub endpoint: Option<Endpoint>,
+    /// `endpoint` is not what `c=` and `m=` say by the letter: a candidate's, or an address in brackets.
+    pub is_guessed: bool,
     /// Port 0: not wanted at all (RFC 3264, 6). Apart from `a=bundle-only`, whose port is that of its group.
     pub refused: bool,
     /// Where RTCP is wanted, if not there: by `a=rtcp` (RFC 3605), else the next port (RFC 3550, 11).
@@ -227,16 +230,23 @@ impl Description {
 
 impl MediaLine {
     fn from_sdp(session: &Session, media: &Media) -> Self {
-        let address = media.connections.first().or(session.connection.as_ref());
-        let address = address.and_then(|c| c.try_address().ok()).map(|c| c.ip);
+        let connection = media.connections.first().or(session.connection.as_ref());
+        let address = connection.and_then(|c| c.try_address().ok()).map(|c| c.ip);
+        // Brackets belong into a URI, and some write them here.
+        let bracketed = || {
+            let text = connection?.connection_address.trim();
+            text.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
+        };
         let profile = media.proto.to_ascii_uppercase();
         let protocol = Protocol::of(&profile);
         let candidates = ice::candidates(media);
         let refused = media.port == 0 && !media.has_attribute("bundle-only");
         // Without an address of its own, as where candidates trickle in (RFC 8840), the first of them stands for it.
         let candidate = || candidates.iter().find(|found| !found.is_rtcp).map(|found| found.endpoint);
-        let endpoint = address.and_then(|address| endpoint(address, media.port));
-        let endpoint = endpoint.or_else(|| candidate().filter(|_| !refused));
+        let by_letter = address.and_then(|address| endpoint(address, media.port));
+        let endpoint = by_letter
+            .or_else(|| bracketed().and_then(|address| endpoint(address, media.port)))
+            .or_else(|| candidate().filter(|_| !refused));
         Self {
             kind: match media.media.to_ascii_lowercase().as_str() {
                 "audio" => MediaKind::Audio,
@@ -245,6 +255,7 @@ impl MediaLine {
             },
             protocol,
             endpoint,
+            is_guessed: by_letter.is_none(),
             refused,
             rtcp: endpoint.filter(|_| protocol == Protocol::Rtp).and_then(|rtp| rtcp_endpoint(media, rtp)),
             mux: media.has_attribute("rtcp-mux"),
@@ -427,6 +438,17 @@ mod tests {
         assert_eq!(line("5555"), Some(at([10, 0, 0, 1], 5555)));
         assert_eq!(line("5555 IN IP4 10.0.0.9"), Some(at([10, 0, 0, 9], 5555)));
         assert_eq!(line("0"), None);
+    }
+
+    #[test]
+    fn an_address_in_brackets_is_one_and_a_candidate_stands_for_none() {
+        let line = |text: &str| Description::parse(format!("v=0\n{text}").as_bytes()).lines.remove(0);
+        let bracketed = line("c=IN IP6 [::16.0.0.1]\nm=audio 5000 RTP/AVP 0\n");
+        let trickled =
+            line("c=IN IP4 0.0.0.0\nm=audio 9 RTP/AVP 0\na=candidate:1 1 UDP 1 10.0.0.1 5000 typ host\n");
+        assert_eq!(bracketed.endpoint.map(|at| at.to_string()).as_deref(), Some("[::1000:1]:5000"));
+        assert_eq!(trickled.endpoint, Some(at([10, 0, 0, 1], 5000)));
+        assert!(bracketed.is_guessed && trickled.is_guessed);
     }
 
     #[test]
