@@ -443,7 +443,10 @@ impl Signalling {
 
     /// What was counted of a message's beginning was not a message of its own.
     fn retract(&mut self, counted: &[Noted], cut: &Captured) {
-        self.totals.malformed = self.totals.malformed.saturating_sub(u64::from(counted.is_empty()));
+        if counted.is_empty() {
+            self.totals.malformed = self.totals.malformed.saturating_sub(1);
+            self.totals.unreadable.retain(|unreadable| unreadable.frame != cut.number);
+        }
         for noted in counted {
             self.totals.uncount(noted.tally, cut.is_defective);
             if let Some(call) = noted.call {
