@@ -127,6 +127,7 @@ pub enum Repeat {
 #[derive(Clone, Debug)]
 pub(super) struct Noted {
     pub(super) tally: usize,
+    pub(super) is_defective: bool,
     pub(super) call: Option<u64>,
     /// Its place in the transcript, if there is one and it is in it.
     pub(super) line: Option<u32>,
