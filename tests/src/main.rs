@@ -24,6 +24,7 @@ enum Command {
     Story(voxlab::story::command::Options),
     Bulk(voxlab::story::bulk::Options),
     Scenes(voxlab::scenes::command::Options),
+    Crowd(voxlab::scenes::crowd::Options),
     /// Measure what the XDP program costs per frame, over one that does nothing.
     XdpCost,
     /// Measure what finding copies costs per RTP frame, over the same work without it.
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         Command::Conformance(options) => voxlab::conformance::run(&options),
         Command::Story(options) => voxlab::story::command::run(&options),
         Command::Scenes(options) => voxlab::scenes::command::run(&options),
+        Command::Crowd(options) => voxlab::scenes::crowd::run(&options),
         Command::Bulk(options) => voxlab::story::bulk::run(&options),
         Command::XdpCost => voxlab::cost::run(),
         Command::DedupCost => voxlab::dedup_cost::run(),

@@ -153,6 +153,7 @@ fn traffic(longest: usize) -> (Vec<Vec<u8>>, usize) {
         udp().ports(20_000, 30_001).payload(&rtcp()),
         media().fragment(0x2000),
         tcp().ports(20_000, 5060).payload(invite(700).as_bytes()),
+        tcp().ports(20_000, 5061).payload(&[23; 700]),
     ];
     ours.extend(
         Tunnel::ALL
@@ -241,6 +242,35 @@ fn every_queue_has_a_socket_and_all_of_them_are_read() {
     assert_eq!(counters.matched(), read + counters.lost());
     assert!(counters.matched() <= sent.frames && read > 0);
     assert_eq!(counters.total().losses[KernelLoss::NoSocket as usize], 0, "a queue without a socket");
+}
+
+#[test]
+fn every_interface_has_sockets_of_its_own_and_frames_name_theirs() {
+    if !root_for("every_interface_has_sockets_of_its_own_and_frames_name_theirs") {
+        return;
+    }
+    let wire = Wire::new();
+    let pair = format!("link add near1 type veth peer name far1 netns {}", wire.far.name());
+    wire.near.configure(&[pair.as_str(), "link set near1 up"]).unwrap();
+    wire.far.configure(&["link set far1 up"]).unwrap();
+    let both = LiveOptions { interfaces: vec!["far0".into(), "far1".into()], ..options(mirror()) };
+    let mut capture = wire.start(&both).unwrap();
+    let media = rtp().varied(160).over(udp()).ethernet();
+    let send = |interface: &str, count: usize| {
+        let socket = RawSocket::writer(interface).unwrap();
+        (0..count).for_each(|_| socket.send(&media).unwrap());
+    };
+    wire.near.within(|| (send("near0", 3), send("near1", 5))).unwrap();
+    let records = read(capture.take_mirror().unwrap(), 8);
+    let of = |interface: u8| {
+        let point = format!("point: {interface},");
+        records.iter().filter(|record| record.contains(&point)).count()
+    };
+    assert_eq!((of(0), of(1)), (3, 5), "{records:#?}");
+    let counters = capture.counters().unwrap();
+    let by_tap: Vec<_> =
+        counters.taps.iter().map(|tap| tap.counters.verdicts[Verdict::Rtp as usize]).collect();
+    assert_eq!((by_tap, counters.lost()), (vec![3, 5], 0));
 }
 
 #[test]

@@ -110,9 +110,8 @@ fn messages_by_method_and_status_equal_tshark_on_every_shared_capture() {
 }
 
 /// Scenes of TCP that tshark cannot be asked about.
-const NOT_ASKED: [(&str, &str); 3] = [
+const NOT_ASKED: [(&str, &str); 2] = [
     ("tcp-lost", "a hole ends tshark's reading of the stream"),
-    ("tcp-reordered", "voxprobe does not put segments in order yet, and counts `sip_tcp_partial`"),
     ("websocket", "tshark takes port 5060 for SIP, and so does not see the handshake"),
 ];
 

@@ -249,17 +249,10 @@ impl Call {
     pub fn respond(&mut self, stage: &mut Stage, request: &Message, response: &Message) -> usize {
         let side = self.answering(request);
         let code = response.status().unwrap_or_default();
-        let counts = response.cseq().is_some_and(|(_, method)| method == "INVITE") && side == Side::Called;
-        // A refusal is the call's once it has passed every proxy: one of them might try elsewhere.
-        let is_refusal = code >= 300;
-        if counts && !is_refusal {
+        if response.cseq().is_some_and(|(_, method)| method == "INVITE") && side == Side::Called {
             self.heard(stage, code, response);
         }
-        let (_, sent) = self.send(stage, side, response);
-        if counts && is_refusal {
-            self.heard(stage, code, response);
-        }
-        sent
+        self.send(stage, side, response).1
     }
 
     /// A response without a body.

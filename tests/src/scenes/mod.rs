@@ -10,6 +10,7 @@
 
 pub mod call;
 pub mod command;
+pub mod crowd;
 mod library;
 pub mod party;
 pub mod sdp;

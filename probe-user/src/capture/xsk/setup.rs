@@ -111,8 +111,9 @@ fn open_interface(
         match socket::open(&place(0), &umem, rung, None) {
             Ok(bound) => {
                 let huge = if umem.is_huge() { "in huge pages" } else { "in ordinary pages" };
+                let noun = if queues == 1 { "queue" } else { "queues" };
                 let outcome = format!(
-                    "{queues} queues x {chunks} frames of {} bytes, {} KiB {huge}",
+                    "{queues} {noun} x {chunks} frames of {} bytes, {} KiB {huge}",
                     umem.chunk_bytes(),
                     umem.bytes() / 1024
                 );
