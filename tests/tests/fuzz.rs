@@ -11,7 +11,10 @@ use std::path::Path;
 use voxlab::random::Random;
 
 /// All targets, by the names of their folders.
-const TARGETS: [(&str, fn(&[u8])); 6] = [
+/// Its name, and what it does with an input.
+type Target = (&'static str, fn(&[u8]));
+
+const TARGETS: [Target; 6] = [
     ("message", voxfuzz::message::run),
     ("sdp", voxfuzz::sdp::run),
     ("reassembly", voxfuzz::reassembly::run),
