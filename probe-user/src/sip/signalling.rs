@@ -443,7 +443,10 @@ impl Signalling {
 
     /// What was counted of a message's beginning was not a message of its own.
     fn retract(&mut self, counted: &[Noted], cut: &Captured) {
-        self.totals.malformed = self.totals.malformed.saturating_sub(u64::from(counted.is_empty()));
+        if counted.is_empty() {
+            self.totals.malformed = self.totals.malformed.saturating_sub(1);
+            self.totals.unreadable.retain(|unreadable| unreadable.frame != cut.number);
+        }
         for noted in counted {
             self.totals.uncount(noted.tally, cut.is_defective);
             if let Some(call) = noted.call {
@@ -541,7 +544,7 @@ impl Signalling {
         self.transmissions.clear_noted(key);
         let repeat = repeat.map(|(repeat, _)| repeat);
         let line = self.transcript.as_mut().and_then(|kept| kept.message(at, message, repeat));
-        self.transmissions.note(key, Noted { tally, call, line });
+        self.transmissions.note(key, Noted { tally, is_defective: message.defects.any(), call, line });
         repeat
     }
 
@@ -575,7 +578,7 @@ impl Signalling {
             };
             self.copies.observe(&copy);
             for noted in noted {
-                self.totals.was_copy(noted.tally, repeat);
+                self.totals.was_copy(noted.tally, noted.is_defective, repeat);
                 if let Some(call) = noted.call {
                     self.calls.note_was_copy(call);
                 }
@@ -615,6 +618,10 @@ mod testing;
 #[cfg(test)]
 #[path = "dialogs_tests.rs"]
 mod dialogs_tests;
+
+#[cfg(test)]
+#[path = "dialogs_properties.rs"]
+mod dialogs_properties;
 
 #[cfg(test)]
 #[path = "transfers_tests.rs"]
