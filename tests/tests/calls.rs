@@ -27,7 +27,6 @@ const KNOWN: &[(&str, &str, &str)] = &[
     ("tcp-mid-stream", "ringing_ms", MID_STREAM),
     ("tcp-mid-stream", "setup_ms", MID_STREAM),
     ("tcp-mid-stream", "seen_from_the_middle", MID_STREAM),
-    ("call-id-reused", LADDER, "`flow --call` cannot tell two calls with one Call-ID apart"),
 ];
 const LADDER: &str = "the ladder";
 /// In any scene.
