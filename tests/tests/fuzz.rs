@@ -10,8 +10,11 @@ use std::path::Path;
 
 use voxlab::random::Random;
 
-/// All targets, by the names of their folders.
-const TARGETS: [(&str, fn(&[u8])); 6] = [
+/// A target, and the name of its folder.
+type Target = (&'static str, fn(&[u8]));
+
+/// All of them.
+const TARGETS: [Target; 6] = [
     ("message", voxfuzz::message::run),
     ("sdp", voxfuzz::sdp::run),
     ("reassembly", voxfuzz::reassembly::run),
