@@ -155,6 +155,8 @@ pub struct GivenUp {
     pub live_calls: u64,
     /// Announced media lines.
     pub media_lines: u64,
+    /// ICE candidates, and addresses learned from packets, for which there was no room.
+    pub endpoints: u64,
     /// Transmissions that a timer could still repeat: `retransmissions` may be low by these.
     pub transmissions: u64,
     /// REFERs whose call was awaited, and names of other calls: `related` may lack these.
@@ -363,6 +365,7 @@ impl Signalling {
                 ended_calls,
                 live_calls,
                 media_lines: self.media.evicted() + self.media.given_up(),
+                endpoints: self.media.endpoints_refused(),
                 transmissions: self.transmissions.forgotten(),
                 relations: self.calls.relations_forgotten(),
             },
@@ -618,6 +621,10 @@ mod testing;
 #[cfg(test)]
 #[path = "dialogs_tests.rs"]
 mod dialogs_tests;
+
+#[cfg(test)]
+#[path = "dialogs_properties.rs"]
+mod dialogs_properties;
 
 #[cfg(test)]
 #[path = "transfers_tests.rs"]
