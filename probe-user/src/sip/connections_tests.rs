@@ -212,6 +212,17 @@ fn a_capture_that_begins_inside_a_message_reads_on_at_the_next() {
 }
 
 #[test]
+fn a_message_behind_the_end_of_another_is_read_when_it_comes() {
+    let (bytes, ends) = stream();
+    let mut wire = Wire::default();
+    wire.part(0, &bytes, 60..ends[0]);
+    assert_eq!(wire.probe.totals().messages, 0);
+    wire.part(100, &bytes, ends[0]..ends[1]);
+    assert_eq!(wire.probe.totals().messages, 1);
+    assert_eq!(wire.finished().sip.tcp.mid_stream, 1);
+}
+
+#[test]
 fn the_status_line_in_a_notify_is_no_message_when_reading_begins_in_it() {
     let notify = message("NOTIFY sip:a@x", "c", "1 NOTIFY", "SIP/2.0 200 OK\r\n");
     let bytes = [notify.as_bytes(), options(1).as_bytes()].concat();

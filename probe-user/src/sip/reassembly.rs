@@ -12,7 +12,7 @@
 //! [`MAX_EARLY_BYTES`] of one stream or [`MAX_HELD`] of all: then the gap is counted, and reading goes on behind it.
 //!
 //! A capture may begin in the middle of a connection. A first segment that is no beginning is held likewise, in case the one
-//! before it was only overtaken.
+//! before it was only overtaken, until a beginning comes behind it.
 //!
 //! A segment that is far from its stream belongs to a new connection on old ports. Flags are not asked: the kernel keeps segments
 //! without data to itself, SYN and FIN among them. A new connection that begins less than [`WINDOW`] before the old one's end
@@ -120,7 +120,7 @@ pub enum Accepted<'a> {
     Before,
     /// It is early. [`Streams::follow`] gives it in time.
     Held,
-    /// Early as well, and more than may be held: [`Streams::give_up`], then [`Streams::follow`].
+    /// Early as well, and not to be waited for, as more is held than may be, or a message begins here: [`Streams::give_up`], then [`Streams::follow`].
     Full,
     /// All of it was seen before.
     Old,
@@ -199,7 +199,11 @@ impl<T, S: Default> Streams<T, S> {
                 return Accepted::Next(payload);
             }
             let accepted = self.hold(flow, seq, payload, time, tag);
-            if is_beginning && accepted == Accepted::Held && self.is_first(&flow, seq) {
+            if is_beginning && accepted == Accepted::Held {
+                if !self.is_first(&flow, seq) {
+                    // What is held before it is the end of something, and has waited long enough.
+                    return Accepted::Full;
+                }
                 self.begin_at(&flow, seq);
             }
             return accepted;
