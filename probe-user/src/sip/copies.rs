@@ -287,6 +287,10 @@ impl Transmissions {
     /// Remembers what the latest transmission of `key` was counted as.
     pub(super) fn note(&mut self, key: &Key, noted: Noted) {
         if let Some(send) = self.clusters.state_mut(key) {
+            // A datagram holds one message.
+            if send.noted.is_empty() {
+                send.noted.reserve_exact(1);
+            }
             send.noted.push(noted);
         }
     }

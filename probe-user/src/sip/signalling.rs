@@ -620,6 +620,10 @@ mod testing;
 mod dialogs_tests;
 
 #[cfg(test)]
+#[path = "dialogs_properties.rs"]
+mod dialogs_properties;
+
+#[cfg(test)]
 #[path = "transfers_tests.rs"]
 mod transfers_tests;
 

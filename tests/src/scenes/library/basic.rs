@@ -3,6 +3,7 @@
 use super::{Scene, answer, established, offer, phone_to_pbx, scene, set_up, talk};
 use crate::scenes::call::{Call, Side, with_sdp};
 use crate::scenes::party::Party;
+use crate::scenes::speech::Speech;
 use crate::scenes::stage::Stage;
 use crate::sip::message::Message;
 
@@ -250,8 +251,7 @@ fn from_the_middle(stage: &mut Stage) {
     let mut call = phone_to_pbx(stage).in_progress();
     let (from, to, now_ns) = (call.caller.media, call.called.media, stage.now_ns);
     for (from, to) in [(from, to), (to, from)] {
-        let speech = crate::scenes::speech::Speech::new(from, to, now_ns, 2_000);
-        stage.speak(&speech.absent("SDP"));
+        stage.speak(&Speech::new(from, to, now_ns, 2_000).absent("SDP"));
     }
     stage.wait(2_040);
     call.hang_up(stage, Side::Called);
@@ -266,7 +266,11 @@ fn call_id_reused(stage: &mut Stage) {
     stage.wait(40_000);
     let mut second = first.again(stage);
     set_up(stage, &mut second);
-    talk(stage, &second, 1_500);
+    let (a, b, now_ns) = (second.caller.media, second.called.media, stage.now_ns);
+    for (from, to, ssrc) in [(a, b, 0x7171_0000), (b, a, 0x7171_0001)] {
+        stage.speak(&Speech::new(from, to, now_ns, 1_500).ssrc(ssrc).of(second.index));
+    }
+    stage.wait(1_540);
     second.hang_up(stage, Side::Called);
 }
 

@@ -19,8 +19,14 @@ pub(super) const SCENES: &[Scene] = &[
     scene("bundle", "audio and video on one port (BUNDLE)", bundle),
     scene("ice", "media by way of a candidate, not of the address in c=", ice),
     scene("nat", "SDP says a private address, the packets come from a public one (symmetric RTP)", nat),
-    scene("one-way", "only the caller is heard", one_way_audio),
-    scene("no-media", "answered, and nobody says a thing", no_media),
+    scene("one-way", "only the caller is heard, beside a call in which both are", one_way_audio),
+    scene(
+        "one-direction",
+        "only the caller is heard, and nobody else is there to tell call from capture",
+        one_direction,
+    ),
+    scene("no-media", "answered, and nobody says a thing, beside a call in which both do", no_media),
+    scene("signalling-only", "the same alone: the capture may be of signalling only", signalling_only),
     scene("media-after-bye", "the called goes on for 1.5 s after BYE", media_after_bye),
     scene(
         "media-before-answer",
@@ -151,19 +157,50 @@ fn nat(stage: &mut Stage) {
     stage.call(call.index).media_findings = vec!["nat-rewritten-address"];
 }
 
-fn one_way_audio(stage: &mut Stage) {
+/// A call between others in which both talk: media of both directions is in the capture.
+fn beside(stage: &mut Stage) {
+    let mut call = Call::new(stage, &Party::phone(7), &Party::phone(8));
+    set_up(stage, &mut call);
+    talk(stage, &call, 2_000);
+    call.hang_up(stage, Side::Caller);
+}
+
+/// Only the caller is heard.
+fn mute(stage: &mut Stage) -> Call {
     let mut call = established(stage);
     one_way(stage, &call, Side::Caller, 6_000);
     stage.wait(6_040);
     call.hang_up(stage, Side::Caller);
+    call
+}
+
+fn one_way_audio(stage: &mut Stage) {
+    beside(stage);
+    let call = mute(stage);
     stage.call(call.index).media_findings = vec!["one-way-audio"];
 }
 
-fn no_media(stage: &mut Stage) {
+fn one_direction(stage: &mut Stage) {
+    let call = mute(stage);
+    stage.call(call.index).media_findings = vec!["one-direction-only"];
+}
+
+/// Nobody is heard.
+fn silent(stage: &mut Stage) -> Call {
     let mut call = established(stage);
     stage.wait(6_000);
     call.hang_up(stage, Side::Caller);
+    call
+}
+
+fn no_media(stage: &mut Stage) {
+    beside(stage);
+    let call = silent(stage);
     stage.call(call.index).media_findings = vec!["no-media"];
+}
+
+fn signalling_only(stage: &mut Stage) {
+    silent(stage);
 }
 
 fn media_after_bye(stage: &mut Stage) {
@@ -239,6 +276,7 @@ fn t38(stage: &mut Stage) {
     }
     stage.wait(100);
     call.hang_up(stage, Side::Caller);
+    stage.call(call.index).media_findings = vec!["audio-ended-with-fax"];
     stage.truth().facts.insert("/capture/media_other/udptl", json!(2 * PACKETS));
 }
 
