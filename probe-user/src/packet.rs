@@ -101,6 +101,102 @@ pub struct Flow {
     pub dst: Endpoint,
 }
 
+/// An odd number near 2^64 divided by the golden ratio: multiplying by it mixes upwards.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// An endpoint as numbers, for tables: they are hashed and compared in registers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EndpointWords {
+    /// The address as in [`Endpoint`], in two words.
+    pub address: [u64; 2],
+    /// Port.
+    pub port: u16,
+}
+
+impl EndpointWords {
+    /// Of an IPv4 address.
+    #[inline]
+    pub fn v4(address: u32, port: u16) -> Self {
+        Self { address: [0, 0xffff << 32 | u64::from(address)], port }
+    }
+
+    /// A hash whose upper bits are the better ones.
+    #[inline]
+    pub fn hash(self) -> u64 {
+        let [high, low] = self.address;
+        (high.rotate_left(29) ^ low ^ u64::from(self.port) << 32 ^ u64::from(self.port)).wrapping_mul(SPREAD)
+    }
+}
+
+impl From<Endpoint> for EndpointWords {
+    #[inline]
+    fn from(endpoint: Endpoint) -> Self {
+        let (words, _) = endpoint.address.as_chunks::<8>();
+        let mut address = [0; 2];
+        for (to, from) in address.iter_mut().zip(words) {
+            *to = u64::from_be_bytes(*from);
+        }
+        Self { address, port: endpoint.port }
+    }
+}
+
+impl From<EndpointWords> for Endpoint {
+    #[inline]
+    fn from(key: EndpointWords) -> Self {
+        let [high, low] = key.address.map(u128::from);
+        Self { address: (high << 64 | low).to_be_bytes(), port: key.port }
+    }
+}
+
+/// A flow as numbers: forty octets, of which an [`EndpointWords`] of each end is made when it is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowWords {
+    src: [u64; 2],
+    dst: [u64; 2],
+    src_port: u16,
+    dst_port: u16,
+}
+
+impl FlowWords {
+    /// Between two ends.
+    #[inline]
+    pub fn new(src: EndpointWords, dst: EndpointWords) -> Self {
+        Self { src: src.address, dst: dst.address, src_port: src.port, dst_port: dst.port }
+    }
+
+    /// Sender.
+    #[inline]
+    pub fn src(&self) -> EndpointWords {
+        EndpointWords { address: self.src, port: self.src_port }
+    }
+
+    /// Receiver.
+    #[inline]
+    pub fn dst(&self) -> EndpointWords {
+        EndpointWords { address: self.dst, port: self.dst_port }
+    }
+
+    /// A hash whose upper bits are the better ones; another for the other direction.
+    #[inline]
+    pub fn hash(&self) -> u64 {
+        (self.src().hash().rotate_left(23) ^ self.dst().hash()).wrapping_mul(SPREAD)
+    }
+}
+
+impl From<Flow> for FlowWords {
+    #[inline]
+    fn from(flow: Flow) -> Self {
+        Self::new(flow.src.into(), flow.dst.into())
+    }
+}
+
+impl From<FlowWords> for Flow {
+    #[inline]
+    fn from(words: FlowWords) -> Self {
+        Self { src: words.src().into(), dst: words.dst().into() }
+    }
+}
+
 /// Where a frame was captured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tap {
@@ -442,6 +538,16 @@ mod tests {
         assert_eq!(long.around(path(&[Layer::Gre])), path(&[Layer::Rpcap]));
         assert_eq!((long.around(Encapsulation::NONE), long.around(long)), (long, Encapsulation::NONE));
         assert_eq!(long.around(path(&[Layer::Rpcap])), long);
+    }
+
+    #[test]
+    fn a_flow_is_the_same_as_numbers_and_back() {
+        let v4 = Endpoint::v4([192, 0, 2, 1], 5_004);
+        let v6 = Endpoint::v6([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8], 65_535);
+        for flow in [Flow { src: v4, dst: v6 }, Flow { src: v6, dst: v4 }] {
+            assert_eq!(Flow::from(FlowWords::from(flow)), flow);
+        }
+        assert_eq!(EndpointWords::from(v4), EndpointWords::v4(0xc000_0201, 5_004));
     }
 
     #[test]

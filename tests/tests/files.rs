@@ -53,6 +53,45 @@ fn every_format_byte_order_and_compression_gives_the_same_frames() {
 }
 
 #[test]
+fn frames_that_lie_across_blocks_come_whole_to_one_reader_and_to_several() {
+    // Some megabytes, in lengths that meet the ends of blocks in every way; one frame in a hundred is larger than most.
+    let length = |n: usize| if n.is_multiple_of(100) { 200_000 } else { 60 + n * 7 % 1_400 };
+    let byte = |n: usize| n.to_le_bytes()[0];
+    let frames: Vec<Timed> =
+        (0..5_000).map(|n| (START_NS + n as u64 * 1_000, vec![byte(n); length(n)])).collect();
+    let scratch = Scratch::new("across").unwrap();
+    for format in [Format::Micros, Format::Enhanced] {
+        let plain = Writer { format, ..Writer::PCAP }.file(&frames);
+        for (name, bytes) in [("plain", plain.clone()), ("gzip", gzip(&plain))] {
+            let path = put(&scratch, name, &bytes);
+            for readers in [1, 3] {
+                let opened = Frames::open_for(&path, readers).unwrap();
+                assert_eq!(opened.len(), readers);
+                // All at once: none gets far ahead of the others.
+                std::thread::scope(|scope| {
+                    for mut reader in opened {
+                        let frames = &frames;
+                        scope.spawn(move || {
+                            for (number, (time, bytes)) in (1..).zip(frames) {
+                                let frame = reader.next_frame().unwrap();
+                                assert_eq!(
+                                    (frame.time.0, frame.number),
+                                    (*time, number),
+                                    "{format:?} {name}"
+                                );
+                                assert!(frame.bytes == bytes, "{format:?} {name} {number}");
+                            }
+                            assert!(reader.next_frame().is_none());
+                            assert_eq!(reader.cut_short(), None);
+                        });
+                    }
+                });
+            }
+        }
+    }
+}
+
+#[test]
 fn pcapng_clocks_of_any_resolution_and_offset_are_read() {
     let scratch = Scratch::new("clocks").unwrap();
     let frame = udp().payload(b"x").ethernet();

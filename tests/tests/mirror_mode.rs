@@ -153,6 +153,7 @@ fn traffic(longest: usize) -> (Vec<Vec<u8>>, usize) {
         udp().ports(20_000, 30_001).payload(&rtcp()),
         media().fragment(0x2000),
         tcp().ports(20_000, 5060).payload(invite(700).as_bytes()),
+        tcp().ports(20_000, 5061).payload(&[23; 700]),
     ];
     ours.extend(
         Tunnel::ALL

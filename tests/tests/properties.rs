@@ -6,16 +6,17 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use voxlab::captures::{Scratch, Timed, Writer};
+use voxlab::captures::{Scratch, Timed, Writer, files_below};
 use voxlab::conformance::generated;
 use voxlab::frames::{Datagram, rtp, udp};
 use voxlab::random::Random;
-use voxprobe::pipeline::offline::{Options, analyze};
+use voxprobe::pipeline::offline::{AnalyzeError, Options, RtpRule, analyze, analyze_and_classify};
+use voxprobe::report::contract::Report;
 
 /// Fields that name a frame by its number in the file: another file, another number.
 const NUMBERS: [&str; 6] = ["max_packet", "packet", "examples", "evidence", "first_frame", "frame"];
@@ -176,6 +177,30 @@ fn of_first_copies(report: &Value) -> Vec<Value> {
     let of_copies =
         ["raw", "duplicates", "marked_by_tshark", "end_s", "delivery", "redundancy", "message_copies"];
     streams(report).into_iter().map(|stream| without(stream, &of_copies)).collect()
+}
+
+/// Frame by frame and each decoded in full, in batches with a short way for plain RTP, and by several threads.
+fn in_every_way(path: &Path, rtp: RtpRule) -> Vec<Result<Value, String>> {
+    let paths = [path.to_owned()];
+    let options = |threads| Options { threads, rtp, ..Options::default() };
+    let document = |report: Result<Report, AnalyzeError>| {
+        report.map(|report| serde_json::to_value(&report).unwrap()).map_err(|error| error.to_string())
+    };
+    let by_frames = analyze_and_classify(&paths, &options(1), |_, _| ()).map(|(report, _)| report);
+    let by_threads = |threads| analyze(&paths, &options(threads), |_, _| ());
+    vec![document(by_frames), document(by_threads(1)), document(by_threads(3))]
+}
+
+#[test]
+fn real_captures_give_the_same_document_in_every_way_of_reading_them() {
+    let Some(folder) = voxlab::shared_captures() else { return };
+    for path in files_below(&folder) {
+        for rtp in [RtpRule::Sdp, RtpRule::Auto, RtpRule::Any] {
+            let [by_frames, batched, by_threads] = in_every_way(&path, rtp).try_into().unwrap();
+            assert_eq!(by_frames, batched, "{} {rtp:?}", path.display());
+            assert_eq!(batched, by_threads, "{} {rtp:?}", path.display());
+        }
+    }
 }
 
 proptest! {

@@ -2,13 +2,14 @@
 
 use probe_ebpf::classify::{self, RTP_HEADER};
 use probe_ebpf::record::HASHED_PAYLOAD;
-use probe_ebpf::{Endpoints, Layers, Verdict, fingerprint};
+use probe_ebpf::{Endpoints, Fingerprint, Layers, Verdict, fingerprint};
 
 use super::tunnel::hep;
 use super::{Datagram, Decoded, Seen, link, taken};
-use crate::packet::{Endpoint, Evidence, Flow, MediaId, RtpHeader, RtpPacket, Vlans};
+use crate::packet::{Endpoint, Evidence, Flow, MediaId, Nanos, RtpHeader, RtpPacket, Vlans};
 use crate::rtp::demux;
 
+const UDP_HEADER: usize = 8;
 /// Octets of an RTP packet up to where the hash of its payload ends.
 const HASHED: usize = RTP_HEADER as usize + HASHED_PAYLOAD;
 
@@ -56,28 +57,13 @@ pub(super) fn cut_out<'a, E: Endpoints>(
             if verdict == Verdict::SipTls { Decoded::Tls(segment, seq) } else { Decoded::Sip(segment) }
         }
         Verdict::Rtcp => Decoded::Rtcp(datagram(8, None)),
-        Verdict::Rtp => {
-            let announced = || {
-                [classify::destination(bytes, layers), classify::source(bytes, layers)]
-                    .iter()
-                    .flatten()
-                    .any(|key| endpoints.is_announced(key))
-            };
-            let payload = datagram(8, None).payload;
-            let claimed = usize::from(layers.transport_len) - 8;
-            let is_kept = |first: &u8| taken::is_taken(layers.src_port, layers.dst_port, *first);
-            let is_passed = match heuristic {
-                Heuristic::None => true,
-                Heuristic::Payload => wireshark_accepts(payload, claimed),
-                Heuristic::PayloadAndPorts => {
-                    wireshark_accepts(payload, claimed) && !payload.first().is_some_and(is_kept)
-                }
-            };
-            if !is_passed && !announced() {
-                return Decoded::Nothing(Verdict::OtherUdp);
+        Verdict::Rtp => match accept(bytes, layers, heuristic, endpoints) {
+            Ok(accepted) => {
+                let times = (seen.time, seen.tap_time);
+                Decoded::Rtp(accepted.packet(times, seen.number, flow, evidence, layers))
             }
-            rtp(seen, flow, evidence, bytes, layers, payload, claimed)
-        }
+            Err(verdict) => Decoded::Nothing(verdict),
+        },
         Verdict::MediaOther => Decoded::Beside { datagram: datagram(8, None), is_announced: true },
         Verdict::OtherUdp => {
             let datagram = datagram(8, None);
@@ -120,41 +106,83 @@ pub(super) fn of_hep<'a>(seen: Seen, payload: &'a [u8], message: &hep::Message) 
     }
 }
 
-fn rtp<'a>(
-    seen: Seen,
-    flow: Flow,
-    evidence: Evidence,
-    bytes: &[u8],
-    layers: &Layers,
-    payload: &[u8],
+/// What the classifier takes for RTP, and is.
+pub(super) struct Accepted<'a> {
+    header: &'a [u8; RTP_HEADER as usize],
+    /// With the header, as far as it was captured.
+    payload: &'a [u8],
+    /// Its length by the UDP header.
     claimed: usize,
-) -> Decoded<'a> {
-    let Some(header) = payload.first_chunk::<{ RTP_HEADER as usize }>() else {
-        return Decoded::Nothing(Verdict::Truncated);
+    fingerprint: Fingerprint,
+}
+
+/// Asks of RTP what is more than a verdict, and says what it is otherwise.
+#[inline]
+pub(super) fn accept<'a, E: Endpoints>(
+    bytes: &'a [u8],
+    layers: &Layers,
+    heuristic: Heuristic,
+    endpoints: &E,
+) -> Result<Accepted<'a>, Verdict> {
+    let there = bytes.get(layers.transport + UDP_HEADER..).unwrap_or_default();
+    let claimed = usize::from(layers.transport_len).saturating_sub(UDP_HEADER);
+    let payload = there.get(..claimed).unwrap_or(there);
+    let is_kept = |first: &u8| taken::is_taken(layers.src_port, layers.dst_port, *first);
+    let is_passed = match heuristic {
+        Heuristic::None => true,
+        Heuristic::Payload => wireshark_accepts(payload, claimed),
+        Heuristic::PayloadAndPorts => {
+            wireshark_accepts(payload, claimed) && !payload.first().is_some_and(is_kept)
+        }
     };
+    if !is_passed && !is_announced(bytes, layers, endpoints) {
+        return Err(Verdict::OtherUdp);
+    }
+    let header = payload.first_chunk::<{ RTP_HEADER as usize }>().ok_or(Verdict::Truncated)?;
     // tshark gives up on padding that the capture cut off; so must the ledger that equals it.
     if header[0] & 0x20 != 0 && payload.len() < claimed {
-        return Decoded::Nothing(Verdict::Truncated);
+        return Err(Verdict::Truncated);
     }
-    let Some(fingerprint) = fingerprint::of_rtp(bytes, layers) else {
-        return Decoded::Nothing(Verdict::Truncated);
-    };
-    Decoded::Rtp(RtpPacket {
-        time: seen.time,
-        tap_time: seen.tap_time,
-        number: seen.number,
-        flow,
-        rtp: RtpHeader::from_wire(header),
-        udp_len: layers.transport_len,
-        payload_head: payload_head(payload),
-        fingerprint,
-        is_hash_cut: fingerprint.hashed && payload.len() < claimed.min(HASHED),
-        evidence,
-        media: MediaId::UNANNOUNCED,
-    })
+    let fingerprint = fingerprint::of_rtp(bytes, layers).ok_or(Verdict::Truncated)?;
+    Ok(Accepted { header, payload, claimed, fingerprint })
+}
+
+#[cold]
+fn is_announced<E: Endpoints>(bytes: &[u8], layers: &Layers, endpoints: &E) -> bool {
+    let ends = [classify::destination(bytes, layers), classify::source(bytes, layers)];
+    ends.iter().flatten().any(|key| endpoints.is_announced(key))
+}
+
+impl Accepted<'_> {
+    /// The packet, seen then by the capture's clock and by its tap's.
+    #[inline]
+    pub(super) fn packet(
+        &self,
+        (time, tap_time): (Nanos, Nanos),
+        number: u64,
+        flow: Flow,
+        evidence: Evidence,
+        layers: &Layers,
+    ) -> RtpPacket {
+        let Self { header, payload, claimed, fingerprint } = *self;
+        RtpPacket {
+            time,
+            tap_time,
+            number,
+            flow,
+            rtp: RtpHeader::from_wire(header),
+            udp_len: layers.transport_len,
+            payload_head: payload_head(payload),
+            fingerprint,
+            is_hash_cut: fingerprint.hashed && payload.len() < claimed.min(HASHED),
+            evidence,
+            media: MediaId::UNANNOUNCED,
+        }
+    }
 }
 
 /// The first octets after the header, its contributors and its extension.
+#[inline]
 fn payload_head(payload: &[u8]) -> Option<[u8; 4]> {
     let first = *payload.first()?;
     let mut at = usize::from(RTP_HEADER) + 4 * usize::from(first & 0x0f);
@@ -166,6 +194,7 @@ fn payload_head(payload: &[u8]) -> Option<[u8; 4]> {
 }
 
 /// Wireshark's rtp_udp heuristic (`../shared/reference/wireshark_rtp.md`, 1). `claimed` is the length by the UDP header.
+#[inline]
 fn wireshark_accepts(payload: &[u8], claimed: usize) -> bool {
     let &[first, second, ..] = payload else { return false };
     if first >> 6 != 2 || matches!(second & 0x7f, 72..=76) {
@@ -186,7 +215,8 @@ fn wireshark_accepts(payload: &[u8], claimed: usize) -> bool {
     true
 }
 
-fn evidence(seen: Seen, bytes: &[u8], layers: &Layers) -> Option<Evidence> {
+#[inline]
+pub(super) fn evidence(seen: Seen, bytes: &[u8], layers: &Layers) -> Option<Evidence> {
     let (dst_mac, src_mac) = seen.macs.unwrap_or_else(|| link::macs(seen.link, bytes));
     let (mut outer, mut inner) = (
         (layers.vlan_tags > 0).then_some(layers.outer_vlan),

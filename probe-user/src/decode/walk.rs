@@ -117,12 +117,25 @@ impl Walker {
         }
     }
 
+    #[inline]
     pub(super) fn heuristic(&self) -> Heuristic {
         match self.as_wireshark {
             false => Heuristic::None,
             true if self.config.media_rule == MediaRule::Anything as u8 => Heuristic::PayloadAndPorts,
             true => Heuristic::Payload,
         }
+    }
+
+    /// Is media only what was announced?
+    #[inline]
+    pub(super) fn asks_for_announcements(&self) -> bool {
+        self.config.media_rule == MediaRule::Announced as u8
+    }
+
+    /// The classifier's verdict alone.
+    #[inline]
+    pub(super) fn classify<E: Endpoints>(&self, bytes: &[u8], layers: &Layers, endpoints: &E) -> Verdict {
+        classify::classify(bytes, layers, &self.config, endpoints)
     }
 
     /// The verdict, with the questions that only files are asked.

@@ -9,11 +9,15 @@
 //!                events (intervals, ended streams) ◀────────────────────┘ over one crossbeam channel
 //! ```
 //!
+//! Of a file several such receivers each see every frame, and analyse their share of the flows: [`workers`].
+//!
 //! Nothing is shared: a stream belongs to one shard, a batch to whoever holds it. No locks. Whatever is
 //! dropped has a name in [`Loss`], and `matched = analysed + sum(losses)` is checked at the end of every run.
 
 pub mod account;
+pub mod batch;
 pub mod dedup;
+mod flows;
 mod index;
 pub mod live;
 mod memory;

@@ -11,16 +11,18 @@ use crossbeam_channel::Sender;
 use rustc_hash::FxHashMap;
 
 use super::account::{Account, Loss};
-use super::shard::{Event, ReceiverStatus, Shards, share_of};
+use super::batch::{Batch, Share};
+use super::shard::{Event, ReceiverStatus, Shards};
 use crate::capture::file::Frame;
 use crate::capture::live::{KernelEndpoints, Record};
 use crate::decode::{self, CarrierReport, Census, Datagram, Decoded, Decoder, RemoteCapture, Tunnels};
 use crate::dedup::cluster::{Clusters, Key, Seen};
 use crate::dedup::{Classes, FrameClass};
-use crate::packet::{Endpoint, Flow, MediaId, Nanos, RtpPacket};
+use crate::packet::{Endpoint, MediaId, Nanos, RtpPacket};
 use crate::rtcp;
 use crate::rtp::codec::{Announcement, Payload};
 use crate::rtp::demux::{Demux, Other};
+use crate::sip::media::MediaTable;
 use crate::sip::signalling::Told;
 use crate::sip::{EndpointChange, MediaInfo, Signalling, SignallingReport, Transcript, Transport};
 use probe_ebpf::Verdict;
@@ -76,24 +78,6 @@ impl EndpointSink for () {
     fn remove(&mut self, _: Endpoint) {}
 }
 
-/// Which media a receiver analyses, where several see all of it: that of its own flows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Share {
-    /// Whose, from 0.
-    pub index: usize,
-    /// Of how many.
-    pub of: usize,
-}
-
-impl Share {
-    /// All of it.
-    const ALL: Self = Self { index: 0, of: 1 };
-
-    fn has(self, flow: &Flow) -> bool {
-        self.of == 1 || share_of(flow, self.of) == self.index
-    }
-}
-
 /// See the module.
 pub struct Receiver<S> {
     decoder: Decoder,
@@ -109,7 +93,7 @@ struct Analysis<S> {
     signalling: Signalling,
     beside: Beside,
     shards: Shards,
-    share: Share,
+    batch: Batch,
     sink: S,
     events: Sender<Event>,
     events_dropped: u64,
@@ -178,7 +162,7 @@ impl<S: EndpointSink> Receiver<S> {
             signalling,
             beside: Beside::default(),
             shards,
-            share: Share::ALL,
+            batch: Batch::new(Share::ALL),
             sink,
             events,
             events_dropped: 0,
@@ -193,7 +177,7 @@ impl<S: EndpointSink> Receiver<S> {
     /// Leaves the media of other shares to others, who see the same frames. Everything else is done by each.
     #[must_use]
     pub fn sharing(mut self, share: Share) -> Self {
-        self.analysis.share = share;
+        self.analysis.batch = Batch::new(share);
         self
     }
 
@@ -214,6 +198,23 @@ impl<S: EndpointSink> Receiver<S> {
     /// Takes one frame of a file. What the filter does not match is only counted, as its verdict.
     pub fn frame(&mut self, frame: &Frame<'_>) -> Verdict {
         self.begin(frame.time);
+        // Whoever asks for classes asks with each frame, of whatever it is a part.
+        if self.analysis.classes.is_none()
+            && let Some(media) = self.decoder.plain_rtp(frame)
+        {
+            self.analysis.account.matched += 1;
+            self.analysis.batch.push(media.flow, frame.time, || media.packet());
+            if self.analysis.batch.is_full() {
+                self.analysis.settle();
+            }
+            return Verdict::Rtp;
+        }
+        self.any_frame(frame)
+    }
+
+    #[inline(never)]
+    fn any_frame(&mut self, frame: &Frame<'_>) -> Verdict {
+        self.analysis.settle();
         let decoded = self.decoder.frame(frame, self.analysis.signalling.media());
         let verdict = decoded.verdict();
         self.analysis.account.matched += u64::from(verdict.is_matched());
@@ -240,6 +241,7 @@ impl<S: EndpointSink> Receiver<S> {
                 analysis.account.matched += 1;
                 analysis.account.unpacked += 1;
                 analysis.take(decoded);
+                analysis.settle();
             }
         }
         for carrier in decoder.take_new_carriers() {
@@ -262,6 +264,7 @@ impl<S: EndpointSink> Receiver<S> {
             Record::Media4(head) => analysis.media(decode::from_media4(head, self.number)),
             Record::Media6(head) => analysis.media(decode::from_media6(head, self.number)),
             Record::Packet(head, bytes) => {
+                analysis.settle();
                 let is_suspect = head.verdict == Verdict::Tunnel as u8;
                 match self.decoder.packet(head, bytes, self.number, analysis.signalling.media()) {
                     // No tunnel after all, and nothing else for us.
@@ -296,12 +299,14 @@ impl<S: EndpointSink> Receiver<S> {
 
     /// The source has nothing more for now.
     pub fn flush(&mut self) {
+        self.analysis.settle();
         self.analysis.shards.flush();
     }
 
     /// Closes the interval: every stream reports, and so does this.
     pub fn close_interval(&mut self, now: Nanos) {
         self.settle_fragments();
+        self.analysis.settle();
         self.analysis.signalling.advance(now);
         self.analysis.follow_signalling();
         self.round += 1;
@@ -337,6 +342,7 @@ impl<S: EndpointSink> Receiver<S> {
     pub fn finish(mut self) -> Remains {
         self.decoder.finish();
         self.settle_fragments();
+        self.analysis.settle();
         self.analysis.signalling.finish();
         self.analysis.follow_signalling();
         let Analysis { mut signalling, beside, shards, mut account, sink, events_dropped, classes, .. } =
@@ -407,18 +413,36 @@ impl<S: EndpointSink> Analysis<S> {
         self.events_dropped += u64::from(self.events.try_send(event).is_err());
     }
 
-    fn media(&mut self, mut packet: RtpPacket) {
-        packet.media = self.signalling.media_mut().attribute(&packet.flow, packet.time);
-        if !self.share.has(&packet.flow) {
+    /// Gives all packets so far their lines, and to the shards: before anything that may change the media table, or asks it.
+    fn settle(&mut self) {
+        let Self { batch, signalling, shards, announced, .. } = self;
+        batch.settle(signalling.media_mut(), shards, |table, shards, media| {
+            if announced.get(&media.slot()) != Some(&media) {
+                announce(table, shards, media);
+                announced.insert(media.slot(), media);
+            }
+        });
+    }
+
+    fn media(&mut self, packet: RtpPacket) {
+        if self.classes.is_some() {
+            // The answer has to be there with the frame.
+            self.classify(packet);
             return;
         }
+        self.batch.push(packet.flow.into(), packet.time, || packet);
+        if self.batch.is_full() {
+            self.settle();
+        }
+    }
+
+    fn classify(&mut self, mut packet: RtpPacket) {
+        packet.media = self.signalling.media_mut().attribute(&packet.flow, packet.time);
         if packet.media != MediaId::UNANNOUNCED
             && self.announced.get(&packet.media.slot()) != Some(&packet.media)
         {
-            self.announce(packet.media);
-        }
-        if self.classes.is_none() {
-            return self.shards.push(&packet);
+            announce(self.signalling.media(), &mut self.shards, packet.media);
+            self.announced.insert(packet.media.slot(), packet.media);
         }
         let class = self.shards.packet(&packet);
         self.note(packet.number, class);
@@ -470,14 +494,6 @@ impl<S: EndpointSink> Analysis<S> {
         }
     }
 
-    #[cold]
-    fn announce(&mut self, media: MediaId) {
-        if let Some(info) = self.signalling.media().info(media) {
-            self.shards.announce(media, &Arc::new(announcement(&info)));
-        }
-        self.announced.insert(media.slot(), media);
-    }
-
     fn follow_endpoints(&mut self) {
         let Self { signalling, sink, .. } = self;
         for change in signalling.media_mut().drain_changes() {
@@ -486,6 +502,14 @@ impl<S: EndpointSink> Analysis<S> {
                 EndpointChange::Removed(endpoint) => sink.remove(endpoint),
             }
         }
+    }
+}
+
+/// Tells the shards of a line whose packets they are about to get.
+#[cold]
+fn announce(table: &MediaTable, shards: &mut Shards, media: MediaId) {
+    if let Some(info) = table.info(media) {
+        shards.announce(media, &Arc::new(announcement(&info)));
     }
 }
 

@@ -1,18 +1,16 @@
 //! Shards: who owns which stream, and how packets get there.
 
-use std::hash::BuildHasher as _;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
-use rustc_hash::FxBuildHasher;
 
 use super::account::{Account, Loss};
 use super::table::{End, Limits, StreamTable};
 use crate::decode::CarrierReport;
 use crate::dedup::FrameClass;
-use crate::packet::{Flow, MediaId, Nanos, RtpPacket};
+use crate::packet::{FlowWords, MediaId, Nanos, RtpPacket};
 use crate::rtp::StreamKey;
 use crate::rtp::codec::Announcement;
 use crate::rtp::stream::{IntervalSummary, StreamParts, TapPart, Totals};
@@ -141,8 +139,6 @@ impl Overflow {
 /// The receive thread's side of all shards.
 pub struct Shards {
     lanes: Lanes,
-    /// What waits for a batch to fill, where there is one shard.
-    batch: Vec<RtpPacket>,
     overflow: Overflow,
     lost: Account,
 }
@@ -180,34 +176,34 @@ impl Shards {
             let lane = |index| Lane::start(Shard::new(index, limits.clone(), overflow, events.clone()));
             Lanes::Threads((0..count).map(lane).collect::<Result<_, _>>()?)
         };
-        Ok(Self { lanes, batch: Vec::with_capacity(BATCH), overflow, lost: Account::default() })
+        Ok(Self { lanes, overflow, lost: Account::default() })
     }
 
-    /// Has one packet analysed now, and says what it is. With several shards nobody knows yet, and it waits as any.
+    /// Has one packet analysed now, and says what it is. With several shards nobody knows yet.
     pub fn packet(&mut self, packet: &RtpPacket) -> FrameClass {
-        self.flush_inline();
         if let Lanes::Inline(shard) = &mut self.lanes {
             return shard.packet(packet);
         }
-        self.push(packet);
+        self.packets(&mut vec![*packet]);
         FrameClass::Other
     }
 
-    /// Hands over one packet, to be analysed when a batch is full: a batch's memory is asked for ahead.
-    pub fn push(&mut self, packet: &RtpPacket) {
+    /// Hands over a batch, which is empty then. Its memory is asked for ahead.
+    #[inline]
+    pub fn packets(&mut self, batch: &mut Vec<RtpPacket>) {
         match &mut self.lanes {
-            Lanes::Inline(_) => {
-                self.batch.push(*packet);
-                if self.batch.len() == BATCH {
-                    self.flush_inline();
-                }
+            Lanes::Inline(shard) => {
+                shard.packets(batch);
+                batch.clear();
             }
             Lanes::Threads(lanes) => {
-                let at = share_of(&packet.flow, lanes.len());
-                if let Some(lane) = lanes.get_mut(at) {
-                    lane.batch.push(*packet);
-                    if lane.batch.len() == BATCH {
-                        lane.flush(self.overflow, &mut self.lost);
+                for packet in batch.drain(..) {
+                    let at = share_of(&packet.flow.into(), lanes.len());
+                    if let Some(lane) = lanes.get_mut(at) {
+                        lane.batch.push(packet);
+                        if lane.batch.len() == BATCH {
+                            lane.flush(self.overflow, &mut self.lost);
+                        }
                     }
                 }
             }
@@ -216,18 +212,10 @@ impl Shards {
 
     /// Hands over what waits for a batch to fill. Called when the source has nothing more for now.
     pub fn flush(&mut self) {
-        self.flush_inline();
         if let Lanes::Threads(lanes) = &mut self.lanes {
             for lane in lanes {
                 lane.flush(self.overflow, &mut self.lost);
             }
-        }
-    }
-
-    fn flush_inline(&mut self) {
-        if let Lanes::Inline(shard) = &mut self.lanes {
-            shard.packets(&self.batch);
-            self.batch.clear();
         }
     }
 
@@ -281,7 +269,6 @@ impl Shards {
 
     /// Does `inline` on the one shard, or sends `message` to each, after the packets that came before.
     fn tell(&mut self, inline: impl FnOnce(&mut Shard), message: impl Fn() -> Message) {
-        self.flush_inline();
         match &mut self.lanes {
             Lanes::Inline(shard) => inline(shard),
             Lanes::Threads(lanes) => {
@@ -295,10 +282,9 @@ impl Shards {
 }
 
 /// Whose a flow is, of so many: all of it, hence all copies of its packets, are one's.
-pub(super) fn share_of(flow: &Flow, shares: usize) -> usize {
-    let hash = FxBuildHasher.hash_one(flow);
-    // The upper half: Fx mixes upwards.
-    let scaled = ((hash >> 32) * shares as u64) >> 32;
+#[inline]
+pub(super) fn share_of(flow: &FlowWords, shares: usize) -> usize {
+    let scaled = ((flow.hash() >> 32) * shares as u64) >> 32;
     usize::try_from(scaled).unwrap_or(0)
 }
 
@@ -479,7 +465,7 @@ mod tests {
         for port in 0..64 {
             let mut packet = packet(1);
             packet.flow.src.port = port;
-            theirs += u64::from(share_of(&packet.flow, 2) == 1);
+            theirs += u64::from(share_of(&packet.flow.into(), 2) == 1);
             shards.packet(&packet);
         }
         let (lost, failed) = shards.finish();

@@ -20,8 +20,9 @@ use crossbeam_channel::{Sender, bounded};
 use probe_ebpf::Config;
 use probe_ebpf::classify::VERDICTS;
 
+use super::batch::Share;
 use super::offline::{AnalyzeError, Asked, Options, RtpRule};
-use super::receiver::{Receiver, Remains, Share};
+use super::receiver::{Receiver, Remains};
 use super::shard::{Event, Overflow, Shards};
 use super::table::Limits;
 use crate::capture::file::{FileError, Frame, Frames, Progress};

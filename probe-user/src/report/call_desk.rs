@@ -20,6 +20,7 @@ use super::call_media::CallFinding;
 use super::contract::{CallWithStreams, Finding, Severity, StreamReport};
 use super::forensics::{Cause, Explanation};
 use super::health::StreamEntry;
+use super::problems::{self, ByCall};
 use super::words;
 use crate::packet::{Endpoint, Nanos};
 use crate::rtp::StreamKey;
@@ -188,16 +189,20 @@ impl CallDesk {
         if ended.is_empty() {
             return Vec::new();
         }
-        let by_call = super::problems::ByCall::of(streams);
+        let by_call = ByCall::of(streams);
+        // Of several with one Call-ID the last.
         let at: FxHashMap<&str, &CallWithStreams> =
             calls.iter().map(|call| (&*call.call.call_id, call)).collect();
         let entry = |event: CallEvent| {
-            let its = by_call.get(&event.call_id);
-            let worst = super::problems::worst(its).and_then(|at| its.get(at));
+            let call = at.get(&*event.call_id);
+            // One that had to make room is in no report, but its streams may be.
+            let its =
+                call.map_or_else(|| by_call.get(&event.call_id).to_vec(), |call| by_call.streams_of(call));
+            let worst = problems::worst(&its).and_then(|at| its.get(at));
             let end = CallEnd {
                 stream_count: its.len(),
                 worst_stream: worst.map(|stream| WorstStream::of(stream)),
-                problems: at.get(&*event.call_id).map(|call| call.problems.clone()).unwrap_or_default(),
+                problems: call.map(|call| call.problems.clone()).unwrap_or_default(),
             };
             (event.moment.time, CallEntry { end: Some(end), ..CallEntry::new(&event) })
         };

@@ -101,8 +101,8 @@ impl CallFilter {
         report.calls.retain(|call| self.takes(call));
         let by_call = ByCall::of(&report.streams);
         let worst = |call: &CallWithStreams| {
-            let streams = by_call.get(&call.call.call_id);
-            problems::worst(streams).and_then(|at| streams.get(at).copied())
+            let streams = by_call.streams_of(call);
+            problems::worst(&streams).and_then(|at| streams.get(at).copied())
         };
         report.calls.sort_by(|a, b| order.compare((a, worst(a)), (b, worst(b))));
     }
@@ -151,7 +151,7 @@ impl Order {
 
 #[cfg(test)]
 mod tests {
-    use super::super::contract::testing::{call, report, stream};
+    use super::super::contract::testing::{call, named, report, stream};
     use super::*;
 
     fn three() -> Report {
@@ -200,6 +200,7 @@ mod tests {
         let mut lossy = stream();
         (lossy.call_id, lossy.unique.lost_percent) = (Some("b2".into()), 7.0);
         let mut report = three();
+        report.calls[1].streams = vec![named(&lossy)];
         report.streams = vec![lossy];
         CallFilter::default().apply(&mut report, Order::Loss);
         assert_eq!(&*report.calls[0].call.call_id, "b2");

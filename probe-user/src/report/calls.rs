@@ -60,7 +60,7 @@ pub fn in_full(report: &Report) -> serde_json::Result<Vec<Value>> {
     let full = |call: &CallWithStreams| {
         let mut value = serde_json::to_value(call)?;
         if let Some(fields) = value.as_object_mut() {
-            fields.insert("streams".to_owned(), serde_json::to_value(by_call.get(&call.call.call_id))?);
+            fields.insert("streams".to_owned(), serde_json::to_value(by_call.streams_of(call))?);
         }
         Ok(value)
     };
@@ -108,7 +108,7 @@ pub(super) fn table(page: &mut Page, report: &Report, calls: &[&CallWithStreams]
     page.styled(page::HEADING, &head(names, is_narrow));
     page.wrap("", 0);
     for call in calls {
-        let streams = by_call.get(&call.call.call_id);
+        let streams = &by_call.streams_of(call);
         let line = Columns::of(call, streams).line(names, is_narrow);
         let _ = writeln!(page, "{}", line.trim_end());
         if is_brief {

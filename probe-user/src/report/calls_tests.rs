@@ -1,6 +1,6 @@
 //! What the list shows of a call, and that it fits.
 
-use super::super::contract::testing::{report, stream};
+use super::super::contract::testing::{named, report, stream};
 use super::*;
 use crate::sip::report::{Related, Transfer};
 
@@ -50,8 +50,10 @@ fn a_call_is_one_line_of_its_figures_and_its_worst_stream() {
     let mut lossy = stream();
     lossy.call_id = Some("a84b4c76e66710@phone".into());
     lossy.unique.lost_percent = 12.34;
+    let name = named(&lossy);
     let mut report = report(vec![lossy]);
     let mut call = super::super::contract::testing::call("a84b4c76e66710@phone");
+    call.streams = vec![name];
     call.call.state = CallState::Ended;
     (call.call.ringing_ms, call.call.setup_ms, call.call.talked_ms) =
         (Some(564.0), Some(910.0), Some(9_400.0));

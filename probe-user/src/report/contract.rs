@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::call_media::{self, CallFinding};
 use super::joins::{self, BesideReport, Identity, RedundancyReport};
 use super::problems::{self, ByCall};
-use super::related;
+use super::related::{self, Namesakes};
 use super::troubles::{
     CodecChangeReport, InterruptionReport, MarkerReport, Moments, Predecessor, SpikeReport,
 };
@@ -77,11 +77,15 @@ impl Report {
         }
         Moments::of(&signalling.calls).join(&mut streams, is_doubted);
         let media = MediaReport::of(&streams);
+        let namesakes = Namesakes::of(&signalling.calls);
         let join = |call: CallReport| {
             let mut its = Vec::new();
             let mut delays = Delays::default();
             for at in of_call.get(&call.call_id).into_iter().flatten() {
                 let Some(stream) = streams.get(*at) else { continue };
+                if !namesakes.has_heard(&call, stream.first_seen(), stream.identity.last_seen) {
+                    continue;
+                }
                 delays.merge(stream.delays.as_deref());
                 its.push(StreamRef { src: stream.src, dst: stream.dst, ssrc: stream.ssrc.clone() });
             }
@@ -101,8 +105,8 @@ impl Report {
         call_media::judge(&mut calls, &streams, &capture);
         let by_call = ByCall::of(&streams);
         for call in &mut calls {
-            let its = by_call.get(&call.call.call_id);
-            (call.worst_stream, call.problems) = (problems::worst(its), problems::of(call, its));
+            let its = by_call.streams_of(call);
+            (call.worst_stream, call.problems) = (problems::worst(&its), problems::of(call, &its));
         }
         let carriers = capture.tunnels.carriers.as_slice();
         let name = |cause: &mut CauseReport| {

@@ -50,3 +50,8 @@ pub(crate) fn call(call_id: &str) -> CallWithStreams {
         distributions: Distributions::default(),
     }
 }
+
+/// How a call names a stream that is its own.
+pub(crate) fn named(stream: &StreamReport) -> StreamRef {
+    StreamRef { src: stream.src, dst: stream.dst, ssrc: stream.ssrc.clone() }
+}

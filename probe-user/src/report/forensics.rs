@@ -62,6 +62,8 @@ pub enum Cause {
     SenderPaused,
     /// The same, while SDP said hold.
     Hold,
+    /// The same, from the call's BYE on: another call goes on with the stream.
+    CallEnded,
     /// Numbers are missing: packets were sent, and did not come here.
     Lost,
     /// The numbering jumped, which hides whether any are missing.
@@ -91,12 +93,16 @@ impl Explanation {
     pub(super) fn new(gap: &Interruption, is_doubted: bool, moments: &[Told]) -> Self {
         let began = gap.began();
         let held = hold_at(began, moments);
+        let begins = SignallingMoment::nearest_told(began, moments, begins_pause);
+        let is_end = begins.is_some_and(|(told, _)| told.moment.what == What::Bye);
         let cause = if gap.restarted {
             Cause::Restarted
         } else if gap.missing > 0 {
             Cause::Lost
         } else if !gap.is_silence() {
             Cause::TimestampJumped
+        } else if is_end {
+            Cause::CallEnded
         } else if held.is_some() {
             Cause::Hold
         } else {
@@ -128,6 +134,7 @@ impl Explanation {
             Cause::Hold => {
                 format!("{} was agreed, so silence is in order; nothing lost", held.unwrap_or_default())
             }
+            Cause::CallEnded => "the call was over; nothing lost".to_owned(),
             Cause::SenderPaused if gap.timestamp_ran_on() => {
                 "the sender was silent, its clock ran on; nothing lost".to_owned()
             }
@@ -140,14 +147,14 @@ impl Explanation {
         Self {
             cause,
             because,
-            began_at: SignallingMoment::nearest(began, moments, begins_pause),
+            began_at: begins.map(|(told, after_ms)| SignallingMoment::of(told, after_ms)),
             ended_at: ended.and_then(|ended| SignallingMoment::nearest(ended, moments, ends_pause)),
         }
     }
 
     /// Was nothing lost across it, as far as is known?
     pub fn is_pause(&self) -> bool {
-        matches!(self.cause, Cause::SenderPaused | Cause::Hold | Cause::TimestampJumped)
+        matches!(self.cause, Cause::SenderPaused | Cause::Hold | Cause::CallEnded | Cause::TimestampJumped)
     }
 
     /// The whole of it: "1.81 s without packets, began 8 ms after REFER, ended 12 ms after NOTIFY 200: the sender …".
@@ -172,22 +179,28 @@ impl SignallingMoment {
     /// The nearest to `time` of those moments that `concerns` picks, if one is near enough. The stream's own call comes
     /// before others.
     pub(super) fn nearest(time: Nanos, moments: &[Told], concerns: fn(What) -> bool) -> Option<Self> {
-        let after_ms = |told: &Told| time.since(told.moment.time) as f64 / 1e6;
+        Self::nearest_told(time, moments, concerns).map(|(told, after_ms)| Self::of(told, after_ms))
+    }
+
+    fn nearest_told(time: Nanos, moments: &[Told], concerns: fn(What) -> bool) -> Option<(&Told, f64)> {
         let near = moments
             .iter()
             .filter(|told| concerns(told.moment.what))
-            .map(|told| (told, after_ms(told)))
+            .map(|told| (told, time.since(told.moment.time) as f64 / 1e6))
             .filter(|(_, after_ms)| (-AFTER_MS..=BEFORE_MS).contains(after_ms));
-        let (told, after_ms) = near.min_by(|(a, a_ms), (b, b_ms)| {
+        near.min_by(|(a, a_ms), (b, b_ms)| {
             let is_other = |told: &Told| told.of_call.is_some();
             is_other(a).cmp(&is_other(b)).then(a_ms.abs().total_cmp(&b_ms.abs()))
-        })?;
-        Some(Self {
+        })
+    }
+
+    fn of(told: &Told, after_ms: f64) -> Self {
+        Self {
             event: told.moment.what.to_string(),
             frame: told.moment.number,
             after_ms,
             of_call: told.of_call.clone(),
-        })
+        }
     }
 
     /// "8 ms after REFER", "3 ms before re-INVITE of call a84b4c76".

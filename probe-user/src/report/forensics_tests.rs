@@ -94,6 +94,14 @@ fn silence_on_hold_is_in_order_until_somebody_resumes() {
 }
 
 #[test]
+fn a_stream_that_another_call_goes_on_with_was_not_interrupted() {
+    let moments = [told(10_040, What::Bye), told(11_790, What::Answer)];
+    let explanation = Explanation::new(&GAP, false, &moments);
+    assert_eq!(explanation.cause, Cause::CallEnded);
+    assert_eq!(Explanation::new(&Interruption { missing: 3, ..GAP }, false, &moments).cause, Cause::Lost);
+}
+
+#[test]
 fn the_other_leg_is_asked_where_the_own_call_is_silent() {
     let other = Told { of_call: Some("b2bua-77".into()), ..told(9_998, What::Refer) };
     let text = sentence(GAP, false, std::slice::from_ref(&other));

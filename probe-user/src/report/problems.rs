@@ -10,6 +10,7 @@ use super::contract::{CallWithStreams, StreamReport};
 use super::forensics::Cause;
 use super::troubles::InterruptionReport;
 use super::words;
+use crate::packet::Endpoint;
 use crate::sip::CallState;
 
 /// Loss, and packets too late for the de-jitter buffer, that are heard, in percent.
@@ -18,23 +19,33 @@ const AUDIBLE_PERCENT: f64 = 1.0;
 const MAX_INTERRUPTIONS: usize = 4;
 
 /// The streams of each call, in order of appearance.
-pub(super) struct ByCall<'a>(FxHashMap<&'a str, Vec<&'a StreamReport>>);
+pub(super) struct ByCall<'a> {
+    by_id: FxHashMap<&'a str, Vec<&'a StreamReport>>,
+    by_name: FxHashMap<(Endpoint, Endpoint, &'a str), &'a StreamReport>,
+}
 
 impl<'a> ByCall<'a> {
-    /// Of all streams that belong to a call.
+    /// Of all streams.
     pub(super) fn of(streams: &'a [StreamReport]) -> Self {
-        let mut calls: FxHashMap<&str, Vec<&StreamReport>> = FxHashMap::default();
+        let mut by_id: FxHashMap<&str, Vec<&StreamReport>> = FxHashMap::default();
         for stream in streams {
             for call_id in stream.call_id.iter().chain(&stream.shared_with) {
-                calls.entry(call_id).or_default().push(stream);
+                by_id.entry(call_id).or_default().push(stream);
             }
         }
-        Self(calls)
+        let name = |stream: &'a StreamReport| ((stream.src, stream.dst, stream.ssrc.as_str()), stream);
+        Self { by_id, by_name: streams.iter().map(name).collect() }
     }
 
-    /// Those of this one.
+    /// Those under this Call-ID, which several calls may have borne.
     pub(super) fn get(&self, call_id: &str) -> &[&'a StreamReport] {
-        self.0.get(call_id).map_or(&[], Vec::as_slice)
+        self.by_id.get(call_id).map_or(&[], Vec::as_slice)
+    }
+
+    /// Those of this call, in the order in which it lists them.
+    pub(super) fn streams_of(&self, call: &CallWithStreams) -> Vec<&'a StreamReport> {
+        let named = call.streams.iter().map(|named| (named.src, named.dst, named.ssrc.as_str()));
+        named.filter_map(|name| self.by_name.get(&name).copied()).collect()
     }
 }
 
@@ -96,7 +107,8 @@ fn interruptions(streams: &[&StreamReport]) -> Vec<CallFinding> {
     for stream in streams {
         for found in stream.interruptions.iter().filter(|found| found.gap.is_silence()) {
             let explanation = &found.explanation;
-            if explanation.cause == Cause::Hold || explanation.is_pause() && explanation.began_at.is_none() {
+            let is_agreed = matches!(explanation.cause, Cause::Hold | Cause::CallEnded);
+            if is_agreed || explanation.is_pause() && explanation.began_at.is_none() {
                 continue;
             }
             let frame = explanation.began_at.as_ref().map(|moment| moment.frame);

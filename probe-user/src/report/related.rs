@@ -1,5 +1,8 @@
-//! Calls that are two sides of one conversation, told by their media: a B2BUA that passes media on as it is gives its
-//! other call another Call-ID, other tags and other addresses, but not another SSRC and payload.
+//! Which calls belong together, beyond what the signalling says, and which only seem to.
+//!
+//! Two sides of one conversation are told by their media: a B2BUA that passes it on as it is gives its other call another
+//! Call-ID, other tags and other addresses, but not another SSRC and payload. Two calls under one Call-ID, of a user agent
+//! that begins to count anew, are told apart by time.
 
 use std::sync::Arc;
 
@@ -7,11 +10,41 @@ use rustc_hash::FxHashMap;
 
 use super::contract::{CallWithStreams, StreamReport};
 use super::words;
+use crate::packet::Nanos;
 use crate::rtp::legs::Relation as LegRelation;
+use crate::sip::CallReport;
 use crate::sip::report::{Related, Relation};
 
 /// Calls that one is related to; a conference bridge that only relays has no more parties.
 const MAX_RELATED: usize = 16;
+
+/// Calls that bear one Call-ID one after the other: when each of them began.
+pub(super) struct Namesakes(FxHashMap<Arc<str>, Vec<Nanos>>);
+
+impl Namesakes {
+    /// Of all calls, in the order in which they began.
+    pub(super) fn of<'a>(calls: impl IntoIterator<Item = &'a CallReport>) -> Self {
+        let mut begins: FxHashMap<Arc<str>, Vec<Nanos>> = FxHashMap::default();
+        for call in calls {
+            begins.entry(Arc::clone(&call.call_id)).or_default().push(call.began);
+        }
+        begins.retain(|_, begins| begins.len() > 1);
+        Self(begins)
+    }
+
+    /// Does a stream that bears this call's Call-ID and was heard from `first` to `last` belong to it? One that is heard in
+    /// several belongs to all of them.
+    pub(super) fn has_heard(&self, call: &CallReport, first: Nanos, last: Nanos) -> bool {
+        self.is_of(call, first) || (first..=last).contains(&call.began)
+    }
+
+    /// Does what bears this call's Call-ID at `time` belong to it? What is from before all of them is the first one's.
+    pub(super) fn is_of(&self, call: &CallReport, time: Nanos) -> bool {
+        let Some(begins) = self.0.get(&call.call_id) else { return true };
+        let last = begins.iter().rev().find(|began| **began <= time).or_else(|| begins.first());
+        last == Some(&call.began)
+    }
+}
 
 /// Joins calls whose streams are legs of each other.
 pub(super) fn join_legs(calls: &mut [CallWithStreams], streams: &[StreamReport]) {
@@ -91,6 +124,26 @@ mod tests {
                 vec![("trunk-side".to_owned(), because("later"))],
                 vec![("phone-side".to_owned(), because("earlier"))]
             ]
+        );
+    }
+
+    #[test]
+    fn calls_under_one_call_id_are_told_apart_by_time() {
+        let began = |s: u64| CallReport { began: Nanos(s * 1_000_000_000), ..call("again").call };
+        let calls = [began(10), began(20), call("other").call];
+        let namesakes = Namesakes::of(&calls);
+        let owner = |s: u64| {
+            calls.iter().take(2).position(|call| namesakes.is_of(call, Nanos(s * 1_000_000_000))).unwrap()
+        };
+        assert_eq!([5, 10, 19, 20, 99].map(owner), [0, 0, 0, 1, 1]);
+        assert!(namesakes.is_of(&calls[2], Nanos(0)));
+        let heard = |from: u64, to: u64| {
+            let times = [from, to].map(|s| Nanos(s * 1_000_000_000));
+            [0, 1].map(|at| namesakes.has_heard(&calls[at], times[0], times[1]))
+        };
+        assert_eq!(
+            [heard(11, 15), heard(11, 25), heard(21, 25)],
+            [[true, false], [true, true], [false, true]]
         );
     }
 

@@ -176,13 +176,18 @@ impl Predecessor {
 
 /// What the calls have to say to the streams.
 pub(super) struct Moments<'a> {
-    calls: FxHashMap<&'a str, &'a CallReport>,
+    /// Several may have borne one Call-ID; time tells their moments apart.
+    calls: FxHashMap<&'a str, Vec<&'a CallReport>>,
 }
 
 impl<'a> Moments<'a> {
     /// Of all calls of a report.
     pub(super) fn of(calls: &'a [CallReport]) -> Self {
-        Self { calls: calls.iter().map(|call| (&*call.call_id, call)).collect() }
+        let mut by_id: FxHashMap<&str, Vec<&CallReport>> = FxHashMap::default();
+        for call in calls {
+            by_id.entry(&call.call_id).or_default().push(call);
+        }
+        Self { calls: by_id }
     }
 
     /// Joins every stream to the moments of its call, and of the calls of its other legs. `is_doubted`: the probe itself lost
@@ -205,9 +210,10 @@ impl<'a> Moments<'a> {
     }
 
     fn told(&self, own: Option<&str>, others: &[Arc<str>]) -> Vec<Told> {
-        let own = own.and_then(|id| self.calls.get(id)).into_iter().flat_map(|call| &call.moments);
+        let calls = |id: &str| self.calls.get(id).into_iter().flatten();
+        let own = own.into_iter().flat_map(calls).flat_map(|call| &call.moments);
         let own = own.map(|moment| Told::own(*moment));
-        let others = others.iter().filter_map(|id| self.calls.get(&**id)).flat_map(|call| {
+        let others = others.iter().flat_map(|id| calls(id)).flat_map(|call| {
             let of_call = || Some(Arc::clone(&call.call_id));
             call.moments.iter().map(move |moment| Told { of_call: of_call(), moment: *moment })
         });

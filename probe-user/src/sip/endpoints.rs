@@ -7,7 +7,8 @@ use std::hash::{Hash, Hasher};
 
 use rustc_hash::FxHashMap;
 
-use crate::packet::{Endpoint, MediaId};
+use super::generations::Generations;
+use crate::packet::{Endpoint, FlowWords, MediaId};
 
 /// By what right, the weakest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,6 +57,7 @@ pub(super) struct Owners {
     changes: Vec<EndpointChange>,
     is_followed: bool,
     refused: u64,
+    generations: Generations,
 }
 
 impl Owners {
@@ -67,6 +69,7 @@ impl Owners {
             changes: Vec::new(),
             is_followed: false,
             refused: 0,
+            generations: Generations::default(),
         }
     }
 
@@ -99,6 +102,12 @@ impl Owners {
         self.by_endpoint.get(&Key::from(endpoint)).copied()
     }
 
+    /// As long as this is the same for a flow, so are the owners of its ends. Never 0.
+    #[inline]
+    pub(super) fn generation(&self, flow: &FlowWords) -> u64 {
+        self.generations.of(flow)
+    }
+
     #[inline]
     pub(super) fn is_owned(&self, key: &probe_ebpf::EndpointKey) -> bool {
         self.by_endpoint.contains_key(&Key::from(*key))
@@ -123,6 +132,7 @@ impl Owners {
             Entry::Occupied(mut held) if held.get().rank <= by.rank => Some(held.insert(by)),
             Entry::Occupied(_) => return None,
         };
+        self.generations.change(endpoint);
         self.possible += usize::from(by.rank.is_possible());
         self.possible -= usize::from(before.is_some_and(|before| before.rank.is_possible()));
         before.filter(|before| before.rank == Rank::Media && before.id != by.id).map(|before| before.id)
@@ -134,6 +144,7 @@ impl Owners {
         if let Some(held) = self.by_endpoint.get(&key).filter(|held| held.id == id) {
             self.possible -= usize::from(held.rank.is_possible());
             self.by_endpoint.remove(&key);
+            self.generations.change(endpoint);
             if self.is_followed {
                 self.changes.push(EndpointChange::Removed(endpoint));
             }

@@ -25,7 +25,7 @@ use super::bundle::merge;
 use super::endpoints::{Claim, Owners, Rank};
 use super::ice::{Candidate, MAX_CANDIDATES};
 use super::sdp::{MediaLine, Protocol};
-use crate::packet::{Endpoint, Flow, MediaId, Nanos};
+use crate::packet::{Endpoint, Flow, FlowWords, MediaId, Nanos};
 
 pub use super::endpoints::EndpointChange;
 pub use super::line::MediaInfo;
@@ -248,6 +248,12 @@ impl MediaTable {
     pub fn lookup(&self, flow: &Flow) -> MediaId {
         let found = self.owners.owner(flow.dst).or_else(|| self.owners.owner(flow.src));
         found.map_or(MediaId::UNANNOUNCED, |claim| claim.id)
+    }
+
+    /// As long as this is the same for a flow, so is what [`Self::attribute`] says of it. Never 0.
+    #[inline]
+    pub fn generation(&self, flow: &FlowWords) -> u64 {
+        self.owners.generation(flow)
     }
 
     /// The line of an RTP packet at `time`, which is thereby not silent. Who sends to a line and was not announced is

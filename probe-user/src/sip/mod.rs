@@ -30,6 +30,7 @@ mod defects;
 pub mod dialog;
 mod encrypted;
 mod endpoints;
+mod generations;
 pub mod hold;
 mod hops;
 mod ice;

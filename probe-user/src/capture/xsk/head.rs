@@ -5,7 +5,7 @@
 
 use probe_ebpf::classify::is_short_rtp;
 use probe_ebpf::parse::{Bytes as _, UDP};
-use probe_ebpf::record::{MediaCommon, MediaHead4, MediaHead6, PacketHead, kind, point};
+use probe_ebpf::record::{MediaCommon, MediaHead4, MediaHead6, PacketHead, TLS_HEAD, kind, point};
 use probe_ebpf::{Layers, Meta, Verdict, fingerprint};
 
 use super::exchange::Received;
@@ -23,17 +23,20 @@ pub(crate) fn hand_out(received: &Received<'_>, consume: impl FnOnce(Record<'_>)
         }
         return;
     }
+    // Of what nobody can read, no more than a tap hands over.
+    let bytes =
+        if meta.verdict == Verdict::SipTls as u8 { frame.get(..TLS_HEAD).unwrap_or(frame) } else { frame };
     let head = PacketHead {
         time_ns: meta.time_ns,
         kind: kind::PACKET,
         point: meta.point,
         outer_vlan: 0,
         wire_len: u32::try_from(*wire_len).unwrap_or(u32::MAX),
-        captured_len: u32::try_from(frame.len()).unwrap_or(u32::MAX),
+        captured_len: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
         verdict: meta.verdict,
         reserved: [0; 3],
     };
-    consume(Record::Packet(&head, frame));
+    consume(Record::Packet(&head, bytes));
 }
 
 enum Media {

@@ -6,6 +6,7 @@ use super::super::contract::StreamReport;
 use super::super::forensics::SignallingMoment;
 use super::super::troubles::{Continuation, Predecessor};
 use super::{Kind, Participants, Row, words};
+use crate::packet::Nanos;
 
 /// Spikes and markers shown of one stream, the first of each; the page of a stream has them all.
 const MAX_CHANGES: usize = 3;
@@ -13,12 +14,14 @@ const MAX_CHANGES: usize = 3;
 /// Rows for the streams of the ladder's calls. `place` is where in the ladder a call stands.
 pub(super) fn rows(
     streams: &[StreamReport],
-    place: impl Fn(&str) -> Option<usize>,
+    place: impl Fn(&str, Nanos) -> Option<usize>,
     participants: &mut Participants,
 ) -> Vec<Row> {
     let mut rows = Vec::new();
     for stream in streams {
-        let Some(call) = stream.call_id.as_deref().and_then(&place) else { continue };
+        let Some(call) = stream.call_id.as_deref().and_then(|id| place(id, stream.first_seen())) else {
+            continue;
+        };
         let (from, to) = (participants.of(stream.src), participants.of(stream.dst));
         let row = |at_s, frame, kind, label, notes| Row {
             at_s,

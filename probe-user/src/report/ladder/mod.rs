@@ -20,8 +20,9 @@ use serde::Serialize;
 
 use super::call_media::CallFinding;
 use super::contract::{CallWithStreams, Report};
+use super::related::Namesakes;
 use super::words;
-use crate::packet::Endpoint;
+use crate::packet::{Endpoint, Nanos};
 use crate::sip::CallState;
 use crate::sip::report::Relation;
 use crate::sip::transcript::Transcript;
@@ -123,7 +124,10 @@ pub enum Charset {
 impl Ladder {
     /// Of calls of a report, from what was said in them. The first is the one that was asked for.
     pub fn new(report: &Report, calls: &[&CallWithStreams], transcript: &Transcript) -> Self {
-        let place = |call_id: &str| calls.iter().position(|call| *call.call.call_id == *call_id);
+        let namesakes = Namesakes::of(report.calls.iter().map(|call| &call.call));
+        let place = |call_id: &str, time: Nanos| {
+            calls.iter().position(|call| *call.call.call_id == *call_id && namesakes.is_of(&call.call, time))
+        };
         let is_one_host = transcript.lines().any(|line| line.flow.src.address == line.flow.dst.address);
         let mut participants = Participants { all: Vec::new(), with_ports: is_one_host };
         let mut rows = said::rows(transcript, place, &mut participants);
@@ -156,9 +160,9 @@ impl Ladder {
     }
 }
 
-/// The calls that belong to one, itself first, then those related to it, and to them.
-pub fn family<'a>(report: &'a Report, call: &'a CallWithStreams) -> Vec<&'a CallWithStreams> {
-    let mut family = vec![call];
+/// The calls that belong to some, themselves first, then those related to them, and to those.
+pub fn family<'a>(report: &'a Report, calls: &[&'a CallWithStreams]) -> Vec<&'a CallWithStreams> {
+    let mut family: Vec<_> = calls.iter().copied().take(MAX_CALLS).collect();
     let mut at = 0;
     while let Some(member) = family.get(at).copied() {
         for related in &member.call.related {
@@ -198,6 +202,9 @@ fn outcome(call: &CallWithStreams) -> String {
 /// What a call has to do with others of the ladder that come before it.
 fn related(call: &CallWithStreams, calls: &[&CallWithStreams]) -> Vec<String> {
     let say = |(other, letter): (&&CallWithStreams, char)| {
+        if other.call.call_id == call.call.call_id {
+            return Some(format!("the Call-ID of {letter} again"));
+        }
         let related = call.call.related.iter().find(|related| related.call_id == other.call.call_id)?;
         let what = match related.relation {
             Relation::TransferTarget => "transferred as",
@@ -208,7 +215,7 @@ fn related(call: &CallWithStreams, calls: &[&CallWithStreams]) -> Vec<String> {
         };
         Some(format!("{what} {letter} ({})", related.because))
     };
-    let before = calls.iter().zip('A'..).take_while(|(other, _)| other.call.call_id != call.call.call_id);
+    let before = calls.iter().zip('A'..).take_while(|(other, _)| !std::ptr::eq(**other, call));
     before.filter_map(say).collect()
 }
 

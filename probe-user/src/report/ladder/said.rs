@@ -14,7 +14,7 @@ use crate::sip::{Repeat, Timer};
 /// A row for each message. `place` is where in the ladder a call stands.
 pub(super) fn rows(
     transcript: &Transcript,
-    place: impl Fn(&str) -> Option<usize>,
+    place: impl Fn(&str, Nanos) -> Option<usize>,
     participants: &mut Participants,
 ) -> Vec<Row> {
     let forks = Forks::of(transcript);
@@ -22,7 +22,7 @@ pub(super) fn rows(
     let mut sent = Sent::default();
     let mut rows = Vec::new();
     for line in transcript.lines() {
-        let Some(call) = place(&line.call_id) else { continue };
+        let Some(call) = place(&line.call_id, line.time) else { continue };
         let mut notes = Vec::new();
         // What was sent before says nothing new.
         if line.repeat.is_none() {

@@ -1,5 +1,7 @@
 //! What the lines of the log say.
 
+use jiff::Timestamp;
+
 use super::*;
 use crate::dedup::stats::Copy;
 use crate::dedup::{CopyStats, explain};

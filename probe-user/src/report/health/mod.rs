@@ -4,20 +4,19 @@
 //! begins with a time and a word: `ok`, `dup`, `gap`, `jit`, `far`, `hole`, `loss`, `end`, `call`, `tunl`, `find`,
 //! `probe`, `sum`.
 
+mod format;
+
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
-use anstyle::{AnsiColor, Style};
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
+use anstyle::AnsiColor;
 use serde::Serialize;
 
+pub use self::format::Format;
 use super::call_entry::CallEntry;
-use super::contract::{Finding, Percentiles, Severity, StreamReport};
+use super::contract::{Finding, Percentiles, StreamReport};
 use super::forensics::Explanation;
-use super::words;
-use crate::decode::{CarrierReport, Transport};
+use crate::decode::CarrierReport;
 use crate::dedup::stats::CauseReport;
 use crate::dedup::topology::TapReport;
 use crate::packet::Endpoint;
@@ -32,16 +31,8 @@ use crate::rtp::unique::Interruption;
 const LOSS_PERCENT: f64 = 1.0;
 /// Jitter (p99) from which a line is no longer `ok`: what a usual 40 ms de-jitter buffer holds.
 const JITTER_US: f64 = 40_000.0;
-
-/// Round trip from which a line tells it: 150 ms each way is what a conversation bears (ITU-T G.114).
-const LONG_ROUND_TRIP_MS: f64 = 300.0;
 /// Copies a packet from which a stream is `dup`.
 const DUP_COPIES: f64 = 1.05;
-/// Copies a packet from which one speaks of every frame; below, some are copied.
-const EVERY_FRAME: f64 = 1.5;
-/// Ring occupancy that an operator should hear of before anything is lost.
-const RING_PEAK_PERCENT: u64 = 50;
-
 /// One entry of the log.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -385,251 +376,5 @@ impl StreamEntry {
     }
 }
 
-/// Writes entries in one of the two forms.
-#[derive(Debug)]
-pub struct Format {
-    json: bool,
-    colour: bool,
-    /// Widths grow with what was seen, so that columns stay aligned without being wide from the start.
-    endpoint_width: usize,
-    codec_width: usize,
-}
-
-impl Format {
-    /// JSON lines, or text with or without colour.
-    pub fn new(json: bool, colour: bool) -> Self {
-        Self { json, colour, endpoint_width: 21, codec_width: 4 }
-    }
-
-    /// One line, without its end.
-    pub fn line(&mut self, time: Timestamp, entry: &Entry) -> String {
-        if self.json {
-            return json_line(time, entry);
-        }
-        let (word, colour, text) = match entry {
-            Entry::Start { message } => ("start", AnsiColor::Blue, message.clone()),
-            Entry::Stream(stream) => (stream.status.word(), stream.status.colour(), self.stream(stream)),
-            Entry::StreamEnd(end) => ("end", AnsiColor::BrightBlack, self.stream_end(end)),
-            Entry::Call(call) => ("call", AnsiColor::Magenta, call.text()),
-            Entry::Tunnel(carrier) => ("tunl", AnsiColor::Blue, tunnel_text(carrier)),
-            Entry::Finding(finding) => ("find", severity_colour(finding.severity), finding_text(finding)),
-            Entry::Tap(tap) => ("tap", AnsiColor::Cyan, tap_text(tap)),
-            Entry::Loss(loss) => ("probe", AnsiColor::Red, loss_text(loss)),
-            Entry::Summary(summary) => ("sum", AnsiColor::White, summary_text(summary)),
-        };
-        let clock = time.to_zoned(TimeZone::system()).strftime("%H:%M:%S").to_string();
-        if !self.colour {
-            return format!("{clock}  {word:<5} {text}");
-        }
-        let style = Style::new().bold().fg_color(Some(colour.into()));
-        format!("{clock}  {style}{word:<5}{style:#} {text}")
-    }
-
-    fn stream(&mut self, stream: &StreamEntry) -> String {
-        let mut text = self.who(stream.src, stream.dst, stream.codec.as_deref());
-        let bound = if stream.loss_is_upper_bound { "≤" } else { " " };
-        let _ = write!(text, "{:>6} pkt  lost{bound}{:>4.1} %", stream.packets, stream.lost_percent);
-        if stream.copies_per_packet > DUP_COPIES {
-            let _ = write!(
-                text,
-                " (as captured {:.1} %: {}{})",
-                stream.raw_lost_percent,
-                copies_text(stream.copies_per_packet),
-                stream.causes.first().map(|cause| format!(", {}", words::cause(cause))).unwrap_or_default(),
-            );
-        }
-        push_jitter(&mut text, stream.jitter_percentiles_us.as_ref());
-        push_late(&mut text, stream.discarded_percent);
-        match (&stream.mos, &stream.mos_absent_because) {
-            (Some(mos), _) => {
-                let _ = write!(text, "  MOS {mos:.1}");
-            }
-            (None, Some(reason)) => {
-                let _ = write!(text, "  MOS - ({reason})");
-            }
-            (None, None) => {}
-        }
-        if let (Some(gap), Some(explanation)) = (&stream.interruption, &stream.explanation) {
-            let _ = write!(text, "  {}", explanation.sentence(gap));
-        }
-        if let Some(far) = &stream.far_end {
-            if stream.is_lost_beyond() {
-                let _ = write!(text, "  far end lost {:.1} %", far.lost_percent);
-            }
-            if let Some(ms) = far.round_trip_ms.filter(|ms| *ms >= LONG_ROUND_TRIP_MS) {
-                let _ = write!(text, "  {ms:.0} ms to the far end and back");
-            }
-        }
-        push_call(&mut text, stream.call_id.as_deref());
-        text
-    }
-
-    fn stream_end(&mut self, end: &EndEntry) -> String {
-        let report = &end.report;
-        let mut text = self.who(report.src, report.dst, report.codec.as_deref());
-        let _ = write!(
-            text,
-            "{:>6} pkt in {:.1} s, lost {}{} ({:.1} %)",
-            report.unique.packets,
-            report.unique.duration_s,
-            if report.loss_is_upper_bound { "≤" } else { "" },
-            report.unique.lost,
-            report.unique.lost_percent,
-        );
-        if report.duplicates.copies_per_packet > DUP_COPIES {
-            let _ = write!(text, ", {}", copies_text(report.duplicates.copies_per_packet));
-        }
-        push_jitter(&mut text, report.jitter_percentiles_us.as_ref());
-        push_late(&mut text, report.bursts.discarded as f64 * 100.0 / report.unique.expected.max(1) as f64);
-        if let Some(mos) = &report.mos {
-            let _ = write!(text, "  MOS {:.1}", mos.value);
-        }
-        let _ = write!(text, "  {}", end.ended);
-        push_call(&mut text, report.call_id.as_deref());
-        text
-    }
-
-    fn who(&mut self, src: Endpoint, dst: Endpoint, codec: Option<&str>) -> String {
-        let (src, dst, codec) = (src.to_string(), dst.to_string(), words::printable(codec.unwrap_or("?")));
-        self.endpoint_width = self.endpoint_width.max(src.len()).max(dst.len()).min(47);
-        self.codec_width = self.codec_width.max(codec.len()).min(16);
-        let (width, codec_width) = (self.endpoint_width, self.codec_width);
-        format!("{src:>width$} → {dst:<width$}  {codec:<codec_width$}")
-    }
-}
-
-fn push_jitter(text: &mut String, jitter: Option<&Percentiles>) {
-    match jitter {
-        Some(jitter) => {
-            let _ = write!(text, "  jitter p50 {} p99 {} ms", words::ms(jitter.p50), words::ms(jitter.p99));
-        }
-        None => text.push_str("  jitter - (clock rate unknown)"),
-    }
-}
-
-/// What the de-jitter buffer would have thrown away; nothing is what one expects.
-fn push_late(text: &mut String, percent: f64) {
-    if percent > 0.0 {
-        let _ = write!(text, "  too late {percent:.1} %");
-    }
-}
-
-fn push_call(text: &mut String, call_id: Option<&str>) {
-    match call_id {
-        Some(call_id) => {
-            let _ = write!(text, "  call {}", words::printable(words::short_call_id(call_id)));
-        }
-        None => text.push_str("  call - (no SDP seen)"),
-    }
-}
-
-fn copies_text(copies_per_packet: f64) -> String {
-    if copies_per_packet >= EVERY_FRAME {
-        format!("every frame {}", words::times(copies_per_packet))
-    } else {
-        format!("{:.0} % copied", (copies_per_packet - 1.0) * 100.0)
-    }
-}
-
-fn tunnel_text(carrier: &CarrierReport) -> String {
-    let CarrierReport { path, src, dst, transport, port, session, .. } = carrier;
-    let over = match transport {
-        Transport::Ip => format!("IP protocol {port}"),
-        Transport::Udp => format!("UDP port {port}"),
-        Transport::Tcp => format!("TCP port {port}"),
-    };
-    let session = if *session == 0 { String::new() } else { format!(", session {session}") };
-    format!("{src} → {dst}  {path} ({over}{session}): opened, what is inside is analysed")
-}
-
-fn tap_text(entry: &TapEntry) -> String {
-    let tap = &entry.tap;
-    let place = match (&tap.carrier, tap.encapsulation.as_str()) {
-        (_, "none") => format!("interface {}", tap.interface),
-        (Some(session), path) => match session.port {
-            Some(port) => format!("inside {path}, {} port {port},", session.transport.to_uppercase()),
-            None => format!("inside {path}"),
-        },
-        (None, path) => format!("inside {path}"),
-    };
-    let late = tap.late_us.map(|late| format!(", +{}", words::delay(late.max(0.0)))).unwrap_or_default();
-    let differs = words::fields(tap.differs);
-    let what = match entry.change {
-        "appeared" => "shows again what another tap shows",
-        _ => "no longer shows it",
-    };
-    format!("{}: {place} {what} ({differs}{late})", entry.change)
-}
-
-fn finding_text(finding: &Finding) -> String {
-    let Finding { title, detail, advice, .. } = finding;
-    if advice.is_empty() { format!("{title}: {detail}") } else { format!("{title}: {detail} → {advice}") }
-}
-
-fn loss_text(loss: &LossEntry) -> String {
-    let what: Vec<_> =
-        loss.losses.iter().map(|(name, frames)| format!("{} {name}", words::thousands(*frames))).collect();
-    format!("the probe itself lost frames: {}; {}", what.join(", "), loss.advice)
-}
-
-fn summary_text(summary: &SummaryEntry) -> String {
-    let statuses: Vec<_> = summary.by_status.iter().map(|(word, count)| format!("{count} {word}")).collect();
-    let lost: u64 = summary.losses.values().sum();
-    let mut text = format!(
-        "{}, {}{}, {} frames matched = {} analysed + {} lost",
-        words::count(summary.calls, "call"),
-        words::count(summary.streams, "stream"),
-        if statuses.is_empty() { String::new() } else { format!(" ({})", statuses.join(", ")) },
-        words::thousands(summary.matched),
-        words::thousands(summary.analysed),
-        words::thousands(lost),
-    );
-    if summary.in_flight > 0 {
-        let _ = write!(text, " + {} in flight", words::thousands(summary.in_flight));
-    }
-    if summary.ring_peak_percent >= RING_PEAK_PERCENT {
-        let _ = write!(text, "; a ring was {} % full (--ring-size)", summary.ring_peak_percent);
-    }
-    if summary.lines_left_out > 0 {
-        let _ = write!(
-            text,
-            "; {} more stream lines left out (--lines)",
-            words::thousands(summary.lines_left_out)
-        );
-    }
-    if summary.call_lines_left_out > 0 {
-        let _ = write!(text, "; {} more call lines left out", words::thousands(summary.call_lines_left_out));
-    }
-    if summary.events_dropped > 0 {
-        let _ = write!(
-            text,
-            "; {} dropped since the start, so lines are missing: the machine is too busy",
-            words::count(summary.events_dropped, "event")
-        );
-    }
-    text
-}
-
-const fn severity_colour(severity: Severity) -> AnsiColor {
-    match severity {
-        Severity::Info => AnsiColor::Blue,
-        Severity::Warn => AnsiColor::Yellow,
-        Severity::Bad => AnsiColor::Red,
-    }
-}
-
-fn json_line(time: Timestamp, entry: &Entry) -> String {
-    #[derive(Serialize)]
-    struct Line<'a> {
-        time: String,
-        #[serde(flatten)]
-        entry: &'a Entry,
-    }
-    let line = Line { time: format!("{time:.6}"), entry };
-    serde_json::to_string(&line)
-        .unwrap_or_else(|error| format!("{{\"type\":\"error\",\"message\":\"{error}\"}}"))
-}
-
 #[cfg(test)]
-#[path = "health_tests.rs"]
 mod tests;

@@ -1,0 +1,75 @@
+//! RTP in a plain Ethernet frame, whole and in no tunnel: of most captures, nearly every frame.
+//!
+//! The same parser, classifier and tests as for any other frame ([`super::datagram`]), without what only others need: one
+//! pass over the headers, and a packet is made only for whoever wants it. What is not accepted here is decoded from its
+//! beginning by [`Decoder::frame`], so nothing is decided twice.
+
+use probe_ebpf::parse::{self, Bytes as _};
+use probe_ebpf::{EndpointKey, Endpoints, Layers, Verdict};
+
+use super::datagram::{self, Accepted};
+use super::{Decoder, Seen};
+use crate::capture::file::{Frame, LinkType};
+use crate::packet::{EndpointWords, Evidence, FlowWords, RtpPacket, Tap};
+
+/// A frame that is RTP, before it was cut out.
+pub struct PlainRtp<'a> {
+    /// From whom to whom.
+    pub flow: FlowWords,
+    frame: &'a Frame<'a>,
+    layers: Layers,
+    accepted: Accepted<'a>,
+    evidence: Evidence,
+}
+
+impl Decoder {
+    /// Is it plain RTP, whatever was announced? Where only what was announced is media, nothing is.
+    #[inline]
+    pub fn plain_rtp<'a>(&self, frame: &'a Frame<'a>) -> Option<PlainRtp<'a>> {
+        if frame.link != LinkType::Ethernet || self.walker.asks_for_announcements() {
+            return None;
+        }
+        let bytes = frame.bytes;
+        let layers = parse::ethernet(bytes).ok()?;
+        if self.walker.classify(bytes, &layers, &Nobody) != Verdict::Rtp {
+            return None;
+        }
+        let accepted = datagram::accept(bytes, &layers, self.walker.heuristic(), &Nobody).ok()?;
+        let tap = Tap { interface: frame.interface, egress: false };
+        let seen = Seen::plain(frame.time, frame.number, tap, LinkType::Ethernet);
+        let evidence = datagram::evidence(seen, bytes, &layers)?;
+        Some(PlainRtp { flow: words(bytes, &layers)?, frame, layers, accepted, evidence })
+    }
+}
+
+/// Nobody announced anything: who is not sure without is asked again with all that is known.
+struct Nobody;
+
+impl Endpoints for Nobody {
+    #[inline]
+    fn is_announced(&self, _: &EndpointKey) -> bool {
+        false
+    }
+}
+
+impl PlainRtp<'_> {
+    /// The packet; the signalling was not asked about it.
+    #[inline]
+    pub fn packet(&self) -> RtpPacket {
+        let Self { flow, frame, layers, accepted, evidence } = self;
+        accepted.packet((frame.time, frame.time), frame.number, (*flow).into(), *evidence, layers)
+    }
+}
+
+#[inline]
+fn words(bytes: &[u8], layers: &Layers) -> Option<FlowWords> {
+    let word = |at| bytes.be32(layers.ip + at);
+    let long = |at| Some(u64::from(word(at)?) << 32 | u64::from(word(at + 4)?));
+    Some(if layers.v6 {
+        let end = |at, port| Some(EndpointWords { address: [long(at)?, long(at + 8)?], port });
+        FlowWords::new(end(8, layers.src_port)?, end(24, layers.dst_port)?)
+    } else {
+        let end = |at, port| Some(EndpointWords::v4(word(at)?, port));
+        FlowWords::new(end(12, layers.src_port)?, end(16, layers.dst_port)?)
+    })
+}

@@ -1,0 +1,211 @@
+//! Which lines a round makes, and what a dropped event costs.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::capture::live::SocketLosses;
+use crate::pipeline::shard::IntervalLine;
+use crate::rtp::codec::Announcement;
+use crate::rtp::quality::QualityInterval;
+use crate::rtp::stream::{IntervalSummary, Stream, Totals};
+use crate::rtp::testing::packet;
+use crate::rtp::unique::Interruption;
+use crate::sip::CallState;
+use crate::sip::calls::What;
+use probe_ebpf::record::Counters;
+
+const SECOND: u64 = 1_000_000_000;
+
+/// Of a kernel that counted nothing: these tests are about the other losses.
+fn counters() -> KernelCounters {
+    KernelCounters { taps: Vec::new(), unknown: Counters::ZERO, sockets: SocketLosses::default() }
+}
+
+fn line(round: u64, expected: u64) -> Event {
+    let totals = Totals { frames: 50, packets: 50, expected, copies: 0 };
+    Event::Interval(Box::new(IntervalLine {
+        round,
+        key: crate::rtp::StreamKey::from(&packet(0)),
+        number: 1,
+        codec: Some("PCMU".to_owned()),
+        codec_parameters: None,
+        announcement: Arc::default(),
+        summary: IntervalSummary { totals, quality: QualityInterval::default() },
+        lifetime: totals,
+        raw_lost_percent: 0.0,
+        burst_ratio: 1.0,
+        settings: Arc::default(),
+        causes: Vec::new(),
+        taps: Vec::new(),
+    }))
+}
+
+fn done(shard: usize, round: u64) -> Event {
+    Event::IntervalDone(ShardStatus { shard, round, analysed: 50 * round, ..ShardStatus::default() })
+}
+
+fn receiver(round: u64, own_losses: u64) -> Event {
+    let mut account = Account::default();
+    account.lose(Loss::ShardQueueFull, own_losses);
+    let now = Nanos(round * SECOND);
+    Event::Receiver(ReceiverStatus { round, now, account, calls: 0, events_dropped: 0 })
+}
+
+/// A stream with a hole, that ended.
+fn ended(first: u64) -> Event {
+    let mut stream = Stream::new(&packet(first), 1, packet(first).time, Arc::new(Announcement::default()));
+    for seq in [1, 2, 3, 40, 41, 42] {
+        stream.observe(&packet(first + seq), packet(first).time);
+    }
+    Event::Ended(Box::new(stream.into_parts()), End::Silent)
+}
+
+/// What the log got: type, time in seconds, status.
+fn fed(monitor: &mut Monitor, events: impl IntoIterator<Item = Event>) -> Vec<(String, u64, String)> {
+    let mut told = Vec::new();
+    for event in events {
+        if monitor.take(event) {
+            monitor.close(&counters(), &[]);
+        }
+        told.extend(monitor.drain().map(|stamped| {
+            let value = serde_json::to_value(&stamped.entry).unwrap();
+            let word = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
+            (word("type"), stamped.at.map_or(0, |at| at.0 / SECOND), word("status"))
+        }));
+    }
+    told
+}
+
+fn entry(name: &str, at: u64, status: &str) -> (String, u64, String) {
+    (name.to_owned(), at, status.to_owned())
+}
+
+#[test]
+fn a_pause_is_told_with_the_refer_at_its_beginning() {
+    let call_id: Arc<str> = "a84b4c76@phone".into();
+    let Event::Interval(mut line) = line(1, 50) else { panic!("a line is one") };
+    line.announcement =
+        Arc::new(Announcement { call_id: Some(Arc::clone(&call_id)), ..Announcement::default() });
+    line.summary.quality.interruption = Some(Interruption {
+        at: Nanos(1_793_000_000),
+        packet: 9,
+        silence_s: 1.79,
+        timestamp_s: Some(0.02),
+        missing: 0,
+        restarted: false,
+    });
+    let moment = Moment { time: Nanos(0), number: 7, what: What::Refer };
+    let call = Event::Call(CallEvent {
+        call_id,
+        moment,
+        flow: packet(0).flow,
+        state: CallState::Answered,
+        figures: crate::sip::report::Figures::default(),
+    });
+    let mut monitor = Monitor::new(Nanos(0), 1, 100);
+    let events = [call, Event::Interval(line), done(0, 1), receiver(1, 0)];
+    for event in events {
+        if monitor.take(event) {
+            monitor.close(&counters(), &[]);
+        }
+    }
+    let told: Vec<_> = monitor
+        .drain()
+        .filter_map(|stamped| match stamped.entry {
+            Entry::Stream(line) => {
+                line.explanation.and_then(|found| found.began_at).map(|began| (began.event, began.after_ms))
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, [("REFER: transfer".to_owned(), 3.0)]);
+}
+
+#[test]
+fn a_round_is_closed_when_all_have_told_it_and_stamped_with_its_end() {
+    let mut monitor = Monitor::new(Nanos(0), 2, 100);
+    let told = fed(&mut monitor, [line(1, 50), done(0, 1), receiver(1, 0), line(1, 50)]);
+    assert_eq!(told, []);
+    let told = fed(&mut monitor, [done(1, 1)]);
+    assert_eq!(told, [entry("stream", 1, "ok"), entry("stream", 1, "ok"), entry("summary", 1, "")]);
+}
+
+#[test]
+fn a_dropped_event_costs_its_own_round_and_no_other() {
+    let mut monitor = Monitor::new(Nanos(0), 1, 100);
+    // The shard's word on round 1, the receiver's on 3, and all of 4 were dropped.
+    let told = fed(
+        &mut monitor,
+        [
+            line(1, 50),
+            receiver(1, 0),
+            line(2, 50),
+            done(0, 2),
+            receiver(2, 0),
+            line(3, 50),
+            done(0, 3),
+            line(5, 50),
+            done(0, 5),
+            receiver(5, 0),
+        ],
+    );
+    let round = |at| [entry("stream", at, "ok"), entry("summary", at, "")];
+    assert_eq!(told, [round(1), round(2), round(5)].concat());
+}
+
+#[test]
+fn a_late_word_of_a_closed_round_changes_no_line() {
+    let mut monitor = Monitor::new(Nanos(0), 2, 100);
+    let told = fed(&mut monitor, [done(0, 1), receiver(1, 0), done(0, 2), line(1, 50), done(1, 1)]);
+    assert_eq!(told, [entry("summary", 1, "")]);
+    let told = fed(&mut monitor, [done(1, 2), receiver(2, 0)]);
+    assert_eq!(told, [entry("summary", 2, "")]);
+}
+
+#[test]
+fn loss_is_doubted_in_the_round_of_the_probes_own_and_in_the_one_after_it() {
+    let mut monitor = Monitor::new(Nanos(0), 1, 100);
+    let rounds = [(1, 0), (2, 7), (3, 7), (4, 7)];
+    let events = rounds.map(|(round, lost)| [line(round, 100), done(0, round), receiver(round, lost)]);
+    let told = fed(&mut monitor, events.into_iter().flatten());
+    let statuses: Vec<_> = told.iter().filter(|(kind, ..)| kind == "stream").map(|told| &*told.2).collect();
+    assert_eq!(statuses, ["loss", "hole", "hole", "loss"]);
+}
+
+#[test]
+fn a_streams_end_is_doubted_only_if_it_lived_when_the_probe_lost_frames() {
+    let mut monitor = Monitor::new(Nanos(0), 1, 100);
+    let mut bounds = Vec::new();
+    // The second began 10 s after the losses of the first round.
+    for (round, first) in [(1, 0), (2, 500)] {
+        let began = packet(first).time;
+        let now = if round == 1 { Nanos(began.0 + SECOND) } else { Nanos(u64::MAX / 2) };
+        let mut events = vec![ended(first), done(0, round)];
+        let Event::Receiver(status) = receiver(round, 7) else { unreachable!() };
+        events.push(Event::Receiver(ReceiverStatus { now, ..status }));
+        for event in events {
+            if monitor.take(event) {
+                monitor.close(&counters(), &[]);
+            }
+        }
+        bounds.extend(monitor.drain().filter_map(|stamped| match stamped.entry {
+            Entry::StreamEnd(end) => Some((end.report.unique.lost, end.report.loss_is_upper_bound)),
+            _ => None,
+        }));
+    }
+    assert_eq!(bounds, [(36, true), (36, false)]);
+}
+
+#[test]
+fn a_flood_of_ends_is_counted_not_told() {
+    let mut monitor = Monitor::new(Nanos(0), 1, 3);
+    let ends = (0..10).map(|_| ended(0));
+    for event in ends.chain([done(0, 1), receiver(1, 0)]) {
+        if monitor.take(event) {
+            monitor.close(&counters(), &[]);
+        }
+    }
+    let entries: Vec<_> = monitor.drain().map(|stamped| stamped.entry).collect();
+    let Some(Entry::Summary(summary)) = entries.last() else { panic!("{entries:?}") };
+    assert_eq!((entries.len(), summary.lines_left_out), (4, 7));
+}
