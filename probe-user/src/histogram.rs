@@ -41,13 +41,11 @@ pub(crate) struct Cells {
     max_ns: u64,
     /// The first bucket that has one.
     first: u8,
-    /// The one that counted last.
-    last: u8,
 }
 
 impl Default for Cells {
     fn default() -> Self {
-        Self { counts: Box::default(), min_ns: u64::MAX, max_ns: 0, first: 0, last: 0 }
+        Self { counts: Box::default(), min_ns: u64::MAX, max_ns: 0, first: 0 }
     }
 }
 
@@ -65,9 +63,6 @@ impl Cells {
         if let Some(count) = self.counts.get_mut(at) {
             *count += 1;
         }
-        #[expect(clippy::cast_possible_truncation, reason = "there are 192 buckets")]
-        let last = at as u8;
-        self.last = last;
         self.widen(value_ns);
     }
 
@@ -77,9 +72,9 @@ impl Cells {
         self.max_ns = self.max_ns.max(value_ns);
     }
 
-    /// Where the next value is likely to be counted.
-    pub(crate) fn likely(&self) -> Option<&u16> {
-        self.counts.get(usize::from(self.last))
+    /// The counters, for asking for their memory.
+    pub(crate) fn counters(&self) -> &[u16] {
+        &self.counts
     }
 
     /// Widens the span to one with `bucket` in it.
@@ -98,7 +93,7 @@ impl Cells {
             *count = *old;
         }
         self.counts = counts;
-        (self.first, self.last) = (u8::try_from(from).unwrap_or(0), 0);
+        self.first = u8::try_from(from).unwrap_or(0);
     }
 
     fn get(&self, bucket: usize) -> u16 {
@@ -109,7 +104,7 @@ impl Cells {
     /// The same span, with nothing counted.
     fn cleared(&self) -> Self {
         let counts = vec![0; self.counts.len()].into_boxed_slice();
-        Self { counts, first: self.first, last: self.last, ..Self::default() }
+        Self { counts, first: self.first, ..Self::default() }
     }
 }
 

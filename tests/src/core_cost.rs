@@ -81,7 +81,8 @@ impl Core {
         let mut random = Random::new(7);
         let mut order: Vec<u32> = (0..streams).collect();
         for at in (1..order.len()).rev() {
-            order.swap(at, (random.next_u64() % (at as u64 + 1)) as usize);
+            let other = random.next_u64() % (at as u64 + 1);
+            order.swap(at, usize::try_from(other).unwrap_or(at));
         }
         let limits = Limits { streams: streams as usize, idle: None, quality: Arc::default() };
         Self {

@@ -20,7 +20,8 @@ use voxprobe::capture::live::{
     KernelCounters, KernelEndpoints, LiveCapture, LiveOptions, Mode, Record, Records as _, RingReader,
 };
 use voxprobe::capture::xsk::{MirrorOptions, record_of};
-use voxprobe::packet::Endpoint;
+use voxprobe::packet::{Carrier, Encapsulation, Endpoint, Evidence, Flow, Nanos, Tap, Vlans};
+use voxprobe::sip::{EndpointChange, Limits, Signalling, Transport, media};
 
 const XDP_PASS: u32 = 2;
 const TCX_NEXT: u32 = u32::MAX;
@@ -88,6 +89,22 @@ impl Bench {
         Self { capture, rings, config, endpoints, known: Known { announced, ..Known::default() } }
     }
 
+    /// Hands on what the signalling announced and took back.
+    fn follow(&mut self, signalling: &mut Signalling) {
+        for change in signalling.media_mut().drain_changes() {
+            match change {
+                EndpointChange::Added(endpoint) => {
+                    assert!(self.endpoints.insert(endpoint));
+                    self.known.announced.push(endpoint.key());
+                }
+                EndpointChange::Removed(endpoint) => {
+                    assert!(self.endpoints.remove(endpoint));
+                    self.known.announced.retain(|known| *known != endpoint.key());
+                }
+            }
+        }
+    }
+
     fn rule(rule: MediaRule) -> Self {
         Self::new(Config { media_rule: rule as u8, ..Config::DEFAULT }, &[])
     }
@@ -118,6 +135,21 @@ impl Bench {
             }
         }
         verdict
+    }
+}
+
+/// How a frame is seen that nobody asks about.
+fn evidence() -> Evidence {
+    Evidence {
+        tap: Tap { interface: 0, egress: false },
+        dst_mac: [0; 6],
+        src_mac: [0; 6],
+        vlans: Vlans::default(),
+        ttl: 64,
+        tos: 0,
+        ip_id: 1,
+        encapsulation: Encapsulation::NONE,
+        carrier: Carrier::NONE,
     }
 }
 
@@ -451,6 +483,55 @@ fn announced_media_counts_whatever_the_rule_says() {
     for (name, datagram, verdict) in cases {
         assert_eq!(bench.check(name, &datagram.ethernet()), verdict, "{name}");
     }
+}
+
+#[test]
+fn the_table_follows_offers_candidates_and_where_media_comes_from() {
+    if !root_for("the_table_follows_offers_candidates_and_where_media_comes_from") {
+        return;
+    }
+    let config = Config { media_rule: MediaRule::Announced as u8, ..Config::DEFAULT };
+    let mut bench = Bench::new(config, &[]);
+    let limits = Limits { follow_endpoints: true, ..Limits::default() };
+    let mut signalling = Signalling::new(limits);
+    let at = |last: u8, port| Endpoint::v4([10, 0, 0, last], port);
+    let say = |signalling: &mut Signalling, ms: u64, message: &str| {
+        let flow = Flow { src: at(1, 5060), dst: at(2, 5060) };
+        signalling.observe(Nanos(ms * 1_000_000), ms, flow, Transport::Udp, &evidence(), message.as_bytes());
+    };
+    let head =
+        "Via: SIP/2.0/UDP h;branch=z9hG4bK1\r\nFrom: <sip:a@h>;tag=a\r\nTo: <sip:b@h>\r\nCall-ID: c\r\n";
+    let sdp = "v=0\r\nc=IN IP4 10.0.0.2\r\nm=audio 30000 RTP/AVP 0\r\na=candidate:1 1 UDP 1 10.0.0.2 30100 typ relay\r\n";
+    let media = |src: u16, dst: u16| rtp().over(udp().ports(src, dst)).ethernet();
+    let asymmetric = || rtp().over(udp().ports(40_000, 40_002).reversed()).ethernet();
+    let (offered, candidate) = (media(40_000, 30_000), media(9, 30_100));
+    assert_eq!(bench.check("before the offer", &offered), Verdict::OtherUdp);
+
+    say(
+        &mut signalling,
+        1,
+        &format!(
+            "INVITE sip:b@h SIP/2.0\r\n{head}CSeq: 1 INVITE\r\nContent-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{sdp}",
+            sdp.len()
+        ),
+    );
+    bench.follow(&mut signalling);
+    assert_eq!(bench.check("the first packet", &offered), Verdict::Rtp);
+    assert_eq!(bench.check("to a candidate", &candidate), Verdict::Rtp);
+    assert_eq!(bench.check("to its sender, from another port", &asymmetric()), Verdict::OtherUdp);
+
+    // The packet comes from 10.0.0.1 port 40,000, which nobody announced.
+    signalling.media_mut().attribute(&Flow { src: at(1, 40_000), dst: at(2, 30_000) }, Nanos(2_000_000));
+    bench.follow(&mut signalling);
+    assert_eq!(bench.check("to its sender, who is learned", &asymmetric()), Verdict::Rtp);
+
+    say(&mut signalling, 3, &format!("CANCEL sip:b@h SIP/2.0\r\n{head}CSeq: 1 CANCEL\r\n\r\n"));
+    signalling.advance(Nanos(3_000_000 + media::GRACE.0));
+    bench.follow(&mut signalling);
+    for (name, frame) in [("offered", offered), ("candidate", candidate), ("learned", asymmetric())] {
+        assert_eq!(bench.check(name, &frame), Verdict::OtherUdp, "{name}, after the grace");
+    }
+    assert_eq!(bench.endpoints.failed(), 0);
 }
 
 #[test]

@@ -7,6 +7,7 @@
 mod build;
 mod conformance;
 mod dist;
+mod fuzz;
 mod install;
 mod progress;
 mod run;
@@ -108,6 +109,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
         args: Vec<String>,
     },
+    /// Try what reads SIP with bytes that nobody sent on purpose. Needs cargo-fuzz and a nightly compiler.
+    Fuzz(fuzz::Options),
     /// Pack the release binary, its documentation and a systemd unit into `target/dist/`.
     Dist,
 }
@@ -126,6 +129,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::Conformance { args } => conformance::run(&args),
         Task::Bench { args } => run::voxlab("bench", &args),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Dist => dist::run(),
     };
     match outcome {

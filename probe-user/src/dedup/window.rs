@@ -23,7 +23,7 @@ pub const DEPTH: u64 = 128;
 const SLOTS: usize = 128;
 const _: () = assert!(SLOTS as u64 == DEPTH);
 /// Slots of a window that has seen few packets yet. It doubles as they come.
-const FIRST_SLOTS: usize = 16;
+const FIRST_SLOTS: usize = 8;
 /// Distinct ways in which one stream's packets are seen, e.g. two taps and their tunnels.
 pub const MAX_TAPS: usize = 8;
 /// Sightings of one packet that are remembered besides the first.

@@ -90,10 +90,10 @@ fn advise_huge(start: *const u8, bytes: usize) {
 
 /// Asks for the lines of memory that something is in.
 #[inline]
-pub(super) fn prefetch<T>(value: &T) {
+pub(super) fn prefetch<T: ?Sized>(value: &T) {
     const LINE: usize = 64;
     let start = std::ptr::from_ref(value).cast::<i8>();
-    for offset in (0..size_of::<T>()).step_by(LINE) {
+    for offset in (0..size_of_val(value)).step_by(LINE) {
         prefetch_line(start.wrapping_add(offset));
     }
 }

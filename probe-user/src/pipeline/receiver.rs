@@ -315,13 +315,15 @@ impl<S: EndpointSink> Receiver<S> {
         if !news.is_empty() {
             self.analysis.emit(Event::Reports(news));
         }
-        let Analysis { signalling, shards, account, events_dropped, .. } = &self.analysis;
+        let Analysis { signalling, shards, account, events_dropped, sink, .. } = &self.analysis;
+        let media = signalling.media();
         let mut status = ReceiverStatus {
             round: self.round,
             now,
             account: *account,
             calls: signalling.calls().live() as u64,
             events_dropped: *events_dropped,
+            announcements_given_up: media.evicted() + media.given_up() + sink.refused(),
         };
         status.account.merge(shards.lost());
         self.analysis.emit(Event::Receiver(status));
@@ -422,6 +424,8 @@ impl<S: EndpointSink> Analysis<S> {
                 announced.insert(media.slot(), media);
             }
         });
+        // Packets may have told where their senders are.
+        self.follow_endpoints();
     }
 
     fn media(&mut self, packet: RtpPacket) {

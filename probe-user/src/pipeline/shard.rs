@@ -57,6 +57,8 @@ pub struct ReceiverStatus {
     pub calls: u64,
     /// The receiver's own events that nobody took in time, since the start.
     pub events_dropped: u64,
+    /// Announced media for which there was no room here or in the kernel's table, since the start.
+    pub announcements_given_up: u64,
 }
 
 /// A shard's own figures.

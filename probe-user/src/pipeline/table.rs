@@ -21,7 +21,7 @@ const EVICTION_PROBES: usize = 32;
 /// How much a shard may hold, and for how long.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Streams of this shard. One takes about 6 KiB, and 8 once it has closed an interval.
+    /// Streams of this shard. One takes 3 KiB at first and about 6 once its window is full.
     pub streams: usize,
     /// A stream silent for so long has ended; `None` in files, where only the end ends it.
     pub idle: Option<std::time::Duration>,
@@ -129,7 +129,9 @@ impl StreamTable {
                 }
             }
             for run in places.into_iter().flatten().filter_map(|at| self.hot.get(at)?.run.as_ref()) {
-                run.beyond(prefetch, prefetch);
+                let (slot, counters) = run.beyond();
+                slot.map(prefetch);
+                counters.into_iter().for_each(prefetch);
             }
             for (packet, hash) in packets.iter().zip(hashes) {
                 if let (_, Some(gone)) = self.observe_at(packet, hash) {
@@ -283,6 +285,7 @@ impl StreamTable {
 mod tests {
     use super::*;
     use crate::rtp::testing::packet;
+    use proptest::prelude::*;
 
     fn stream(ssrc: u32, seq: u64) -> RtpPacket {
         let mut packet = packet(seq);
@@ -336,5 +339,129 @@ mod tests {
         let mut call_id = None;
         table.finish(|parts| call_id = parts.announcement.call_id.clone());
         assert_eq!(call_id.as_deref(), Some("call"));
+    }
+
+    #[test]
+    fn sizes_are_what_the_documents_say() {
+        assert_eq!(size_of::<Hot>(), 9 * 64);
+        assert!(size_of::<Stream>() <= 1_700, "{}", size_of::<Stream>());
+    }
+
+    /// What a network, taps and a sender do to one packet of a sequence.
+    #[derive(Clone, Copy, Debug)]
+    enum Trouble {
+        Lost,
+        Late,
+        Copied,
+        CopiedByAnotherTap,
+        Marked,
+        OfAnotherType,
+        Jump,
+        Delayed(u64),
+        TakenElsewhere,
+        IntervalEnds,
+        TimestampJumps,
+    }
+
+    fn trouble() -> impl Strategy<Value = Trouble> {
+        use Trouble::*;
+        let plain = [
+            Lost,
+            Late,
+            Copied,
+            CopiedByAnotherTap,
+            Marked,
+            OfAnotherType,
+            Jump,
+            TakenElsewhere,
+            IntervalEnds,
+            TimestampJumps,
+        ];
+        prop_oneof![prop::sample::select(plain.to_vec()), (0_u64..500_000_000).prop_map(Delayed)]
+    }
+
+    /// The packets of a stream that starts at `first`, and after how many of them an interval ends.
+    fn played(first: u16, troubles: &[(u16, Trouble)]) -> (Vec<RtpPacket>, Vec<usize>) {
+        let (mut packets, mut ends) = (Vec::new(), Vec::new());
+        let (mut seq, mut shift) = (u64::from(first), 0_u32);
+        for (calm, trouble) in troubles {
+            for _ in 0..*calm {
+                seq += 1;
+                let mut packet = packet(seq);
+                packet.rtp.timestamp = packet.rtp.timestamp.wrapping_add(shift);
+                packet.delay(seq.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 42);
+                packets.push(packet);
+            }
+            seq += 1;
+            let mut packet = packet(seq);
+            packet.rtp.timestamp = packet.rtp.timestamp.wrapping_add(shift);
+            match *trouble {
+                Trouble::Lost => continue,
+                Trouble::Late => packets.insert(packets.len().saturating_sub(2), packet),
+                Trouble::Copied => packets.push(packet),
+                Trouble::CopiedByAnotherTap => {
+                    packets.push(packet);
+                    packet.evidence.dst_mac = [9; 6];
+                    packet.delay(40_000);
+                }
+                Trouble::Marked => packet.rtp.marker = true,
+                Trouble::OfAnotherType => packet.rtp.payload_type = 13,
+                Trouble::Jump => seq += 5_000,
+                Trouble::Delayed(ns) => packet.delay(ns),
+                Trouble::TakenElsewhere => packet.tap_time.0 += 7,
+                Trouble::IntervalEnds => ends.push(packets.len()),
+                Trouble::TimestampJumps => shift = shift.wrapping_add(40_000),
+            }
+            packets.push(packet);
+        }
+        (1..).zip(&mut packets).for_each(|(number, packet)| packet.number = number);
+        (packets, ends)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        /// A run is a way to the same figures: whatever interrupts it, a stream that never had one says the same.
+        #[test]
+        fn a_stream_with_runs_is_the_same_stream(
+            first in prop_oneof![Just(0_u16), Just(65_000), any::<u16>()],
+            troubles in prop::collection::vec((0_u16..400, trouble()), 1..12),
+        ) {
+            let (packets, ends) = played(first, &troubles);
+            prop_assume!(!packets.is_empty());
+            let epoch = packets[0].time;
+            let mut table = table(1, 1_000);
+            let mut alone = Stream::new(&packets[0], packets[0].number, epoch, Arc::default());
+            table.observe(&packets[0]);
+            for (at, packet) in packets.iter().enumerate().skip(1) {
+                if ends.contains(&at) {
+                    let mut closed = String::new();
+                    table.close_intervals(|_, summary| closed = format!("{summary:?}"));
+                    if alone.is_valid() {
+                        prop_assert_eq!(closed, format!("{:?}", alone.close_interval()));
+                    }
+                }
+                prop_assert_eq!(table.observe(packet).0, alone.observe(packet, epoch));
+            }
+            let mut parts = String::new();
+            table.finish(|stream| parts = format!("{stream:?}"));
+            prop_assert_eq!(parts, format!("{:?}", alone.into_parts()));
+        }
+    }
+
+    #[test]
+    fn a_batch_is_its_packets_one_after_the_other() {
+        let packets: Vec<_> = (0..40_u64)
+            .flat_map(|seq| (0..50_u32).map(move |ssrc| RtpPacket { number: seq, ..stream(ssrc % 30, seq) }))
+            .collect();
+        let (mut batched, mut single) = (table(20, 30), table(20, 30));
+        let (mut from_batch, mut one_by_one) = (Vec::new(), Vec::new());
+        batched.observe_batch(&packets, |gone| from_batch.push(format!("{gone:?}")));
+        one_by_one.extend(
+            packets.iter().filter_map(|packet| single.observe(packet).1).map(|gone| format!("{gone:?}")),
+        );
+        batched.finish(|parts| from_batch.push(format!("{parts:?}")));
+        single.finish(|parts| one_by_one.push(format!("{parts:?}")));
+        assert_eq!(from_batch, one_by_one);
     }
 }

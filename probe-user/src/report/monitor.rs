@@ -295,6 +295,7 @@ impl Monitor {
             lines_left_out: left_out as u64 + ends_left_out,
             call_lines_left_out,
             events_dropped: receiver.events_dropped + shards_dropped,
+            announcements_given_up: receiver.announcements_given_up,
         });
         self.entries.push(Stamped { at, entry });
         self.reported = account;
@@ -451,6 +452,7 @@ impl Monitor {
             lines_left_out: ends_left_out,
             call_lines_left_out: 0,
             events_dropped,
+            announcements_given_up: report.given_up.media_lines + outcome.remains.endpoints_refused,
         });
         self.entries.push(Stamped { at: None, entry });
         report

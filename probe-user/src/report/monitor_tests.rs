@@ -48,7 +48,14 @@ fn receiver(round: u64, own_losses: u64) -> Event {
     let mut account = Account::default();
     account.lose(Loss::ShardQueueFull, own_losses);
     let now = Nanos(round * SECOND);
-    Event::Receiver(ReceiverStatus { round, now, account, calls: 0, events_dropped: 0 })
+    Event::Receiver(ReceiverStatus {
+        round,
+        now,
+        account,
+        calls: 0,
+        events_dropped: 0,
+        announcements_given_up: 0,
+    })
 }
 
 /// A stream with a hole, that ended.

@@ -10,21 +10,30 @@ use crate::packet::Nanos;
 const BLOCK_NS: i64 = 4_000_000_000;
 
 /// See the module.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct DelayReference {
     began: Nanos,
     current: Quickest,
-    previous: Option<Quickest>,
+    previous: Quickest,
+}
+
+impl Default for DelayReference {
+    fn default() -> Self {
+        Self { began: Nanos::default(), current: Quickest::NONE, previous: Quickest::NONE }
+    }
 }
 
 /// The quickest packet of a block.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Quickest {
     at: Nanos,
     transit_ns: f64,
 }
 
 impl Quickest {
+    /// Any packet is quicker.
+    const NONE: Self = Self { at: Nanos(0), transit_ns: f64::INFINITY };
+
     /// What it would take at `at`, if the clocks part by `slope`.
     fn by(&self, at: Nanos, slope: f64) -> f64 {
         self.transit_ns + slope * at.since(self.at) as f64
@@ -36,19 +45,20 @@ impl DelayReference {
     pub fn observe(&mut self, at: Nanos, transit_ns: f64, slope: f64, begins: bool) -> f64 {
         let own = Quickest { at, transit_ns };
         if begins {
-            *self = Self { began: at, current: own, previous: None };
+            *self = Self { began: at, current: own, previous: Quickest::NONE };
             return 0.0;
         }
         if at.since(self.began) >= BLOCK_NS {
             // Nothing of a block that came before a silence is a reference any more.
-            self.previous = (at.since(self.began) < 2 * BLOCK_NS).then_some(self.current);
+            let is_next = at.since(self.began) < 2 * BLOCK_NS;
+            self.previous = if is_next { self.current } else { Quickest::NONE };
             (self.began, self.current) = (at, own);
         }
         let current = self.current.by(at, slope);
         if transit_ns <= current {
             self.current = own;
         }
-        let reference = self.previous.map_or(current, |previous| current.min(previous.by(at, slope)));
+        let reference = current.min(self.previous.by(at, slope));
         (transit_ns - reference).max(0.0)
     }
 }

@@ -11,6 +11,9 @@
 //!                              └─▶ mean opinion scores                                   (impairment, emodel, opinion)
 //! ```
 //!
+//! Most packets change the same few numbers in all of these: while nothing out of the ordinary happens, they are lent to a
+//! [`run`].
+//!
 //! Free of I/O and of clocks: time is what the packets carry.
 
 pub mod codec;

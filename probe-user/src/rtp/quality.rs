@@ -419,9 +419,9 @@ impl Running {
         self.time
     }
 
-    /// The memory outside of it that the next packet is likely to need.
-    pub(super) fn likely(&self) -> [Option<&u16>; 2] {
-        [self.jitter.likely(), self.variation.likely()]
+    /// The memory outside of it that the next packet will need some of.
+    pub(super) fn counters(&self) -> [&[u16]; 2] {
+        [self.jitter.counters(), self.variation.counters()]
     }
 }
 

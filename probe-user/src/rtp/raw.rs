@@ -109,7 +109,7 @@ impl RawLedger {
         if in_time {
             if let Some(rate) = clock_rate {
                 let ticks = self.numbers.ticks(rtp.timestamp);
-                self.running.measure(ticks, ticks_per_ms(rate), t); // 5
+                self.running.measure(ticks, f64::from(ticks_per_ms(rate)), t); // 5
                 self.clock_rate = rate;
             }
             if !rtp.marker && !comfort_noise && !after_comfort_noise {
@@ -320,8 +320,8 @@ impl Running {
 }
 
 /// tshark divides by whole ticks a millisecond.
-pub(super) fn ticks_per_ms(rate: u32) -> f64 {
-    f64::from(rate / 1000)
+pub(super) fn ticks_per_ms(rate: u32) -> u32 {
+    rate / 1000
 }
 
 /// Milliseconds as tshark has them: whole seconds and the rest are converted apart.

@@ -14,7 +14,9 @@ use super::{legs, quality, raw};
 use crate::dedup::window::{Signature, Slot, Slots};
 use crate::packet::{MediaId, Nanos, RtpPacket};
 
-/// See the module.
+const UNLIMITED: u16 = u16::MAX;
+
+/// See the module. What a packet is first compared with comes first.
 #[derive(Clone, Debug)]
 #[repr(C)]
 pub struct Run {
@@ -26,9 +28,9 @@ pub struct Run {
     numbers: raw::Numbers,
     /// Packets so far.
     packets: u32,
-    /// Packets that there are slots for.
-    room: u32,
-    ticks_per_ms: f64,
+    /// Packets that there are slots for; the most stands for any number.
+    room: u16,
+    ticks_per_ms: u16,
     tap: Signature,
     sketch_below: u64,
     slots: Slots,
@@ -43,7 +45,7 @@ pub(super) struct Parts {
     pub(super) room: u64,
     pub(super) numbers: raw::Numbers,
     pub(super) raw: raw::Running,
-    pub(super) ticks_per_ms: f64,
+    pub(super) ticks_per_ms: u16,
     pub(super) quality: quality::Running,
     pub(super) sketch_below: u64,
     /// Have fingerprints been hashes before?
@@ -79,7 +81,7 @@ impl Run {
             media: packet.media,
             numbers,
             packets: 0,
-            room: u32::try_from(room).unwrap_or(u32::MAX),
+            room: u16::try_from(room).unwrap_or(UNLIMITED),
             ticks_per_ms,
             tap: Signature::of(&packet.evidence),
             sketch_below,
@@ -98,7 +100,7 @@ impl Run {
             && !rtp.marker
             && self.numbers.is_plain(rtp.seq)
             && self.numbers.is_in_time(rtp.timestamp)
-            && self.packets != self.room;
+            && (self.packets < u32::from(self.room) || self.room == UNLIMITED);
         let is_alike = packet.media == self.media
             && packet.tap_time == packet.time
             && (self.hashed || !packet.fingerprint.hashed)
@@ -120,7 +122,7 @@ impl Run {
             return false;
         }
         let t = raw::relative_ms(packet.time, epoch);
-        self.raw.step(self.numbers.ticks(rtp.timestamp), self.ticks_per_ms, t, packet.number);
+        self.raw.step(self.numbers.ticks(rtp.timestamp), f64::from(self.ticks_per_ms), t, packet.number);
         self.slots.remember(u64::from(rtp.seq), packet, 0);
         self.next = rtp.seq.wrapping_add(1);
         self.packets += 1;
@@ -141,11 +143,8 @@ impl Run {
 
     /// The memory outside of it that the next packet will need.
     #[inline]
-    pub(crate) fn beyond(&self, slot: impl Fn(&Slot), counter: impl Fn(&u16)) {
-        if let Some(next) = self.slots.get(u64::from(self.next)) {
-            slot(next);
-        }
-        self.quality.likely().into_iter().flatten().for_each(counter);
+    pub(crate) fn beyond(&self) -> (Option<&Slot>, [&[u16]; 2]) {
+        (self.slots.get(u64::from(self.next)), self.quality.counters())
     }
 
     /// Time of the last packet.

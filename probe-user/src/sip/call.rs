@@ -225,10 +225,12 @@ impl Call {
             self.hops.clear();
             self.report.state = CallState::Inviting;
             self.report.final_code = None;
+            self.report.ended_by = None;
             self.report.disconnect_reason = None;
             (self.is_cancelled, self.is_answer_inferred) = (false, false);
         }
-        let is_first = self.hops.is_empty() && !is_attempt && !self.report.seen_from_the_middle;
+        let is_new = self.report.state == CallState::Inviting && !self.report.seen_from_the_middle;
+        let is_first = self.hops.is_empty() && !is_attempt && is_new;
         self.hops.note(at, message);
         is_first.then_some(What::Invite)
     }
@@ -294,6 +296,8 @@ impl Call {
             self.report.disconnect_reason = reason::of(message);
         }
         self.negotiation.withdraw(at, media);
+        // Nothing opens it again, and it may be kept for long.
+        (self.negotiation, self.hops) = (Negotiation::default(), Hops::default());
         Some(What::Bye)
     }
 
@@ -381,6 +385,7 @@ impl Call {
         }
         self.report.state = CallState::Answered;
         self.report.final_code = None;
+        self.report.ended_by = None;
         self.report.disconnect_reason = None;
         self.answered = Some(at.time);
         self.report.rang_ms = None;

@@ -42,7 +42,7 @@ const REUSE_NS: i64 = 32_000_000_000;
 #[derive(Debug)]
 pub struct Calls {
     by_id: FxHashMap<Arc<str>, u64>,
-    by_serial: FxHashMap<u64, Call>,
+    by_serial: FxHashMap<u64, Box<Call>>,
     next: u64,
     bound: usize,
     ended: VecDeque<u64>,
@@ -210,6 +210,8 @@ impl Calls {
         }
         let is_over = call.report.state.is_over();
         if is_over && !was_over {
+            // It may be kept for long.
+            call.report.moments.shrink_to_fit();
             self.ended.push_back(serial);
         }
         if !is_over && !call.is_watched {
@@ -326,9 +328,8 @@ impl Calls {
         }
         let begins = message.status().is_none() && message.method() == "INVITE" && message.to().tag.is_none();
         if let Some(&serial) = self.by_id.get(&*id) {
-            let known = self.by_serial.get(&serial);
-            let is_reused = |call: &Call| is_reused(call, at.time, tag_hash(message.from().tag));
-            if !(begins && !is_repeat && known.is_some_and(is_reused)) {
+            let call = self.by_serial.get(&serial).filter(|_| begins && !is_repeat);
+            if !call.is_some_and(|call| is_reused(call, at.time, tag_hash(message.from().tag))) {
                 return Some((serial, false));
             }
         }
@@ -341,7 +342,7 @@ impl Calls {
         self.next += 1;
         self.by_id.insert(Arc::clone(&call_id), serial);
         self.begun.push_back(serial);
-        self.by_serial.insert(serial, Call::new(call_id, at, message, begins));
+        self.by_serial.insert(serial, Box::new(Call::new(call_id, at, message, begins)));
         Some((serial, true))
     }
 

@@ -127,6 +127,7 @@ pub enum Repeat {
 #[derive(Clone, Debug)]
 pub(super) struct Noted {
     pub(super) tally: usize,
+    pub(super) is_defective: bool,
     pub(super) call: Option<u64>,
     /// Its place in the transcript, if there is one and it is in it.
     pub(super) line: Option<u32>,
@@ -287,6 +288,10 @@ impl Transmissions {
     /// Remembers what the latest transmission of `key` was counted as.
     pub(super) fn note(&mut self, key: &Key, noted: Noted) {
         if let Some(send) = self.clusters.state_mut(key) {
+            // A datagram holds one message.
+            if send.noted.is_empty() {
+                send.noted.reserve_exact(1);
+            }
             send.noted.push(noted);
         }
     }

@@ -88,6 +88,8 @@ impl Dialogs {
             Some(at) => self.known.get_mut(at),
             None if makes_dialog(called, code) && self.known.len() < MAX_DIALOGS => {
                 let contact = contact();
+                // Most calls are not forked.
+                self.known.reserve_exact(1);
                 self.known.push(Dialog { contact, state: DialogState::Early, code: None, origin, called });
                 self.known.last_mut()
             }

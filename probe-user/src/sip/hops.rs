@@ -85,6 +85,8 @@ impl Hops {
         let (origin, branch) = (Origin::of(message), hash(&message.branch()));
         let is_known = self.known.iter().any(|known| (known.origin, known.branch) == (origin, branch));
         if !is_known && self.known.len() < MAX_HOPS {
+            // Most calls are seen on one hop.
+            self.known.reserve_exact(1);
             self.known.push(Hop {
                 origin,
                 branch,

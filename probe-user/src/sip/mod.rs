@@ -20,6 +20,7 @@
 //! ```
 
 mod announced;
+mod body;
 mod bundle;
 mod call;
 pub mod calls;
@@ -44,6 +45,7 @@ pub mod registrations;
 pub mod related;
 pub mod report;
 pub mod sdp;
+mod sdp_lines;
 mod sight;
 pub mod signalling;
 pub mod sources;

@@ -12,16 +12,12 @@ use std::net::IpAddr;
 
 use sdp_types::{Media, RtpMap, Session};
 
+use super::body;
 use super::bundle;
 use super::ice::{self, Candidate};
-use super::text::{parameter, trim};
+use super::sdp_lines::{first_sections, is_readable, media_text, tidied};
 use crate::packet::Endpoint;
 use crate::rtp::codec::Redundancy;
-
-/// Media lines read of one description; real ones have at most a dozen, and each costs microseconds.
-const MAX_LINES: usize = 16;
-/// Parts of a multipart body searched for a description.
-const MAX_PARTS: usize = 16;
 
 /// A description, as far as it concerns RTP.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -199,33 +195,22 @@ pub struct Codec {
     pub channels: u8,
 }
 
-/// The description in a message's body, if it has one: `application/sdp`, or that part of a multipart. Or the fragment of
-/// one that trickles ICE candidates (RFC 8840), which looks alike.
+/// The description in a message's body, if it has one: `application/sdp`, or the first such part of a multipart (RFC 5621). Or
+/// the fragment of one that trickles ICE candidates (RFC 8840), which looks alike.
 /// A body without Content-Type counts as one if it begins like one.
-pub fn describe(content_type: &[u8], body: &[u8]) -> Option<Description> {
-    let media_type = trim(content_type.split(|&b| b == b';').next().unwrap_or_default());
-    if media_type.eq_ignore_ascii_case(b"application/sdp")
-        || media_type.eq_ignore_ascii_case(b"application/trickle-ice-sdpfrag")
-        || (media_type.is_empty() && body.starts_with(b"v=0"))
-    {
+pub fn describe<'a>(content_type: &'a [u8], body: &'a [u8]) -> Option<Description> {
+    if content_type.is_empty() && body.starts_with(b"v=0") {
         return Some(Description::parse(body));
     }
-    let multipart = media_type.get(..10).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/"));
-    if !multipart {
-        return None;
-    }
-    let boundary = parameter(content_type, b"boundary")?;
-    parts(body, boundary).find_map(|part| {
-        let (kind, body) = part_body(part)?;
-        kind.eq_ignore_ascii_case(b"application/sdp").then(|| Description::parse(body))
-    })
+    body::find(content_type, body).map(Description::parse)
 }
 
 impl Description {
     /// Reads a description. What cannot be read is left out and counted.
     pub fn parse(body: &[u8]) -> Self {
         let mut dropped = 0;
-        let (body, given_up) = first_sections(body);
+        let body = tidied(body);
+        let (body, given_up) = first_sections(&body);
         let session = Session::parse(&media_text(body, |_, _| true)).or_else(|_| {
             dropped = 0;
             let text = media_text(body, |section, line| {
@@ -383,106 +368,6 @@ fn redundancy(session: &Session, media: &Media) -> Option<Redundancy> {
 
 fn first_value<'a>(media: &'a Media, name: &'a str) -> Option<&'a str> {
     media.get_first_attribute_value(name).flatten()
-}
-
-/// The body as far as its first [`MAX_LINES`] media lines and what is theirs, and how many more it has.
-fn first_sections(body: &[u8]) -> (&[u8], usize) {
-    let (mut at, mut end, mut media_lines) = (0, body.len(), 0_usize);
-    for line in body.split(|b| matches!(b, b'\n' | b'\r')) {
-        if trim(line).starts_with(b"m=") {
-            if media_lines == MAX_LINES {
-                end = at;
-            }
-            media_lines += 1;
-        }
-        at += line.len() + 1;
-    }
-    (body.get(..end).unwrap_or(body), media_lines.saturating_sub(MAX_LINES))
-}
-
-/// The lines that `keep` wants among those that concern media, under a version line of our own.
-/// `keep` is given the section's `m=` line (empty in the session's own) and the line.
-/// A dropped `m=` line takes its section along: its attributes are nobody else's.
-fn media_text(body: &[u8], mut keep: impl FnMut(&[u8], &[u8]) -> bool) -> Vec<u8> {
-    let mut text = Vec::with_capacity(body.len() + 8);
-    text.extend_from_slice(b"v=0\r\n");
-    let mut section: &[u8] = &[];
-    let mut is_kept = true;
-    let mut has_connection = false;
-    for line in body.split(|b| matches!(b, b'\n' | b'\r')).map(trim) {
-        match line {
-            [b'm', b'=', ..] => {
-                is_kept = keep(&[], line);
-                section = line;
-            }
-            // A second session address is an error to the grammar, and of no meaning.
-            [b'c', b'=', ..] if section.is_empty() && has_connection => continue,
-            [b'a' | b'c', b'=', ..] if is_kept && keep(section, line) => {
-                has_connection |= section.is_empty() && line.starts_with(b"c");
-            }
-            _ => continue,
-        }
-        if is_kept {
-            text.extend_from_slice(line);
-            text.extend_from_slice(b"\r\n");
-        }
-    }
-    text
-}
-
-fn is_readable(section: &[u8], line: &[u8]) -> bool {
-    let text = [b"v=0\r\n", section, b"\r\n", line, b"\r\n"].concat();
-    Session::parse(&text).is_ok()
-}
-
-/// The parts of a multipart body (RFC 2046, 5.1.1), tolerant of bare LF and of a missing last delimiter.
-fn parts<'a>(body: &'a [u8], boundary: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
-    let mut rest = after_delimiter(body, boundary).map(|(_, rest)| rest);
-    std::iter::from_fn(move || {
-        let current = rest?;
-        let Some((part, next)) = after_delimiter(current, boundary) else {
-            rest = None;
-            return Some(current);
-        };
-        rest = (!next.starts_with(b"--")).then_some(next);
-        Some(part)
-    })
-    .take(MAX_PARTS)
-}
-
-/// Splits at the next `--boundary` that begins a line.
-fn after_delimiter<'a>(bytes: &'a [u8], boundary: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
-    let mut at = 0;
-    while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
-        if let Some(after) = rest.strip_prefix(b"--").and_then(|line| line.strip_prefix(boundary)) {
-            return Some((bytes.get(..at)?, after));
-        }
-        at += rest.iter().position(|&b| b == b'\n')? + 1;
-    }
-    None
-}
-
-/// A part's media type and its body.
-fn part_body(part: &[u8]) -> Option<(&[u8], &[u8])> {
-    let mut kind: &[u8] = b"text/plain";
-    let mut rest = part.get(part.iter().position(|&b| b == b'\n')? + 1..)?;
-    loop {
-        let end = rest.iter().position(|&b| b == b'\n')? + 1;
-        let (line, next) = rest.split_at_checked(end)?;
-        rest = next;
-        let line = trim(line);
-        if line.is_empty() {
-            return Some((kind, rest));
-        }
-        let Some((name, value)) =
-            line.iter().position(|&b| b == b':').and_then(|at| line.split_at_checked(at))
-        else {
-            continue;
-        };
-        if trim(name).eq_ignore_ascii_case(b"content-type") {
-            kind = trim(value.get(1..)?.split(|&b| b == b';').next().unwrap_or_default());
-        }
-    }
 }
 
 #[cfg(test)]

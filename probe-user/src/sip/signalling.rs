@@ -155,6 +155,8 @@ pub struct GivenUp {
     pub live_calls: u64,
     /// Announced media lines.
     pub media_lines: u64,
+    /// ICE candidates, and addresses learned from packets, for which there was no room.
+    pub endpoints: u64,
     /// Transmissions that a timer could still repeat: `retransmissions` may be low by these.
     pub transmissions: u64,
     /// REFERs whose call was awaited, and names of other calls: `related` may lack these.
@@ -363,6 +365,7 @@ impl Signalling {
                 ended_calls,
                 live_calls,
                 media_lines: self.media.evicted() + self.media.given_up(),
+                endpoints: self.media.endpoints_refused(),
                 transmissions: self.transmissions.forgotten(),
                 relations: self.calls.relations_forgotten(),
             },
@@ -443,7 +446,10 @@ impl Signalling {
 
     /// What was counted of a message's beginning was not a message of its own.
     fn retract(&mut self, counted: &[Noted], cut: &Captured) {
-        self.totals.malformed = self.totals.malformed.saturating_sub(u64::from(counted.is_empty()));
+        if counted.is_empty() {
+            self.totals.malformed = self.totals.malformed.saturating_sub(1);
+            self.totals.unreadable.retain(|unreadable| unreadable.frame != cut.number);
+        }
         for noted in counted {
             self.totals.uncount(noted.tally, cut.is_defective);
             if let Some(call) = noted.call {
@@ -541,7 +547,7 @@ impl Signalling {
         self.transmissions.clear_noted(key);
         let repeat = repeat.map(|(repeat, _)| repeat);
         let line = self.transcript.as_mut().and_then(|kept| kept.message(at, message, repeat));
-        self.transmissions.note(key, Noted { tally, call, line });
+        self.transmissions.note(key, Noted { tally, is_defective: message.defects.any(), call, line });
         repeat
     }
 
@@ -575,7 +581,7 @@ impl Signalling {
             };
             self.copies.observe(&copy);
             for noted in noted {
-                self.totals.was_copy(noted.tally, repeat);
+                self.totals.was_copy(noted.tally, noted.is_defective, repeat);
                 if let Some(call) = noted.call {
                     self.calls.note_was_copy(call);
                 }
@@ -615,6 +621,10 @@ mod testing;
 #[cfg(test)]
 #[path = "dialogs_tests.rs"]
 mod dialogs_tests;
+
+#[cfg(test)]
+#[path = "dialogs_properties.rs"]
+mod dialogs_properties;
 
 #[cfg(test)]
 #[path = "transfers_tests.rs"]

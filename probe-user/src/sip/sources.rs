@@ -21,7 +21,7 @@ const MAX_SOURCES: usize = 4_096;
 const PASSED_OVER: usize = 16;
 /// Sources told in a report.
 const MAX_TOLD: usize = 32;
-/// Calls begun in a second from which a source that hardly anybody answers is a flood.
+/// Calls begun in a second from which a source is a flood, if hardly any of them rings or is answered.
 const FLOOD_PER_SECOND: u32 = 100;
 /// Refusals, and users asked for, from which a source is a scanner.
 const SCAN: u64 = 20;
@@ -37,7 +37,7 @@ const MAX_NAME: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Suspicion {
-    /// INVITEs faster than anybody calls, nearly all without an answer; or calls had to make room for them.
+    /// INVITEs faster than anybody calls, nearly all without ringing or an answer; or calls had to make room for them.
     InviteFlood,
     /// A scanner by its name, or many users asked for and refused.
     Scan,
@@ -100,6 +100,8 @@ struct Source {
     registrations_accepted: u64,
     calls: u64,
     calls_answered: u64,
+    /// Responses that say somebody rings: a call that may be answered yet.
+    calls_rang: u64,
     made_room: u64,
     second: u64,
     in_second: u32,
@@ -129,6 +131,12 @@ impl Sources {
         }
         match (message.status(), answer) {
             (None, _) if message.to().tag.is_none() => self.request(at, message, effect),
+            (Some(101..=199), _) if method == "INVITE" => {
+                let source = self.by_address.get_mut(&at.flow.dst.address);
+                for source in source.map(|source| &mut **source).into_iter().chain([&mut self.all]) {
+                    source.calls_rang += 1;
+                }
+            }
             (Some(_), Some(answer)) => {
                 self.has_responses = true;
                 let source = self.by_address.get_mut(&at.flow.dst.address);
@@ -233,9 +241,9 @@ impl Source {
         self.peak = self.peak.max(self.in_second);
     }
 
-    /// Does hardly anybody answer its calls?
+    /// Does hardly any of its calls ring anywhere, or get an answer?
     fn is_ignored(&self) -> bool {
-        self.calls_answered.saturating_mul(LUCK) < self.calls
+        self.calls_answered.saturating_add(self.calls_rang).saturating_mul(LUCK) < self.calls
     }
 
     fn answer(&mut self, method: &str, code: u16) {

@@ -233,8 +233,9 @@ impl SipReport {
     }
 
     /// What was counted as a repeated message was a copy.
-    pub(super) fn was_copy(&mut self, place: usize, repeat: Repeat) {
+    pub(super) fn was_copy(&mut self, place: usize, was_defective: bool, repeat: Repeat) {
         self.messages = self.messages.saturating_sub(1);
+        self.defective = self.defective.saturating_sub(u64::from(was_defective));
         self.copies += 1;
         self.kinds.was_copy(place);
         let count = self.repeats.of(repeat);

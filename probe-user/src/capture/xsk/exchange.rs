@@ -100,7 +100,7 @@ impl<R: Storage<Entry = xdp_desc>, F: Storage<Entry = u64>> Exchange<R, F> {
             return self.rx.peek().map(|_| meta.time_ns);
         }
         let desc = self.rx.peek()?;
-        // Not ours yet, but nobody else's either: the kernel has produced it.
+        // For this look only: the kernel is done with it, and it is claimed for good when it is taken.
         let Some(chunk) = self.umem.claim(desc.addr) else { return Some(0) };
         Some(meta_of(&self.umem, &chunk, &desc).map_or(0, |meta| meta.time_ns))
     }

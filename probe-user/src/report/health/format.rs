@@ -242,6 +242,13 @@ fn summary_text(summary: &SummaryEntry) -> String {
             words::count(summary.events_dropped, "event")
         );
     }
+    if summary.announcements_given_up > 0 {
+        let _ = write!(
+            text,
+            "; no room for {} of media since the start, so streams may have no call",
+            words::count(summary.announcements_given_up, "announcement")
+        );
+    }
     text
 }
 

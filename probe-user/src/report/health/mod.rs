@@ -232,6 +232,9 @@ pub struct SummaryEntry {
     /// Events that were dropped since the start, because the control plane was behind: lines are missing.
     #[serde(skip_serializing_if = "is_zero")]
     pub events_dropped: u64,
+    /// Announced media that had no room since the start, here or in the kernel's table: its streams may have no call.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub announcements_given_up: u64,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]

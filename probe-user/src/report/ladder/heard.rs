@@ -19,9 +19,8 @@ pub(super) fn rows(
 ) -> Vec<Row> {
     let mut rows = Vec::new();
     for stream in streams {
-        let Some(call) = stream.call_id.as_deref().and_then(|id| place(id, stream.first_seen())) else {
-            continue;
-        };
+        let mut its = stream.call_id.iter().chain(&stream.shared_with);
+        let Some(call) = its.find_map(|id| place(id, stream.first_seen())) else { continue };
         let (from, to) = (participants.of(stream.src), participants.of(stream.dst));
         let row = |at_s, frame, kind, label, notes| Row {
             at_s,
