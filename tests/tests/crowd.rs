@@ -22,6 +22,7 @@ const BUDGET_KIB: i64 = 1 << 20;
 const ROOM: u64 = 100_000;
 
 /// The report on a file, and the most memory that it took, in KiB.
+#[expect(clippy::zombie_processes, reason = "wait4 waits for it, and says what it used")]
 fn analyse(binary: &Path, capture: &Path, report: &Path) -> (Value, i64) {
     let mut command = Command::new(binary);
     command
