@@ -10,10 +10,10 @@ use std::path::Path;
 
 use voxlab::random::Random;
 
-/// All targets, by the names of their folders.
-/// Its name, and what it does with an input.
+/// A target, and the name of its folder.
 type Target = (&'static str, fn(&[u8]));
 
+/// All of them.
 const TARGETS: [Target; 6] = [
     ("message", voxfuzz::message::run),
     ("sdp", voxfuzz::sdp::run),
