@@ -41,19 +41,19 @@ pub struct Options {
     copies: bool,
 }
 
+/// What a packet costs, and a stream holds.
+pub struct Cost {
+    /// CPU time of a packet in nanoseconds.
+    pub ns: f64,
+    /// Resident bytes of a stream.
+    pub bytes: u64,
+}
+
 /// Prints the table.
 pub fn run(options: &Options) -> Result<()> {
     for &streams in &options.streams {
         let before = resident_kib();
-        let mut core = Core::new(streams, options);
-        let idle = resident_kib();
-        core.rounds(options.warm_up);
-        core.spent_ns = 0.0;
-        core.packets = 0;
-        let each = u64::from(streams);
-        core.rounds(options.packets.div_ceil(each));
-        let ns = core.spent_ns / core.packets as f64;
-        let bytes = resident_kib().saturating_sub(idle) * 1_024 / each;
+        let Cost { ns, bytes } = measure(streams, options);
         println!(
             "{streams:>8} streams: {ns:6.1} ns a packet, {:5.1} Mpps, {bytes} bytes a stream in all ({} MiB before)",
             1e3 / ns,
@@ -61,6 +61,26 @@ pub fn run(options: &Options) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// The same of orderly streams whose windows of copies are full, for the benchmark.
+pub(crate) fn orderly(streams: u32, packets: u64) -> Cost {
+    measure(
+        streams,
+        &Options { streams: Vec::new(), warm_up: 140, packets, loss_per_mille: 0, copies: false },
+    )
+}
+
+fn measure(streams: u32, options: &Options) -> Cost {
+    let mut core = Core::new(streams, options);
+    let idle = resident_kib();
+    core.rounds(options.warm_up);
+    core.spent_ns = 0.0;
+    core.packets = 0;
+    let each = u64::from(streams);
+    core.rounds(options.packets.div_ceil(each));
+    let bytes = resident_kib().saturating_sub(idle) * 1_024 / each;
+    Cost { ns: core.spent_ns / core.packets as f64, bytes }
 }
 
 struct Core {

@@ -108,15 +108,16 @@ fn record(recorder: &Recorder, spec: &Spec, duration: Duration) -> Result<Receiv
     throughput::connect(&near, &far)?;
     // Without a program at the far end, a veth pair refuses frames that come from one at the near end.
     let _empty = far.within(accept_everything)??;
-    let mut child = far
+    // Some say it on one, some on the other.
+    let (mut said, says) = std::io::pipe()?;
+    let child = far
         .command(recorder.name)
         .args(recorder.args)
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
+        .stdout(says.try_clone()?)
+        .stderr(says)
         .spawn()
         .with_context(|| format!("cannot start {}", recorder.name))?;
-    let mut said = child.stderr.take().context("no standard error")?;
     let reader = thread::spawn(move || {
         let mut text = Vec::new();
         said.read_to_end(&mut text).map(|_| String::from_utf8_lossy(&text).into_owned())

@@ -8,7 +8,7 @@ use voxprobe::sip::message::Message;
 
 use super::{Run, median};
 use crate::frames::invite;
-use crate::{cost, dedup_cost};
+use crate::{core_cost, cost, dedup_cost};
 
 const ROUNDS: usize = 31;
 
@@ -22,6 +22,15 @@ pub(super) fn measure(run: &mut Run, is_quick: bool) -> Result<()> {
         }
     } else {
         run.leave_out("XDP programs: needs root".to_owned());
+    }
+
+    println!("\nanalysis core, ns a packet of orderly streams with full windows:");
+    let (counts, packets) =
+        if is_quick { (&[2_000][..], 800_000) } else { (&[2_000, 20_000, 1_000_000][..], 8_000_000) };
+    for streams in counts {
+        let cost = core_cost::orderly(*streams, packets);
+        println!("  {streams:>7} streams: {:6.1}, {:5.1} Mpps", cost.ns, 1e3 / cost.ns);
+        run.note(format!("micro/core/{streams}/packet"), cost.ns, "ns");
     }
 
     println!("\nengine of copies, ns a frame of streams without copies:");
