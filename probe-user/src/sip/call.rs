@@ -241,6 +241,8 @@ impl Call {
             return;
         }
         match self.hops.acknowledged(at, message) {
+            // Of the challenge: some user agents give it a branch of its own.
+            Some(Acknowledged::Answer) if self.report.state == CallState::Challenged => return,
             Some(Acknowledged::Answer) => {
                 self.report.state = CallState::Answered;
                 self.is_answer_inferred = true;

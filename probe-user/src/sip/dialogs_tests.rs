@@ -312,3 +312,19 @@ fn call_id_is_used_again_by_another_call_and_kept_by_the_same() {
     let call = only(&wire);
     assert_eq!((call.state, call.forks, call.ended_by), (CallState::Ended, 1, Some("caller")));
 }
+
+/// As sipp does it: the ACK has a branch of its own, and the INVITE that follows bears the tag of the refusal.
+#[test]
+fn an_ack_of_a_challenge_is_no_answer_whatever_its_branch() {
+    let mut wire = Wire::new();
+    wire.send(0, PHONE, &request("INVITE", 1, ""));
+    wire.send(5, PBX, &response(407, "1 INVITE"));
+    wire.send(10, PHONE, &request("ACK", 1, "bob"));
+    assert_eq!(only(&wire).state, CallState::Challenged);
+    wire.send(12, PHONE, &request("INVITE", 2, "bob"));
+    wire.send(300, PBX, &response(180, "2 INVITE"));
+    wire.send(900, PBX, &response(200, "2 INVITE"));
+    wire.send(905, PHONE, &request("ACK", 2, "bob"));
+    let call = only(&wire);
+    assert_eq!((call.state, call.reinvites, call.setup_ms), (CallState::Answered, 0, Some(900.0)));
+}
