@@ -111,7 +111,7 @@ impl StreamTable {
     /// Counts packets, in order. Streams that had to leave for them go to `evicted`.
     ///
     /// The memory of several packets is on its way at once: first the index's lines, then the streams', then what those
-    /// point to. Budget with [`AHEAD`] packets under way: 50 ns a packet with 2,000 streams, 80 with 20,000; `voxlab core-cost`
+    /// point to. Budget with `AHEAD` packets under way: 50 ns a packet with 2,000 streams, 80 with 20,000; `voxlab core-cost`
     /// measures.
     pub fn observe_batch(&mut self, packets: &[RtpPacket], mut evicted: impl FnMut(StreamParts)) {
         let mut hashes = [Hash::default(); AHEAD];

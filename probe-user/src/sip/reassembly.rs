@@ -8,14 +8,14 @@
 //! ```
 //!
 //! Order means something in signalling: a CANCEL follows its INVITE. So a segment that comes early is held until the gap
-//! before it is filled. That is given up when the gap is [`WAIT_NS`] old, or when more is held than [`MAX_EARLY`] segments or
-//! [`MAX_EARLY_BYTES`] of one stream or [`MAX_HELD`] of all: then the gap is counted, and reading goes on behind it.
+//! before it is filled. That is given up when the gap is `WAIT_NS` old, or when more is held than `MAX_EARLY` segments or
+//! `MAX_EARLY_BYTES` of one stream or `MAX_HELD` of all: then the gap is counted, and reading goes on behind it.
 //!
 //! A capture may begin in the middle of a connection. A first segment that is no beginning is held likewise, in case the one
 //! before it was only overtaken, until a beginning comes behind it.
 //!
 //! A segment that is far from its stream belongs to a new connection on old ports. Flags are not asked: the kernel keeps segments
-//! without data to itself, SYN and FIN among them. A new connection that begins less than [`WINDOW`] before the old one's end
+//! without data to itself, SYN and FIN among them. A new connection that begins less than `WINDOW` before the old one's end
 //! would be taken for old data; one in 4,000 does.
 //!
 //! Nothing here knows SIP. What cuts the bytes into messages says how many it could not use yet ([`Streams::keep`]), and they are

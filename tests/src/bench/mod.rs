@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A machine's speed changes from hour to hour, so a number means something beside another of the same run only. The
-//! [gate](gate) compares such ratios with a budget that is checked in, and nothing else.
+//! `gate` compares such ratios with a budget that is checked in, and nothing else.
 
 mod files;
 mod gate;
