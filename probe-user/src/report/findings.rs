@@ -322,10 +322,15 @@ fn nothing_there(report: &Report) -> Option<Finding> {
     let most = verdicts.iter().take(VERDICTS);
     let most: Vec<_> = most.map(|(name, frames)| format!("{} {name}", words::thousands(**frames))).collect();
     let read = words::count(report.capture.packets, "frame");
+    let is_on_sip_ports = verdicts.iter().any(|(name, _)| matches!(**name, "sip_udp" | "sip_tcp"));
     Some(Finding {
         id: "nothing-found",
         severity: Severity::Info,
-        title: "no SIP and no RTP in here".to_owned(),
+        title: if is_on_sip_ports {
+            "what uses the SIP ports holds no whole message".to_owned()
+        } else {
+            "no SIP and no RTP in here".to_owned()
+        },
         detail: if most.is_empty() {
             format!("{read} read.")
         } else {
@@ -333,6 +338,8 @@ fn nothing_there(report: &Report) -> Option<Finding> {
         },
         advice: if report.capture.packets == 0 {
             "check that it is the right interface, and that the mirror port sends".to_owned()
+        } else if is_on_sip_ports {
+            "check that frames are captured whole, and that the SIP ports (--sip-ports) carry SIP".to_owned()
         } else {
             "check the SIP ports (--sip-ports); RTP without SIP on unusual ports needs --rtp any".to_owned()
         },
@@ -429,6 +436,16 @@ mod tests {
         let findings = find(&report);
         assert_eq!(findings[0].id, "account-does-not-balance");
         assert_eq!(findings[0].title, "3 matched frames are unaccounted for");
+    }
+
+    #[test]
+    fn frames_on_sip_ports_without_a_whole_message_are_not_said_to_be_none() {
+        let mut report = report(Vec::new());
+        report.capture.packets = 12;
+        report.capture.verdicts.insert("sip_tcp", 12);
+        let finding = &find(&report)[0];
+        assert_eq!(finding.title, "what uses the SIP ports holds no whole message");
+        assert!(finding.advice.contains("captured whole"));
     }
 
     #[test]
