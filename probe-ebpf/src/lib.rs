@@ -18,6 +18,7 @@
 pub mod classify;
 pub mod config;
 pub mod fingerprint;
+pub mod flow;
 pub mod generator;
 pub mod meta;
 pub mod parse;

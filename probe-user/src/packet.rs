@@ -140,6 +140,13 @@ impl From<Endpoint> for EndpointWords {
     }
 }
 
+impl From<EndpointWords> for probe_ebpf::flow::End {
+    #[inline]
+    fn from(EndpointWords { address, port }: EndpointWords) -> Self {
+        Self { address, port }
+    }
+}
+
 impl From<EndpointWords> for Endpoint {
     #[inline]
     fn from(key: EndpointWords) -> Self {
