@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `ring` | the protocol of a ring, over any memory |
 //! | `mapped` | a ring in the kernel's memory |
+//! | `pages` | memory in the largest pages that can be had |
 //! | `umem` | the memory that frames are in, and the right to each chunk of it |
 //! | `exchange` | a queue's two rings, and where its chunks are |
 //! | `head` | a frame as the record that a tap would have given |
@@ -24,6 +25,7 @@
 mod exchange;
 mod head;
 mod mapped;
+mod pages;
 mod reader;
 mod ring;
 mod setup;

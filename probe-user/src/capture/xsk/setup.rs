@@ -110,12 +110,12 @@ fn open_interface(
         let what = format!("{}: AF_XDP, {}", tap.name, rung.name());
         match socket::open(&place(0), &umem, rung, None) {
             Ok(bound) => {
-                let huge = if umem.is_huge() { "in huge pages" } else { "in ordinary pages" };
                 let noun = if queues == 1 { "queue" } else { "queues" };
                 let outcome = format!(
-                    "{queues} {noun} x {chunks} frames of {} bytes, {} KiB {huge}",
+                    "{queues} {noun} x {chunks} frames of {} bytes, {} KiB {}",
                     umem.chunk_bytes(),
-                    umem.bytes() / 1024
+                    umem.bytes() / 1024,
+                    umem.pages()
                 );
                 ladder.push(Rung { what, outcome, ok: true });
                 break (rung, bound);

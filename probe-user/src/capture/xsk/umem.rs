@@ -11,18 +11,16 @@
 //! once, at the start, and one for each descriptor that the kernel gives back. A frame is read through the chunk that it
 //! is in, so it cannot be read while the kernel may write it.
 
-use std::ffi::c_void;
 use std::io;
-use std::ptr::{self, NonNull};
+#[cfg(test)]
+use std::ptr;
 
-use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use super::pages::{Area, Pages};
 
 /// The whole memory, shared by all queues of an interface.
 pub(crate) struct Umem {
-    start: NonNull<c_void>,
-    bytes: usize,
+    area: Area,
     chunk_bytes: usize,
-    is_huge: bool,
 }
 
 // SAFETY: the memory is read only through chunks, each of which has one owner; the rest of this never changes.
@@ -42,36 +40,21 @@ impl Chunk {
 }
 
 impl Umem {
-    /// Maps memory for so many chunks of a power of two of bytes: huge pages where the system has some to spare, since
-    /// a miss in the TLB costs as much as a frame.
+    /// Memory for so many chunks of a power of two of bytes, in huge pages where they can be had, since a miss in the TLB
+    /// costs as much as a frame.
     pub(crate) fn new(chunks: usize, chunk_bytes: usize) -> io::Result<Self> {
-        /// A huge page of x86-64, and of most others.
-        const HUGE: usize = 2 << 20;
         let bytes = chunks.checked_mul(chunk_bytes).ok_or(io::ErrorKind::InvalidInput)?;
-        let map = |bytes, flags| {
-            let protection = ProtFlags::READ | ProtFlags::WRITE;
-            // SAFETY: a null hint lets the kernel choose an address where nothing of ours is.
-            unsafe { mmap_anonymous(ptr::null_mut(), bytes, protection, flags) }
-        };
-        // Populated: the kernel writes into all of it anyway, and the data path shall meet no fault.
-        let flags = MapFlags::PRIVATE | MapFlags::POPULATE;
-        let huge_bytes = bytes.next_multiple_of(HUGE);
-        let (start, bytes, is_huge) = match map(huge_bytes, flags | MapFlags::HUGETLB) {
-            Ok(start) => (start, huge_bytes, true),
-            Err(_) => (map(bytes, flags)?, bytes, false),
-        };
-        let start = NonNull::new(start).ok_or(io::ErrorKind::AddrNotAvailable)?;
-        Ok(Self { start, bytes, chunk_bytes, is_huge })
+        Ok(Self { area: Area::new(bytes)?, chunk_bytes })
     }
 
     /// Where it is, for the kernel.
     pub(crate) fn start(&self) -> u64 {
-        self.start.as_ptr().expose_provenance() as u64
+        self.area.start().as_ptr().expose_provenance() as u64
     }
 
     /// Bytes of it.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes
+        self.area.bytes()
     }
 
     /// Bytes of a chunk.
@@ -79,14 +62,14 @@ impl Umem {
         self.chunk_bytes
     }
 
-    /// Is it in huge pages?
-    pub(crate) fn is_huge(&self) -> bool {
-        self.is_huge
+    /// What pages it is in.
+    pub(crate) fn pages(&self) -> Pages {
+        self.area.pages()
     }
 
     /// All chunks from the `first`, so many. Each number may be asked for once: that is the caller's to see to.
     pub(crate) fn chunks(&self, first: usize, count: usize) -> impl Iterator<Item = Chunk> {
-        let (most, chunk_bytes) = (self.bytes / self.chunk_bytes, self.chunk_bytes);
+        let (most, chunk_bytes) = (self.bytes() / self.chunk_bytes, self.chunk_bytes);
         (first..first.saturating_add(count).min(most)).map(move |index| Chunk((index * chunk_bytes) as u64))
     }
 
@@ -94,7 +77,7 @@ impl Umem {
     /// address.
     pub(crate) fn claim(&self, address: u64) -> Option<Chunk> {
         let chunk = address & !(self.chunk_bytes as u64 - 1);
-        (chunk + self.chunk_bytes as u64 <= self.bytes as u64).then_some(Chunk(chunk))
+        (chunk + self.chunk_bytes as u64 <= self.bytes() as u64).then_some(Chunk(chunk))
     }
 
     /// `len` bytes at `address`, which must be inside of `chunk`.
@@ -105,7 +88,7 @@ impl Umem {
         }
         let at = usize::try_from(chunk.0).ok()? + offset;
         // SAFETY: `at + len` is inside of the chunk, which is inside of the mapping.
-        let start = unsafe { self.start.cast::<u8>().add(at) };
+        let start = unsafe { self.area.start().cast::<u8>().add(at) };
         // SAFETY: in bounds as above, initialised by the kernel (anonymous memory is zero before), and nobody writes it
         // while `chunk` is here and not with the kernel.
         Some(unsafe { std::slice::from_raw_parts(start.as_ptr(), len) })
@@ -115,18 +98,11 @@ impl Umem {
     #[cfg(test)]
     pub(crate) fn write(&self, address: u64, bytes: &[u8]) {
         let at = usize::try_from(address).unwrap();
-        assert!(at + bytes.len() <= self.bytes);
+        assert!(at + bytes.len() <= self.bytes());
         // SAFETY: in bounds by the assertion.
-        let start = unsafe { self.start.cast::<u8>().add(at) };
+        let start = unsafe { self.area.start().cast::<u8>().add(at) };
         // SAFETY: in bounds, and the test holds the chunk.
         unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), start.as_ptr(), bytes.len()) };
-    }
-}
-
-impl Drop for Umem {
-    fn drop(&mut self) {
-        // SAFETY: ours since `new`, and no reference into it outlives `self`. A failure could only leak.
-        let _ = unsafe { munmap(self.start.as_ptr(), self.bytes) };
     }
 }
 
