@@ -2,19 +2,23 @@
 //! ask again.
 //!
 //! ```text
-//!   UMEM chunk   [ headroom ............ | Meta, 16 bytes | frame ............ ]
+//!   UMEM chunk   [ headroom ............ | Meta, 20 bytes | frame ............ ]
 //!                                                         └ address of the receive descriptor
 //! ```
 //!
 //! Written by the mirror program with `bpf_xdp_adjust_meta`, read at the descriptor's address less its size. In host
-//! byte order. There is no flow hash in it: shards are chosen by the innermost flow, which a tunnel hides from the kernel.
+//! byte order. Shards are not chosen by the flow hash in it, but by the innermost flow, which a tunnel hides from the kernel.
 
-/// See the module. 16 bytes, no padding; before Linux 6.0 metadata could not be longer than 32.
+/// See the module. 20 bytes, no padding: it stands on a multiple of four, and before Linux 6.0 metadata could not be longer
+/// than 32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
+#[repr(C, packed(4))]
 pub struct Meta {
     /// `bpf_ktime_get_ns` (CLOCK_MONOTONIC) when the program saw the frame.
     pub time_ns: u64,
+    /// The [hash](crate::flow::of_frame) of the frame's conversation; zero without usable layers, or where the frame's first
+    /// piece ends before the ports.
+    pub flow: u32,
     /// The [`Verdict`](crate::Verdict) as its number.
     pub verdict: u8,
     /// A [`point`](crate::record::point): which interface. Tags are not told here, they are in the frame.
@@ -36,9 +40,10 @@ impl Meta {
     /// From the bytes before a frame.
     #[inline]
     pub fn from_ne_bytes(bytes: &[u8; Self::BYTES]) -> Self {
-        let [t0, t1, t2, t3, t4, t5, t6, t7, verdict, point, ip, v6, o0, o1, l0, l1] = *bytes;
+        let [t0, t1, t2, t3, t4, t5, t6, t7, f0, f1, f2, f3, verdict, point, ip, v6, o0, o1, l0, l1] = *bytes;
         Self {
             time_ns: u64::from_ne_bytes([t0, t1, t2, t3, t4, t5, t6, t7]),
+            flow: u32::from_ne_bytes([f0, f1, f2, f3]),
             verdict,
             point,
             ip,
@@ -51,20 +56,22 @@ impl Meta {
     /// As the kernel writes it.
     #[inline]
     pub fn to_ne_bytes(self) -> [u8; Self::BYTES] {
-        let [t0, t1, t2, t3, t4, t5, t6, t7] = self.time_ns.to_ne_bytes();
-        let ([o0, o1], [l0, l1]) = (self.transport.to_ne_bytes(), self.transport_len.to_ne_bytes());
-        let Self { verdict, point, ip, v6, .. } = self;
-        [t0, t1, t2, t3, t4, t5, t6, t7, verdict, point, ip, v6, o0, o1, l0, l1]
+        let Self { time_ns, flow, verdict, point, ip, v6, transport, transport_len } = self;
+        let ([t0, t1, t2, t3, t4, t5, t6, t7], [f0, f1, f2, f3]) =
+            (time_ns.to_ne_bytes(), flow.to_ne_bytes());
+        let ([o0, o1], [l0, l1]) = (transport.to_ne_bytes(), transport_len.to_ne_bytes());
+        [t0, t1, t2, t3, t4, t5, t6, t7, f0, f1, f2, f3, verdict, point, ip, v6, o0, o1, l0, l1]
     }
 }
 
 const _: () = {
     // bpf_xdp_adjust_meta wants a multiple of four.
-    assert!(Meta::BYTES == 16);
-    assert!(core::mem::offset_of!(Meta, verdict) == 8);
-    assert!(core::mem::offset_of!(Meta, v6) == 11);
-    assert!(core::mem::offset_of!(Meta, transport) == 12);
-    assert!(core::mem::offset_of!(Meta, transport_len) == 14);
+    assert!(Meta::BYTES == 20);
+    assert!(core::mem::offset_of!(Meta, flow) == 8);
+    assert!(core::mem::offset_of!(Meta, verdict) == 12);
+    assert!(core::mem::offset_of!(Meta, v6) == 15);
+    assert!(core::mem::offset_of!(Meta, transport) == 16);
+    assert!(core::mem::offset_of!(Meta, transport_len) == 18);
 };
 
 #[cfg(test)]
@@ -75,8 +82,8 @@ mod tests {
     fn metadata_is_read_as_it_was_written() {
         let bytes: [u8; Meta::BYTES] = core::array::from_fn(|at| u8::try_from(at).unwrap());
         assert_eq!(Meta::from_ne_bytes(&bytes).to_ne_bytes(), bytes);
-        let meta = Meta::from_ne_bytes(&bytes);
-        assert_eq!((meta.verdict, meta.point, meta.ip, meta.v6), (8, 9, 10, 11));
-        assert_eq!(meta.transport, u16::from_ne_bytes([12, 13]));
+        let Meta { flow, verdict, point, ip, v6, transport, .. } = Meta::from_ne_bytes(&bytes);
+        assert_eq!((verdict, point, ip, v6), (12, 13, 14, 15));
+        assert_eq!((flow, transport), (u32::from_ne_bytes([8, 9, 10, 11]), u16::from_ne_bytes([16, 17])));
     }
 }

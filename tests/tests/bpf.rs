@@ -10,7 +10,7 @@ use probe_ebpf::config::MediaRule;
 use probe_ebpf::record::{
     KernelLoss, MAX_PACKET, MediaCommon, MediaHead4, MediaHead6, PacketHead, kind, point,
 };
-use probe_ebpf::{Config, EndpointKey, Endpoints, Layers, Meta, Verdict, classify, fingerprint};
+use probe_ebpf::{Config, EndpointKey, Endpoints, Layers, Meta, Verdict, classify, fingerprint, flow};
 use voxlab::captures::files_below;
 use voxlab::frames::{Datagram, invite, rtcp, rtp, sip, tcp, udp};
 use voxlab::privileges::root_for;
@@ -172,6 +172,7 @@ fn mirrored(frame: &[u8], verdict: Verdict, layers: Option<&Layers>) -> Vec<Owne
     let layers = layers.copied().unwrap_or(Layers::NONE);
     let meta = Meta {
         time_ns: 1,
+        flow: flow::of_frame(frame, &layers).unwrap_or(0),
         verdict: verdict as u8,
         point: 0,
         ip: u8::try_from(layers.ip).unwrap(),

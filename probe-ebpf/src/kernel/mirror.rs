@@ -8,10 +8,10 @@ use aya_ebpf::bindings::xdp_action::{XDP_PASS, XDP_REDIRECT};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::helpers::generated::bpf_xdp_adjust_meta;
 use aya_ebpf::programs::XdpContext;
-use probe_ebpf::Meta;
 use probe_ebpf::record::{KernelLoss, MAX_PACKET};
+use probe_ebpf::{Meta, flow};
 
-use super::frame::Memory as _;
+use super::frame::{Frame, Memory};
 use super::maps::{SOCKETS, Tap};
 use super::opaque::forget;
 use super::source::Source as _;
@@ -37,7 +37,8 @@ pub(crate) fn steer(ctx: &XdpContext) -> u32 {
         let counted = unsafe { &mut *counters };
         counted.matched_bytes += u64::from(wire_len);
         counted.cut += u64::from(wire_len > MAX_PACKET as u32);
-        match redirect(ctx, tap, judged) {
+        // Before there is metadata: making it voids what points into the frame.
+        match redirect(ctx, tap, judged, conversation(&frame, judged, any)) {
             Ok(()) => (XDP_REDIRECT, news),
             Err(loss) => (XDP_PASS, lose(counters, loss, news, any)),
         }
@@ -56,9 +57,18 @@ fn judged_in_pieces(ctx: &XdpContext) -> u64 {
     judge_copied(ctx).map_or(0, |(_, judged)| judged.0)
 }
 
+/// The hash of the frame's conversation. Zero where the directly readable part ends too early, or without layers.
+#[inline(always)]
+fn conversation<M: Memory>(frame: &Frame<M>, judged: Judged, any: u64) -> u32 {
+    let layers = judged.layers();
+    let hash = if layers.ip == 0 { None } else { flow::of_frame(frame, &layers) };
+    // One way from here on, whatever was hashed.
+    forget(u64::from(hash.unwrap_or(0)), any) as u32
+}
+
 /// Sends the frame to the socket of its queue.
 #[inline(always)]
-fn redirect(ctx: &XdpContext, tap: Tap, judged: Judged) -> Result<(), KernelLoss> {
+fn redirect(ctx: &XdpContext, tap: Tap, judged: Judged, flow: u32) -> Result<(), KernelLoss> {
     let slot = tap.socket(ctx.rx_queue_index()).ok_or(KernelLoss::NoSocket)?;
     SOCKETS.get(slot).ok_or(KernelLoss::NoSocket)?;
     // SAFETY: the context is the one this program was called with.
@@ -74,6 +84,7 @@ fn redirect(ctx: &XdpContext, tap: Tap, judged: Judged) -> Result<(), KernelLoss
     let meta = Meta {
         // SAFETY: the helper has no precondition.
         time_ns: unsafe { bpf_ktime_get_ns() },
+        flow,
         verdict: judged.verdict(),
         point: tap.point(),
         ip: layers.ip as u8,

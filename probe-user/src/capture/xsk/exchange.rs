@@ -232,7 +232,7 @@ mod tests {
                 return;
             };
             self.fill.release();
-            self.umem.write(address + 240, &meta.to_ne_bytes());
+            self.umem.write(address + 256 - Meta::BYTES as u64, &meta.to_ne_bytes());
             self.umem.write(address + 256, frame);
             let len = u32::try_from(frame.len()).unwrap();
             assert!(self.rx.push(Desc(xdp_desc { addr: address + 256, len, options })));
@@ -253,7 +253,7 @@ mod tests {
     }
 
     fn meta(time_ns: u64) -> Meta {
-        Meta { time_ns, verdict: 12, point: 0, ip: 14, v6: 0, transport: 34, transport_len: 180 }
+        Meta { time_ns, flow: 7, verdict: 12, point: 0, ip: 14, v6: 0, transport: 34, transport_len: 180 }
     }
 
     /// Where every chunk is: nowhere twice, none missing.
