@@ -98,9 +98,10 @@ pub(super) fn prefetch<T: ?Sized>(value: &T) {
     }
 }
 
+/// Asks for one line of memory.
 #[cfg(target_arch = "x86_64")]
 #[inline]
-fn prefetch_line(address: *const i8) {
+pub(crate) fn prefetch_line(address: *const i8) {
     use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
     // SAFETY: the instruction never faults, whatever the address.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(address) };
@@ -109,7 +110,7 @@ fn prefetch_line(address: *const i8) {
 /// There is no stable way to say it elsewhere; the processor finds out by itself.
 #[cfg(not(target_arch = "x86_64"))]
 #[inline]
-fn prefetch_line(_: *const i8) {}
+pub(crate) fn prefetch_line(_: *const i8) {}
 
 #[cfg(test)]
 mod tests {

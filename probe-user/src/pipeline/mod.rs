@@ -20,7 +20,7 @@ pub mod dedup;
 mod flows;
 mod index;
 pub mod live;
-mod memory;
+pub(crate) mod memory;
 pub mod offline;
 pub mod receiver;
 pub mod shard;

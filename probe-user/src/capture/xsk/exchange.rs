@@ -16,6 +16,10 @@ use super::umem::{Chunk, Umem};
 /// Frames after which the kernel gets its chunks back even inside a round: what it takes from the ring in one softirq.
 const REFILL_EVERY: u32 = 64;
 
+/// How many frames ahead of its turn a frame's memory is asked for: what a frame takes, so often, is longer than a line takes
+/// to come.
+const AHEAD: u32 = 8;
+
 /// Both rings of a queue, and the chunks between them.
 pub(crate) struct Exchange<R, F> {
     umem: Arc<Umem>,
@@ -107,6 +111,9 @@ impl<R: Storage<Entry = xdp_desc>, F: Storage<Entry = u64>> Exchange<R, F> {
 
     /// Takes the next descriptor. `consume` gets the frame if that completes one. False if there was none.
     pub(crate) fn take(&mut self, consume: impl FnOnce(Received<'_>)) -> bool {
+        if let Some(desc) = self.rx.peek_ahead(AHEAD) {
+            self.umem.prefetch(desc.addr);
+        }
         let Some(desc) = self.rx.pop() else { return false };
         self.receive(&desc, consume);
         self.since_refill += 1;

@@ -144,7 +144,12 @@ impl<S: Storage> Consumer<S> {
 
     /// The next entry, which stays.
     pub(crate) fn peek(&self) -> Option<S::Entry> {
-        (self.waiting() > 0).then(|| self.storage.read(self.popped))
+        self.peek_ahead(0)
+    }
+
+    /// The entry that is `ahead` places behind the next one, which stays too.
+    pub(crate) fn peek_ahead(&self, ahead: u32) -> Option<S::Entry> {
+        (self.waiting() > ahead).then(|| self.storage.read(self.popped.wrapping_add(ahead)))
     }
 
     /// Takes the next entry. The other side may reuse its slot after [`release`](Self::release).

@@ -15,7 +15,10 @@ use std::io;
 #[cfg(test)]
 use std::ptr;
 
+use probe_ebpf::Meta;
+
 use super::pages::{Area, Pages};
+use crate::pipeline::memory::prefetch_line;
 
 /// The whole memory, shared by all queues of an interface.
 pub(crate) struct Umem {
@@ -92,6 +95,15 @@ impl Umem {
         // SAFETY: in bounds as above, initialised by the kernel (anonymous memory is zero before), and nobody writes it
         // while `chunk` is here and not with the kernel.
         Some(unsafe { std::slice::from_raw_parts(start.as_ptr(), len) })
+    }
+
+    /// Asks for the lines of memory that the metadata and the headers of the frame at `address` are in, which another CPU
+    /// wrote. Only asks: any number will do.
+    pub(crate) fn prefetch(&self, address: u64) {
+        let offset = usize::try_from(address).unwrap_or(0);
+        let frame = self.area.start().as_ptr().cast::<i8>().wrapping_add(offset);
+        prefetch_line(frame.wrapping_sub(Meta::BYTES));
+        prefetch_line(frame);
     }
 
     /// Plays the kernel: writes into a chunk that a fill ring gave.
