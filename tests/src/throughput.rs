@@ -48,8 +48,8 @@ pub struct Options {
     #[arg(long, value_enum, default_value_t = Take::Tap)]
     mode: Take,
     /// With --mode mirror: frames that a queue may hold
-    #[arg(long, default_value_t = MirrorOptions::DEFAULT.chunks)]
-    frames: u32,
+    #[arg(long)]
+    frames: Option<u32>,
     /// With --mode mirror: poll the driver for so long at each look
     #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
     busy_poll: Duration,

@@ -129,7 +129,7 @@ fn describe(record: Record<'_>) -> String {
 }
 
 fn mirror() -> MirrorOptions {
-    MirrorOptions { chunks: 1_024, ..MirrorOptions::DEFAULT }
+    MirrorOptions { chunks: Some(1_024), ..MirrorOptions::DEFAULT }
 }
 
 fn options(mirror: MirrorOptions) -> LiveOptions {
@@ -361,7 +361,7 @@ fn bad_wishes_are_refused_before_anything_is_attached() {
     let wire = Wire::new();
     let error = |options: &LiveOptions| wire.start(options).err().unwrap();
     assert!(matches!(error(&LiveOptions { egress: true, ..options(mirror()) }), LiveError::EgressOfMirror));
-    let three = options(MirrorOptions { chunks: 3, ..mirror() });
+    let three = options(MirrorOptions { chunks: Some(3), ..mirror() });
     assert!(matches!(error(&three), LiveError::Chunks { chunks: 3 }));
     let said = |arguments: &str| {
         let command = Probe::command(&wire.far, arguments.split(' ')).unwrap();
@@ -423,8 +423,7 @@ fn three_million_frames_at_half_a_million_a_second_are_accounted_for() {
         return;
     }
     let spec = Spec { streams: 1_024, rate_pps: Some(500_000), limit: Some(3_000_000), ..Spec::default() };
-    let mirror = MirrorOptions { chunks: 65_536, ..MirrorOptions::DEFAULT };
-    let run = measure(&spec, Duration::from_secs(40), setup(mirror, 1)).unwrap();
+    let run = measure(&spec, Duration::from_secs(40), setup(MirrorOptions::DEFAULT, 1)).unwrap();
     assert_exact(&run);
     assert_eq!(run.report.streams.len(), 1_024);
 }
@@ -436,7 +435,8 @@ fn a_socket_of_64_frames_and_several_shards_lose_nothing_without_a_name() {
     }
     let spec = Spec { streams: 1_024, rate_pps: Some(500_000), ..Spec::default() };
     let run =
-        measure(&spec, Duration::from_secs(3), setup(MirrorOptions { chunks: 64, ..mirror() }, 3)).unwrap();
+        measure(&spec, Duration::from_secs(3), setup(MirrorOptions { chunks: Some(64), ..mirror() }, 3))
+            .unwrap();
     assert_exact(&run);
     assert!(run.report.capture.losses[Loss::SocketDropped.name()] > 1_000);
     // A hole that the probe made is not held against the network.

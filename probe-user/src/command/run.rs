@@ -59,9 +59,10 @@ pub(crate) struct Run {
     /// With --mode mirror: take the frames even of an interface that this host uses
     #[arg(long)]
     steal: bool,
-    /// With --mode mirror: frames that each queue may hold, a power of two; 16,384 last 3 ms at 5 Mpps
-    #[arg(long, value_name = "N", default_value_t = MirrorOptions::DEFAULT.chunks)]
-    frames: u32,
+    /// With --mode mirror: frames that each queue may hold, a power of two; by default 65,536 shared by all queues, which last
+    /// 12 ms at 5 Mpps
+    #[arg(long, value_name = "N")]
+    frames: Option<u32>,
     /// With --mode mirror: poll the driver for so long at each look, on a core of its own, instead of by interrupts
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
     busy_poll: Duration,

@@ -101,7 +101,9 @@ impl fmt::Display for Pages {
             Self::SetAside => out.write_str("in huge pages"),
             Self::Transparent { bytes: 0, .. } => out.write_str("in ordinary pages"),
             Self::Transparent { bytes, of } if bytes == of => out.write_str("in transparent huge pages"),
-            Self::Transparent { bytes, .. } => write!(out, "of which {} in transparent huge pages", bytes / 1024),
+            Self::Transparent { bytes, .. } => {
+                write!(out, "of which {} in transparent huge pages", bytes / 1024)
+            }
         }
     }
 }

@@ -36,8 +36,8 @@ pub(crate) fn open(
     map: XskMap<MapData>,
     ladder: &mut Vec<Rung>,
 ) -> Result<(MirrorReader, Sockets), LiveError> {
-    if !options.chunks.is_power_of_two() {
-        return Err(LiveError::Chunks { chunks: options.chunks });
+    if let Some(chunks) = options.chunks.filter(|chunks| !chunks.is_power_of_two()) {
+        return Err(LiveError::Chunks { chunks });
     }
     let mut sockets = Sockets { open: Vec::new(), map, slots: Vec::new() };
     let mut endowed = Vec::new();
@@ -89,7 +89,8 @@ fn open_interface(
     if queues > most {
         return Err(LiveError::TooManyQueues { interface: tap.name.clone(), queues, most });
     }
-    let chunks = options.chunks as usize;
+    let slots = options.chunks_of(queues);
+    let chunks = slots as usize;
     let umem = Umem::new(queues * chunks, chunk_bytes(tap.mtu)).map_err(|error| LiveError::Refused {
         act: format!(
             "cannot map {} KiB for the frames of {}",
@@ -100,8 +101,7 @@ fn open_interface(
         error,
     })?;
     let umem = Arc::new(umem);
-    let place =
-        |queue| Place { ifindex: tap.index, queue, slots: options.chunks, busy_poll: options.busy_poll };
+    let place = |queue| Place { ifindex: tap.index, queue, slots, busy_poll: options.busy_poll };
     let own = |queue: usize| umem.chunks(queue * chunks, chunks).collect();
 
     let mut rungs = LADDER.iter();
