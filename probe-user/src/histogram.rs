@@ -1,16 +1,20 @@
 //! A distribution of microseconds that is small enough to keep one for every stream.
 //!
 //! Log-linear buckets as HdrHistogram has them: exact below 16 us, then eight buckets an octave up to 67 s,
-//! so a bucket is never wider than an eighth of its value. Counters have 16 bits, and only the span of buckets in use
-//! has any: 32 to 384 bytes, where an `hdrhistogram::Histogram` of the same range and two digits would be 18 KiB. What
-//! runs over is carried to a second row of counters that few histograms need. Merging adds counters, hence is exact,
-//! associative and commutative. Reports convert to `hdrhistogram` for export.
+//! so a bucket is never wider than an eighth of its value. Only the span of buckets in use has counters, and they begin
+//! with 8 bits: 16 to 192 bytes, where an `hdrhistogram::Histogram` of the same range and two digits would be 18 KiB. The
+//! first that is full gives all of them 8 more; what runs over those is carried to a third row that few histograms
+//! need. Merging adds counters, hence is exact, associative and commutative. Reports convert to `hdrhistogram` for export.
+
+mod pair;
 
 use std::cell::RefCell;
 
 use flate2::{Compress, Compression, FlushCompress, Status};
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Serializer as _, V2Serializer};
+
+pub(crate) use pair::Pair;
 
 /// Buckets below the first octave: one per microsecond.
 const LINEAR: usize = 16;
@@ -21,7 +25,7 @@ const MAX_BITS: usize = 26;
 const BUCKETS: usize = LINEAR + (MAX_BITS - 4) * PER_OCTAVE;
 const MAX_VALUE_US: u64 = (1 << MAX_BITS) - 1;
 
-/// Buckets that the span of a histogram grows by: 32 bytes of counters.
+/// Buckets that the span of a histogram grows by.
 const GROUP: usize = 16;
 
 /// Counts of values in microseconds. Values above 67 s count as 67 s, but [`MicrosHistogram::max_ns`] is exact.
@@ -35,34 +39,33 @@ pub struct MicrosHistogram {
 
 /// Counters of a span of buckets, and the range of what was counted.
 #[derive(Clone, Debug)]
-pub(crate) struct Cells {
-    counts: Box<[u16]>,
+struct Cells {
+    /// The low octet of each, and behind them, if they are tall, the high octet of each.
+    counts: Box<[u8]>,
     min_ns: u64,
     max_ns: u64,
     /// The first bucket that has one.
     first: u8,
+    is_tall: bool,
 }
 
 impl Default for Cells {
     fn default() -> Self {
-        Self { counts: Box::default(), min_ns: u64::MAX, max_ns: 0, first: 0 }
+        Self { counts: Box::default(), min_ns: u64::MAX, max_ns: 0, first: 0, is_tall: false }
     }
 }
 
 impl Cells {
     /// The place of a value's counter, if it has one that is not full.
     #[inline]
-    pub(crate) fn place(&self, value_ns: u64) -> Option<usize> {
-        let at = index(value_ns / 1000).wrapping_sub(usize::from(self.first));
-        self.counts.get(at).filter(|count| **count < u16::MAX).map(|_| at)
+    fn place(&self, value_ns: u64) -> Option<usize> {
+        place(&self.counts, self.first, self.is_tall, value_ns)
     }
 
     /// Counts a value, whose counter is at that place.
     #[inline]
-    pub(crate) fn count(&mut self, at: usize, value_ns: u64) {
-        if let Some(count) = self.counts.get_mut(at) {
-            *count += 1;
-        }
+    fn count(&mut self, at: usize, value_ns: u64) {
+        count(&mut self.counts, self.is_tall, at);
         self.widen(value_ns);
     }
 
@@ -72,9 +75,9 @@ impl Cells {
         self.max_ns = self.max_ns.max(value_ns);
     }
 
-    /// The counters, for asking for their memory.
-    pub(crate) fn counters(&self) -> &[u16] {
-        &self.counts
+    /// Buckets that have a counter.
+    fn span(&self) -> usize {
+        span(&self.counts, self.is_tall)
     }
 
     /// Widens the span to one with `bucket` in it.
@@ -85,26 +88,53 @@ impl Cells {
             (group, group + GROUP)
         } else {
             let from = usize::from(self.first);
-            (from.min(group), (from + self.counts.len()).max(group + GROUP))
+            (from.min(group), (from + self.span()).max(group + GROUP))
         };
-        let mut counts = vec![0; to - from].into_boxed_slice();
-        let before = usize::from(self.first).saturating_sub(from);
-        for (count, old) in counts.iter_mut().skip(before).zip(&self.counts) {
-            *count = *old;
+        self.lay_out(from, to - from, self.is_tall);
+    }
+
+    /// Gives the counters other room, which is no less.
+    fn lay_out(&mut self, first: usize, span: usize, is_tall: bool) {
+        let mut counts = vec![0; span << u8::from(is_tall)].into_boxed_slice();
+        let before = usize::from(self.first).saturating_sub(first);
+        if !self.counts.is_empty() {
+            for (to, from) in counts.chunks_mut(span).zip(self.counts.chunks(self.span())) {
+                for (count, old) in to.iter_mut().skip(before).zip(from) {
+                    *count = *old;
+                }
+            }
         }
-        self.counts = counts;
-        self.first = u8::try_from(from).unwrap_or(0);
+        (self.counts, self.is_tall) = (counts, is_tall);
+        self.first = u8::try_from(first).unwrap_or(0);
     }
 
     fn get(&self, bucket: usize) -> u16 {
         let at = bucket.wrapping_sub(usize::from(self.first));
-        self.counts.get(at).copied().unwrap_or(0)
+        if at >= self.span() {
+            return 0;
+        }
+        let octet = |at: usize| self.counts.get(at).copied().unwrap_or(0);
+        u16::from_le_bytes([octet(at), octet(self.span() + at)])
+    }
+
+    /// Sets a bucket's counter, which is there.
+    fn set(&mut self, bucket: usize, count: u16) {
+        let [low, high] = count.to_le_bytes();
+        if high > 0 && !self.is_tall {
+            self.lay_out(usize::from(self.first), self.span(), true);
+        }
+        let (at, span) = (bucket.wrapping_sub(usize::from(self.first)), self.span());
+        for (at, octet) in [(at, low), (span + at, high)] {
+            if let Some(place) = self.counts.get_mut(at) {
+                *place = octet;
+            }
+        }
     }
 
     /// The same span, with nothing counted.
     fn cleared(&self) -> Self {
         let counts = vec![0; self.counts.len()].into_boxed_slice();
-        Self { counts, first: self.first, ..Self::default() }
+        Self { counts, first: self.first, is_tall: self.is_tall, ..Self::default() }
     }
 }
 
@@ -135,14 +165,12 @@ impl MicrosHistogram {
     /// Adds to one bucket, whatever is in it.
     #[cold]
     fn add(&mut self, bucket: usize, more: u64) {
-        let at = bucket.wrapping_sub(usize::from(self.cells.first));
-        if at >= self.cells.counts.len() {
+        if bucket.wrapping_sub(usize::from(self.cells.first)) >= self.cells.span() {
             self.cells.reach(bucket);
         }
-        let at = bucket.wrapping_sub(usize::from(self.cells.first));
-        let Some(count) = self.cells.counts.get_mut(at) else { return };
-        let sum = u64::from(*count) + more;
-        *count = (sum & 0xffff) as u16;
+        let sum = u64::from(self.cells.get(bucket)) + more;
+        #[expect(clippy::cast_possible_truncation, reason = "the rest is carried")]
+        self.cells.set(bucket, sum as u16);
         let carry = u32::try_from(sum >> 16).unwrap_or(u32::MAX);
         if carry > 0
             && let Some(carried) = self.carries.get_or_insert_with(|| Box::new([0; BUCKETS])).get_mut(bucket)
@@ -157,17 +185,6 @@ impl MicrosHistogram {
             let carried = self.carries.as_ref().and_then(|carries| carries.get(bucket)).copied();
             u64::from(carried.unwrap_or(0)) << 16 | u64::from(self.cells.get(bucket))
         })
-    }
-
-    /// What a run takes along.
-    pub(crate) fn lend(&mut self) -> Cells {
-        std::mem::take(&mut self.cells)
-    }
-
-    /// Goes on where a run has come to that counted so many values.
-    pub(crate) fn take_back(&mut self, cells: Cells, values: u64) {
-        self.cells = cells;
-        self.count += values;
     }
 
     /// Adds all of `other`.
@@ -296,11 +313,6 @@ impl Distribution {
         self.interval.record_ns(value_ns);
     }
 
-    /// The part that is counted in.
-    pub(crate) fn interval_mut(&mut self) -> &mut MicrosHistogram {
-        &mut self.interval
-    }
-
     /// The interval's; the next one begins.
     pub fn close_interval(&mut self) -> MicrosHistogram {
         let closed = self.interval.take();
@@ -314,6 +326,44 @@ impl Distribution {
             self.interval.merge(&before);
         }
         self.interval
+    }
+}
+
+/// Buckets that have a counter among these.
+#[inline]
+fn span(counts: &[u8], is_tall: bool) -> usize {
+    counts.len() >> u8::from(is_tall)
+}
+
+/// The place of a value's counter among these, the first of which is that bucket's, if it has one that is not full.
+#[inline]
+fn place(counts: &[u8], first: u8, is_tall: bool, value_ns: u64) -> Option<usize> {
+    let at = index(value_ns / 1000).wrapping_sub(usize::from(first));
+    let span = span(counts, is_tall);
+    (at < span && (*counts.get(at)? < u8::MAX || has_room(counts, is_tall, span + at))).then_some(at)
+}
+
+/// May a counter whose low octet is full still count? Its high octet would be there.
+#[cold]
+fn has_room(counts: &[u8], is_tall: bool, high: usize) -> bool {
+    is_tall && counts.get(high).is_some_and(|high| *high < u8::MAX)
+}
+
+/// Counts a value, whose counter is at that place.
+#[inline]
+fn count(counts: &mut [u8], is_tall: bool, at: usize) {
+    if let Some(low) = counts.get_mut(at) {
+        *low = low.wrapping_add(1);
+        if *low == 0 {
+            carry(counts, span(counts, is_tall) + at);
+        }
+    }
+}
+
+#[cold]
+fn carry(counts: &mut [u8], high: usize) {
+    if let Some(high) = counts.get_mut(high) {
+        *high += 1;
     }
 }
 
@@ -365,10 +415,21 @@ mod tests {
 
     #[test]
     fn a_histogram_is_as_wide_as_what_it_counts() {
-        let counters = |histogram: &MicrosHistogram| histogram.cells.counts.len();
+        let counters = |histogram: &MicrosHistogram| histogram.cells.span();
         assert_eq!(counters(&of(&[3, 15])), GROUP);
         assert_eq!((counters(&of(&[900, 700])), counters(&of(&[900, 1_200, 700]))), (GROUP, 2 * GROUP));
         assert_eq!(counters(&of(&[0, u64::MAX / 1_000])), BUCKETS);
+    }
+
+    #[test]
+    fn the_first_full_counter_makes_all_of_them_tall_and_changes_none() {
+        let mut histogram = of(&[3; 255]);
+        assert_eq!((histogram.cells.counts.len(), histogram.cells.place(3_000)), (GROUP, None));
+        histogram.record_ns(3_000);
+        histogram.record_ns(70_000);
+        assert_eq!(histogram.cells.counts.len(), 2 * histogram.cells.span());
+        assert_eq!([3, index(70), 4].map(|bucket| histogram.cells.get(bucket)), [256, 1, 0]);
+        assert_eq!(histogram.cells.cleared().get(3), 0);
     }
 
     #[test]

@@ -11,10 +11,14 @@ pub mod cause;
 pub mod class;
 pub mod cluster;
 pub mod reference;
+mod slots;
 pub mod stats;
+mod tap;
 pub mod topology;
 pub mod window;
 
 pub use cause::{Cause, Differs, Explanation, explain};
 pub use class::{Classes, FrameClass};
+pub(crate) use slots::Tail;
 pub use stats::CopyStats;
+pub(crate) use tap::Signature;

@@ -3,7 +3,7 @@
 //! ```text
 //!        oldest                                   newest = `top`
 //!   seen  1 1 1 0 1 1 … 1 1 1 1 1 1 1 1 1 1 1 1 1 1     one bit a sequence number, 128 of them
-//!   slots ■ ■ ■   ■ ■ … ■ ■ ■ ■ ■ ■ ■ ■ ■ ■ ■ ■ ■ ■     the first sighting: what proves a copy and explains it
+//!   slots ■ ■ ■   ■ ■ … ■ ■ ■ ■ ■ ■ ■ ■ ■ ■ ■ ■ ■ ■     the first sighting: what proves a copy and explains it   (slots)
 //!   lanes             ▪ ▪ ▪ ▪ ▪ ▪ ▪ ▪ ▪ ▪ ▪ ▪ ▪ ▪ ▪     further sightings, up to seven; only where there are copies
 //! ```
 //!
@@ -14,16 +14,16 @@
 //! and in sequence order, whatever the order of arrival, which is what loss statistics need.
 
 use super::cause::{Differs, Explanation};
+use super::slots::{Slot, Slots, Tail, low};
+use super::tap::{Signature, Taps};
 use crate::packet::{Evidence, Nanos, RtpPacket};
 
 /// Packets that are remembered; what comes later than that is no longer told from a copy. A remote capture hands over
 /// its buffer when its read timeout ends, 1 s by default: 100 packets of 10 ms. 128 are 1.28 s of those, 2.56 s
-/// at the usual 20 ms, and 3 KiB a stream.
+/// at the usual 20 ms, and 1 KiB a stream.
 pub const DEPTH: u64 = 128;
 const SLOTS: usize = 128;
 const _: () = assert!(SLOTS as u64 == DEPTH);
-/// Slots of a window that has seen few packets yet. It doubles as they come.
-const FIRST_SLOTS: usize = 8;
 /// Distinct ways in which one stream's packets are seen, e.g. two taps and their tunnels.
 pub const MAX_TAPS: usize = 8;
 /// Sightings of one packet that are remembered besides the first.
@@ -65,32 +65,10 @@ pub struct DupWindow {
     /// Bits of `seen` that belong to this stream; fewer than 128 at its start.
     filled: u64,
     slots: Slots,
-    taps: Vec<Evidence>,
-    /// The first of them, here, as most streams have no other.
-    first_tap: Signature,
+    taps: Taps,
     /// The tap of the packet that was observed last.
     tap: u8,
     copies: Option<Box<Copies>>,
-}
-
-/// The first sightings, by number: always as many as the window holds, and a power of two.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Slots(Box<[Slot]>);
-
-/// The first sighting of a packet. 24 bytes.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Slot {
-    time: Nanos,
-    /// The lower half: two frames of one window are less than 2^32 apart.
-    number: u32,
-    timestamp: u32,
-    fingerprint: u16,
-    udp_len: u16,
-    ip_id: u16,
-    payload_type: u8,
-    /// Index of the tap's signature in `taps`, [`MAX_TAPS`] if there was no room; the upper bits say that the
-    /// fingerprint is a hash, and that it is of less than it should be.
-    tap: u8,
 }
 
 /// What streams with copies need besides: 2 KiB a lane.
@@ -114,25 +92,18 @@ struct Sighting {
     tap: u8,
 }
 
-const HASHED: u8 = 0x80;
-const HASH_CUT: u8 = 0x40;
-const TAP: u8 = !(HASHED | HASH_CUT);
-
 impl DupWindow {
     /// A window whose first packet has the extended sequence number `seq`.
     pub fn new(seq: u64, packet: &RtpPacket) -> Self {
-        let mut window = Self {
+        Self {
             top: seq,
             seen: 1,
             filled: 1,
-            slots: Slots(vec![Slot::default(); FIRST_SLOTS].into_boxed_slice()),
-            taps: vec![tap_evidence(&packet.evidence)],
-            first_tap: Signature::of(&packet.evidence),
+            slots: Slots::new(seq, Slot::of(packet, 0)),
+            taps: Taps::new(&packet.evidence),
             tap: 0,
             copies: None,
-        };
-        window.remember(seq, packet);
-        window
+        }
     }
 
     /// Begins anew after the sequence numbers jumped. Returns what the window held through `settled`.
@@ -140,7 +111,8 @@ impl DupWindow {
         self.drain(settled);
         (self.top, self.seen, self.filled) = (seq, 1, 1);
         self.tap = self.find_tap(&packet.evidence);
-        self.remember(seq, packet);
+        self.slots.append(seq, Slot::of(packet, self.tap));
+        self.forget_copies(seq);
     }
 
     /// Judges one packet. `settled` gets, in sequence order, every number that left the window: did it come?
@@ -148,7 +120,8 @@ impl DupWindow {
         self.tap = self.find_tap(&packet.evidence);
         if seq > self.top {
             self.advance(seq - self.top, settled);
-            self.remember(seq, packet);
+            self.slots.append(seq, Slot::of(packet, self.tap));
+            self.forget_copies(seq);
             return Seen::First;
         }
         let age = self.top - seq;
@@ -160,10 +133,11 @@ impl DupWindow {
             self.make_room(self.filled.max(age + 1));
             self.seen |= bit;
             self.filled = self.filled.max(age + 1);
-            self.remember(seq, packet);
+            self.slots.insert(seq, Slot::of(packet, self.tap));
+            self.forget_copies(seq);
             return Seen::First;
         }
-        let slot = self.slots.get(seq).copied().unwrap_or_default();
+        let slot = self.slots.get(seq);
         if !slot.is_same_packet(packet) {
             return Seen::Conflict;
         }
@@ -174,8 +148,7 @@ impl DupWindow {
     /// its number alone is not believed any more.
     pub fn recall(&self, packet: &RtpPacket, behind: u64) -> Option<u64> {
         let seq = self.top.checked_sub(behind).filter(|_| behind < DEPTH)?;
-        let slot = self.slots.get(seq).filter(|_| self.seen & (1 << behind) != 0)?;
-        slot.is_same_packet(packet).then_some(seq)
+        (self.seen & (1 << behind) != 0 && self.slots.get(seq).is_same_packet(packet)).then_some(seq)
     }
 
     /// The newest number.
@@ -188,9 +161,19 @@ impl DupWindow {
         usize::from(self.tap)
     }
 
-    /// Signatures of the taps: evidence but for the IP ID, which is the packet's own.
-    pub fn taps(&self) -> &[Evidence] {
-        &self.taps
+    /// Signatures of the taps in order of appearance: evidence but for the IP ID, which is the packet's own.
+    pub fn taps(&self) -> impl Iterator<Item = Evidence> {
+        self.taps.iter()
+    }
+
+    /// The signature of one of them.
+    pub fn tap_at(&self, at: usize) -> Option<&Evidence> {
+        self.taps.get(at)
+    }
+
+    /// How many there are: one or more.
+    pub fn tap_count(&self) -> usize {
+        self.taps.len()
     }
 
     /// Hands out everything still in the window; it is empty afterwards.
@@ -202,48 +185,40 @@ impl DupWindow {
         self.seen = 0;
     }
 
-    /// Does one tap see the stream, and did it see this packet?
-    pub(crate) fn is_seen_by_one(&self, packet: &RtpPacket) -> bool {
-        self.taps.len() == 1 && Signature::of(&packet.evidence) == self.first_tap
+    /// The tap's signature, if one tap sees the stream, and saw this packet, which goes on as the ones before it.
+    pub(crate) fn only_tap(&self, packet: &RtpPacket) -> Option<Signature> {
+        self.taps.only(packet).filter(|_| self.slots.are_orderly())
     }
 
     /// What a run takes along: the slots, and how many more packets there is room for.
-    pub(crate) fn lend(&mut self) -> (Slots, u64) {
-        let slots = std::mem::take(&mut self.slots);
-        let room = if slots.0.len() == SLOTS { u64::MAX } else { slots.0.len() as u64 - self.filled };
-        (slots, room)
+    pub(crate) fn lend(&mut self) -> (Tail, u64) {
+        let held = self.slots.len();
+        (self.slots.lend(), if held == SLOTS { u64::MAX } else { held as u64 - self.filled })
     }
 
-    /// Goes on where a run of `packets` has come to, each of which was the next. `settled` is as in
-    /// [`DupWindow::observe`].
-    pub(crate) fn take_back(&mut self, slots: Slots, packets: u64, mut settled: impl FnMut(bool)) {
-        self.slots = slots;
+    /// Goes on where a run of `packets` has come to, each of which was the next; the last came at `time` and bore
+    /// `timestamp`. `settled` is as in [`DupWindow::observe`].
+    pub(crate) fn take_back(
+        &mut self,
+        tail: Tail,
+        packets: u64,
+        (time, timestamp): (Nanos, u32),
+        mut settled: impl FnMut(bool),
+    ) {
+        self.slots.take_back(tail, packets, time, timestamp);
         for _ in 0..packets {
             self.advance(1, &mut settled);
         }
-        if let Some(copies) = &mut self.copies {
-            let seqs = (self.top + 1).saturating_sub(packets.min(DEPTH))..=self.top;
-            seqs.for_each(|seq| copies.forget(slot_index(seq)));
-        }
+        let seqs = (self.top + 1).saturating_sub(packets.min(DEPTH))..=self.top;
+        seqs.for_each(|seq| self.forget_copies(seq));
         self.tap = 0;
     }
 
     /// Sees to it that the slots of so many numbers up to the newest can be told apart.
     fn make_room(&mut self, numbers: u64) {
-        let held = self.slots.0.len() as u64;
-        if numbers > held {
-            self.grow(numbers.min(DEPTH).next_power_of_two());
-        }
-    }
-
-    #[cold]
-    fn grow(&mut self, slots: u64) {
-        let before = std::mem::take(&mut self.slots);
-        self.slots.0 = vec![Slot::default(); usize::try_from(slots).unwrap_or(SLOTS)].into_boxed_slice();
-        for seq in (self.top + 1).saturating_sub(before.0.len() as u64)..=self.top {
-            if let (Some(from), Some(to)) = (before.get(seq), self.slots.get_mut(seq)) {
-                *to = *from;
-            }
+        let numbers = usize::try_from(numbers).unwrap_or(SLOTS).min(SLOTS);
+        if numbers > self.slots.len() {
+            self.slots.grow(numbers.next_power_of_two());
         }
     }
 
@@ -265,8 +240,8 @@ impl DupWindow {
         self.top += steps;
     }
 
-    fn remember(&mut self, seq: u64, packet: &RtpPacket) {
-        self.slots.remember(seq, packet, self.tap);
+    /// Another packet has taken the slot.
+    fn forget_copies(&mut self, seq: u64) {
         if let Some(copies) = &mut self.copies {
             copies.forget(slot_index(seq));
         }
@@ -276,7 +251,7 @@ impl DupWindow {
     fn copy(&mut self, at: usize, slot: Slot, packet: &RtpPacket) -> Option<Original> {
         let copies = self.copies.get_or_insert_with(Box::default);
         copies.learn(&self.taps);
-        let first = Sighting { time: slot.time, number: slot.number, ip_id: slot.ip_id, tap: slot.tap & TAP };
+        let first = Sighting { time: slot.time, number: slot.number, ip_id: slot.ip_id, tap: slot.tap() };
         let used = usize::from(copies.used.get(at).copied().unwrap_or(0));
         let further = copies.lanes.iter().take(used).filter_map(|lane| lane.get(at));
         let mut again = false;
@@ -306,42 +281,7 @@ impl DupWindow {
 
     /// The index of a tap's signature.
     fn find_tap(&mut self, evidence: &Evidence) -> u8 {
-        if Signature::of(evidence) == self.first_tap {
-            return 0;
-        }
-        let evidence = tap_evidence(evidence);
-        let at = self.taps.iter().position(|tap| *tap == evidence).unwrap_or_else(|| {
-            if self.taps.len() < MAX_TAPS {
-                self.taps.push(evidence);
-                return self.taps.len() - 1;
-            }
-            MAX_TAPS
-        });
-        u8::try_from(at).unwrap_or(TAP)
-    }
-}
-
-/// What of the evidence is the tap's: all but the IP ID, which is the packet's own.
-fn tap_evidence(evidence: &Evidence) -> Evidence {
-    Evidence { ip_id: 0, ..*evidence }
-}
-
-/// The same in four words, for comparing it with every packet's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Signature([u64; 4]);
-
-impl Signature {
-    #[inline]
-    pub(crate) fn of(evidence: &Evidence) -> Self {
-        let Evidence { tap, dst_mac, src_mac, vlans, ttl, tos, ip_id: _, encapsulation, carrier } = evidence;
-        let mac = |[a, b, c, d, e, f]: [u8; 6]| u64::from_be_bytes([a, b, c, d, e, f, 0, 0]);
-        let vlan = |id: Option<u16>| id.map_or(0, |id| 1 << 16 | u64::from(id));
-        Self([
-            mac(*dst_mac) | u64::from(tap.interface),
-            mac(*src_mac) | u64::from(carrier.0),
-            encapsulation.bits() | u64::from(tap.egress) << 63,
-            vlan(vlans.outer) << 40 | vlan(vlans.inner) << 16 | u64::from(*ttl) << 8 | u64::from(*tos),
-        ])
+        u8::try_from(self.taps.find(evidence)).unwrap_or(u8::MAX)
     }
 }
 
@@ -357,14 +297,14 @@ impl Default for Copies {
 }
 
 impl Copies {
-    fn learn(&mut self, taps: &[Evidence]) {
+    fn learn(&mut self, taps: &Taps) {
         if self.known == taps.len() {
             return;
         }
         self.known = taps.len();
-        for (row, a) in self.pairs.iter_mut().zip(taps) {
-            for (differs, b) in row.iter_mut().zip(taps) {
-                *differs = Differs::between(a, b);
+        for (row, a) in self.pairs.iter_mut().zip(taps.iter()) {
+            for (differs, b) in row.iter_mut().zip(taps.iter()) {
+                *differs = Differs::between(&a, &b);
             }
         }
     }
@@ -393,60 +333,8 @@ impl Copies {
     }
 }
 
-impl Slots {
-    fn at(&self, seq: u64) -> usize {
-        usize::try_from(seq).unwrap_or(0) & self.0.len().wrapping_sub(1)
-    }
-
-    pub(crate) fn get(&self, seq: u64) -> Option<&Slot> {
-        self.0.get(self.at(seq))
-    }
-
-    fn get_mut(&mut self, seq: u64) -> Option<&mut Slot> {
-        let at = self.at(seq);
-        self.0.get_mut(at)
-    }
-
-    /// Remembers the first sighting of a packet, by the tap of that index.
-    #[inline]
-    pub(crate) fn remember(&mut self, seq: u64, packet: &RtpPacket, tap: u8) {
-        let proof = if packet.fingerprint.hashed { HASHED } else { 0 };
-        let cut = if packet.is_hash_cut { HASH_CUT } else { 0 };
-        if let Some(slot) = self.get_mut(seq) {
-            *slot = Slot {
-                time: packet.time,
-                number: low(packet.number),
-                timestamp: packet.rtp.timestamp,
-                fingerprint: packet.fingerprint.value,
-                udp_len: packet.udp_len,
-                ip_id: packet.evidence.ip_id,
-                payload_type: packet.rtp.payload_type,
-                tap: tap | proof | cut,
-            };
-        }
-    }
-}
-
-impl Slot {
-    /// The proof of a copy. A hash and a checksum say nothing about each other, nor do hashes of more and of less;
-    /// then the rest decides.
-    fn is_same_packet(&self, packet: &RtpPacket) -> bool {
-        let hashed = self.tap & HASHED != 0;
-        let is_cut = self.tap & HASH_CUT != 0 || packet.is_hash_cut;
-        self.timestamp == packet.rtp.timestamp
-            && self.payload_type == packet.rtp.payload_type
-            && self.udp_len == packet.udp_len
-            && (is_cut || hashed != packet.fingerprint.hashed || self.fingerprint == packet.fingerprint.value)
-    }
-}
-
 fn slot_index(seq: u64) -> usize {
     usize::try_from(seq % DEPTH).unwrap_or(0)
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "the lower half is what is kept")]
-fn low(number: u64) -> u32 {
-    number as u32
 }
 
 #[cfg(test)]
@@ -523,7 +411,7 @@ mod tests {
         for tap in 0..=255_u8 {
             window.observe(7, &sighting(7, 200 + u64::from(tap), |seen| seen.ttl = tap), |_| ());
         }
-        assert_eq!(window.taps().len(), MAX_TAPS);
+        assert_eq!(window.tap_count(), MAX_TAPS);
     }
 
     #[test]

@@ -21,7 +21,7 @@ const EVICTION_PROBES: usize = 32;
 /// How much a shard may hold, and for how long.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Streams of this shard. One takes 3 KiB at first and about 6 once its window is full.
+    /// Streams of this shard. One takes 3 KiB at first and about 4 once its window is full.
     pub streams: usize,
     /// A stream silent for so long has ended; `None` in files, where only the end ends it.
     pub idle: Option<std::time::Duration>,
@@ -51,6 +51,8 @@ const CALM: u8 = 4;
 pub struct StreamTable {
     limits: Limits,
     epoch: Option<Nanos>,
+    /// Depth of the fixed de-jitter buffer.
+    depth_ns: f64,
     index: Index,
     /// What a packet of a stream touches nearly always, and the rest of it, at the same place.
     hot: Slab<Hot>,
@@ -62,14 +64,57 @@ pub struct StreamTable {
     evicted: u64,
 }
 
-/// A stream's key, and its run if it has one.
+/// A stream's key, and its run if it has one: eight lines of memory.
 #[derive(Debug)]
 #[repr(align(64))]
 struct Hot {
     key: StreamKey,
+    state: State,
+}
+
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a run lies beside its key, or it would be one line of memory more"
+)]
+enum State {
     /// Frames in a row that were no copies, up to [`CALM`].
-    calm: u8,
-    run: Option<Run>,
+    Calm(u8),
+    /// Orderly packets.
+    Run(Run),
+}
+
+impl Hot {
+    fn new(key: StreamKey) -> Self {
+        Self { key, state: State::Calm(0) }
+    }
+
+    #[inline]
+    fn run(&self) -> Option<&Run> {
+        match &self.state {
+            State::Calm(_) => None,
+            State::Run(run) => Some(run),
+        }
+    }
+
+    #[inline]
+    fn run_mut(&mut self) -> Option<&mut Run> {
+        match &mut self.state {
+            State::Calm(_) => None,
+            State::Run(run) => Some(run),
+        }
+    }
+
+    /// Ends the run, if there is one. The next may begin with the next packet.
+    fn end_run(&mut self) -> Option<Run> {
+        match std::mem::replace(&mut self.state, State::Calm(CALM)) {
+            State::Run(run) => Some(run),
+            calm @ State::Calm(_) => {
+                self.state = calm;
+                None
+            }
+        }
+    }
 }
 
 impl StreamTable {
@@ -77,6 +122,7 @@ impl StreamTable {
     pub fn new(limits: Limits) -> Self {
         Self {
             epoch: None,
+            depth_ns: limits.quality.jitter_buffer.depth_ns(),
             index: Index::new(limits.streams),
             hot: Slab::new(),
             streams: Slab::new(),
@@ -128,7 +174,7 @@ impl StreamTable {
                     prefetch(hot);
                 }
             }
-            for run in places.into_iter().flatten().filter_map(|at| self.hot.get(at)?.run.as_ref()) {
+            for run in places.into_iter().flatten().filter_map(|at| self.hot.get(at)?.run()) {
                 let (slot, counters) = run.beyond();
                 slot.map(prefetch);
                 counters.into_iter().for_each(prefetch);
@@ -148,14 +194,14 @@ impl StreamTable {
         let Some(at) = self.index.find(hash, |at| self.hot.get(at).is_some_and(|hot| hot.key == key)) else {
             return (FrameClass::Unique, self.begin(key, hash, packet, epoch));
         };
-        if let Some(run) = self.hot.get_mut(at).and_then(|hot| hot.run.as_mut()) {
+        if let Some(run) = self.hot.get_mut(at).and_then(Hot::run_mut) {
             let look = run.look(packet);
             if look == Look::Serve
                 && let Some(stream) = self.streams.get_mut(at)
             {
                 stream.serve(run, packet);
             }
-            if look != Look::Other && run.take(packet, epoch) {
+            if look != Look::Other && run.take(packet, epoch, self.depth_ns) {
                 return (FrameClass::Unique, None);
             }
         }
@@ -178,16 +224,19 @@ impl StreamTable {
             stream.announce(packet.media, announcement);
         }
         let class = stream.observe(packet, epoch);
-        hot.calm = if class == FrameClass::Unique { CALM.min(hot.calm + 1) } else { 0 };
-        if hot.calm == CALM {
-            hot.run = stream.lend(packet);
+        let State::Calm(calm) = &mut hot.state else { return class };
+        *calm = if class == FrameClass::Unique { CALM.min(*calm + 1) } else { 0 };
+        if *calm == CALM
+            && let Some(run) = stream.lend(packet)
+        {
+            hot.state = State::Run(run);
         }
         class
     }
 
     /// Ends a stream's run, so that the stream knows all of itself.
     fn settle(&mut self, at: usize) {
-        if let Some(run) = self.hot.get_mut(at).and_then(|hot| hot.run.take())
+        if let Some(run) = self.hot.get_mut(at).and_then(Hot::end_run)
             && let Some(stream) = self.streams.get_mut(at)
         {
             stream.take_back(run);
@@ -201,7 +250,7 @@ impl StreamTable {
         let announcement = self.announcement(packet.media);
         let settings = Arc::clone(&self.limits.quality);
         self.streams.push(Stream::judged(packet, packet.number, epoch, announcement, settings));
-        self.hot.push(Hot { key, calm: 0, run: None });
+        self.hot.push(Hot::new(key));
         evicted
     }
 
@@ -218,7 +267,7 @@ impl StreamTable {
     }
 
     fn last_seen(&self, at: usize) -> Option<Nanos> {
-        let run = self.hot.get(at)?.run.as_ref();
+        let run = self.hot.get(at)?.run();
         run.map(Run::last_seen).or_else(|| self.streams.get(at).map(Stream::last_seen))
     }
 
@@ -343,8 +392,8 @@ mod tests {
 
     #[test]
     fn sizes_are_what_the_documents_say() {
-        assert_eq!(size_of::<Hot>(), 9 * 64);
-        assert!(size_of::<Stream>() <= 1_700, "{}", size_of::<Stream>());
+        assert_eq!(size_of::<Hot>(), 8 * 64);
+        assert!(size_of::<Stream>() <= 1_730, "{}", size_of::<Stream>());
     }
 
     /// What a network, taps and a sender do to one packet of a sequence.

@@ -52,9 +52,9 @@ impl Sketch {
         self.insert(rank << 16 | u64::from(payload_sum(packet)), packet.time);
     }
 
-    /// What ranks below it belongs in.
-    pub(super) fn below(&self) -> u64 {
-        self.below
+    /// What ranks below it may belong in: of the rank of 48 bits, the upper 32.
+    pub(super) fn below(&self) -> u32 {
+        u32::try_from(self.below.div_ceil(1 << 16)).unwrap_or(u32::MAX)
     }
 
     #[cold]
@@ -223,6 +223,12 @@ pub(super) fn rank(packet: &RtpPacket) -> u64 {
     hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     (hash ^ (hash >> 31)) >> 16
+}
+
+/// May it rank below that, of which the upper 32 bits are given, rounded up?
+#[inline]
+pub(super) fn is_below(packet: &RtpPacket, below: u32) -> bool {
+    rank(packet) >> 16 < u64::from(below) || below == u32::MAX
 }
 
 /// The UDP checksum without what a NAT rewrites (RFC 1624): a sum modulo 65,535, of which 0xffff is the other zero. A hash

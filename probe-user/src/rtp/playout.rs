@@ -46,6 +46,11 @@ impl JitterBuffer {
             Self::Adaptive => USUAL_DEPTH,
         }
     }
+
+    /// How long the fixed one makes the first packet wait, whichever of them judges.
+    pub fn depth_ns(self) -> f64 {
+        self.depth().as_secs_f64() * 1e9
+    }
 }
 
 const USUAL_DEPTH: Duration = Duration::from_millis(60);
@@ -79,6 +84,7 @@ impl FromStr for JitterBuffer {
 #[derive(Clone, Copy, Debug)]
 pub struct Playout {
     judge: JitterBuffer,
+    depth_ns: f64,
     buffers: Buffers,
     packets: u64,
     in_a_row: u32,
@@ -92,7 +98,6 @@ pub struct Playout {
 #[expect(clippy::struct_field_names, reason = "the unit is in the name, and they are all times")]
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Buffers {
-    depth_ns: f64,
     /// Transit of the packet that set the pace.
     pace_ns: f64,
     target_ns: f64,
@@ -102,21 +107,14 @@ pub(super) struct Buffers {
 }
 
 impl Buffers {
-    fn new(judge: JitterBuffer) -> Self {
-        Self {
-            depth_ns: judge.depth().as_secs_f64() * 1e9,
-            pace_ns: 0.0,
-            target_ns: LEAST_NS,
-            variation_ns: 0.0,
-            target_sum_ns: 0.0,
-            target_max_ns: 0.0,
-        }
+    fn new() -> Self {
+        Self { pace_ns: 0.0, target_ns: LEAST_NS, variation_ns: 0.0, target_sum_ns: 0.0, target_max_ns: 0.0 }
     }
 
-    /// Is a packet too late for the fixed one?
+    /// Is a packet too late for the fixed one, which is so deep?
     #[inline]
-    pub(super) fn misses_fixed(&self, transit_ns: f64) -> bool {
-        transit_ns - self.pace_ns > self.depth_ns
+    pub(super) fn misses_fixed(&self, transit_ns: f64, depth_ns: f64) -> bool {
+        transit_ns - self.pace_ns > depth_ns
     }
 
     /// Is it too late for the adaptive one?
@@ -186,7 +184,8 @@ impl Playout {
     pub fn new(judge: JitterBuffer) -> Self {
         Self {
             judge,
-            buffers: Buffers::new(judge),
+            depth_ns: judge.depth_ns(),
+            buffers: Buffers::new(),
             packets: 0,
             in_a_row: 0,
             fixed_discarded: 0,
@@ -219,7 +218,7 @@ impl Playout {
             self.in_a_row = 0;
             return false;
         }
-        let is_late = self.buffers.misses_fixed(transit_ns);
+        let is_late = self.buffers.misses_fixed(transit_ns, self.depth_ns);
         self.in_a_row = if is_late { self.in_a_row + 1 } else { 0 };
         self.fixed_discarded += u64::from(is_late);
         is_late
@@ -276,7 +275,7 @@ impl Playout {
                 JitterBuffer::Adaptive => "adaptive",
             },
             fixed: FixedReport {
-                depth_ms: self.buffers.depth_ns / 1e6,
+                depth_ms: self.depth_ns / 1e6,
                 discarded: self.fixed_discarded,
                 discarded_percent: self.fixed_discarded as f64 * 100.0 / packets,
                 fresh_starts: self.fresh_starts,

@@ -28,7 +28,7 @@ use super::unique::{
     self, INTERRUPTION_NS, Interruption, LedgerReport, Placed, UniqueLedger, jumped, whole_ns,
 };
 use crate::dedup::window::DEPTH;
-use crate::histogram::{Cells, Distribution, MicrosHistogram};
+use crate::histogram::{Distribution, MicrosHistogram, Pair};
 use crate::packet::{Nanos, RtpPacket};
 
 /// A marker after a silence of more than this, by the sender's clock, begins a talkspurt. Packets are 60 ms at most;
@@ -255,6 +255,7 @@ impl Quality {
         let (timestamp, segment) = self.timeline.lend(*time, rate)?;
         let (block, slope) = self.drift.lend()?;
         let buffers = self.playout.lend()?;
+        let (pair, counts) = Pair::lend([&mut self.jitter, &mut self.variation]);
         Some(Running {
             time: *time,
             timestamp,
@@ -264,22 +265,21 @@ impl Quality {
             slope,
             delay: self.delay,
             buffers,
-            jitter: self.jitter.interval_mut().lend(),
-            variation: self.variation.interval_mut().lend(),
+            counts,
+            pair,
         })
     }
 
     /// Goes on where a run of `packets` has come to. Whoever places packets has told of their numbers.
     pub(super) fn take_back(&mut self, running: Running, packets: u64) {
-        let Running { time, timestamp, segment, unique, block, slope: _, delay, buffers, jitter, variation } =
+        let Running { time, timestamp, segment, unique, block, slope: _, delay, buffers, counts, pair } =
             running;
         self.timeline.take_back(segment, time, timestamp);
         self.unique.take_back(unique, packets, time);
         self.drift.take_back(block);
         self.delay = delay;
         self.playout.take_back(buffers, packets);
-        self.jitter.interval_mut().take_back(jitter, packets);
-        self.variation.interval_mut().take_back(variation, packets);
+        pair.take_back(&counts, [&mut self.jitter, &mut self.variation], packets);
     }
 
     /// Closes a run's block of the drift, and begins one with what comes at `time`.
@@ -364,8 +364,9 @@ pub(super) struct Running {
     slope: f64,
     delay: DelayReference,
     buffers: Buffers,
-    jitter: Cells,
-    variation: Cells,
+    /// Of |D| and of delay variation.
+    counts: Box<[u8]>,
+    pair: Pair,
     timestamp: u32,
 }
 
@@ -376,35 +377,36 @@ impl Running {
         !self.block.has(time)
     }
 
-    /// Takes the next packet: in sequence, not marked, on the same clock. False, with nothing changed, if there is anything
-    /// about it that more has to know of than is here.
+    /// Nanoseconds and ticks since the last packet.
     #[inline]
-    pub(super) fn step(&mut self, time: Nanos, timestamp: u32, number: u64) -> bool {
-        let arrival_ns = time.since(self.time);
+    pub(super) fn since_last(&self, time: Nanos, timestamp: u32) -> (i64, u32) {
+        (time.since(self.time), timestamp.wrapping_sub(self.timestamp))
+    }
+
+    /// Takes the next packet: in sequence, not marked, on the same clock. False, with nothing changed, if there is anything
+    /// about it that more has to know of than is here. `depth_ns` is that of the fixed buffer.
+    #[inline]
+    pub(super) fn step(&mut self, time: Nanos, timestamp: u32, number: u64, depth_ns: f64) -> bool {
+        let (arrival_ns, ticks) = self.since_last(time, timestamp);
         if !(0..INTERRUPTION_NS).contains(&arrival_ns) {
             return false;
         }
         // So little time has passed that a timestamp cannot have gone round.
-        let ticks = i64::from(timestamp.wrapping_sub(self.timestamp).cast_signed());
+        let ticks = i64::from(ticks.cast_signed());
         let measured = self.segment.measure(arrival_ns, ticks);
         let (mut segment, mut delay) = (self.segment, self.delay);
         let transit_ns = segment.step(&measured);
         let variation_ns = delay.observe(time, transit_ns, self.slope, false);
-        let is_late = self.buffers.misses_fixed(transit_ns)
+        let is_late = self.buffers.misses_fixed(transit_ns, depth_ns)
             || self.buffers.misses_adaptive(variation_ns)
             || variation_ns >= SPIKE_NS;
         if jumped(&measured) || is_late {
             return false;
         }
         let difference_ns = measured.difference_ns();
-        let (jitter, variation) = (whole_ns(difference_ns.abs()), whole_ns(variation_ns));
-        let (Some(jitter_at), Some(variation_at)) =
-            (self.jitter.place(jitter), self.variation.place(variation))
-        else {
-            return false;
-        };
-        self.jitter.count(jitter_at, jitter);
-        self.variation.count(variation_at, variation);
+        let values = [whole_ns(difference_ns.abs()), whole_ns(variation_ns)];
+        let Some(places) = self.pair.place(&self.counts, values) else { return false };
+        self.pair.count(&mut self.counts, places, values);
         self.unique.weigh_delta(arrival_ns, number);
         self.unique.weigh_jitter(difference_ns);
         self.unique.weigh_skew(transit_ns);
@@ -419,9 +421,14 @@ impl Running {
         self.time
     }
 
+    /// Timestamp of the last packet.
+    pub(super) fn timestamp(&self) -> u32 {
+        self.timestamp
+    }
+
     /// The memory outside of it that the next packet will need some of.
-    pub(super) fn counters(&self) -> [&[u16]; 2] {
-        [self.jitter.counters(), self.variation.counters()]
+    pub(super) fn counters(&self) -> [&[u8]; 2] {
+        self.pair.low(&self.counts)
     }
 }
 

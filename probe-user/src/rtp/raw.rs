@@ -144,6 +144,11 @@ impl RawLedger {
         stands.then_some((self.numbers, self.running))
     }
 
+    /// How many packets a run has counted since it was lent.
+    pub(super) fn packets_until(&self, running: &Running) -> u64 {
+        running.packets - self.running.packets
+    }
+
     /// Goes on where a run has come to: `seq` was its last number.
     pub(super) fn take_back(&mut self, running: Running, seq: u16, end: Nanos) {
         (self.running, self.end) = (running, end);

@@ -11,12 +11,13 @@
 //! not tell how it came about. What only counts packets is added up when the run ends.
 
 use super::{legs, quality, raw};
-use crate::dedup::window::{Signature, Slot, Slots};
+use crate::dedup::{Signature, Tail};
 use crate::packet::{MediaId, Nanos, RtpPacket};
 
-const UNLIMITED: u16 = u16::MAX;
+const UNLIMITED: u8 = u8::MAX;
 
-/// See the module. What a packet is first compared with comes first.
+/// See the module. What a packet is first compared with comes first. With its stream's key it takes eight lines of memory,
+/// and every octet of them is used.
 #[derive(Clone, Debug)]
 #[repr(C)]
 pub struct Run {
@@ -26,36 +27,35 @@ pub struct Run {
     hashed: bool,
     media: MediaId,
     numbers: raw::Numbers,
-    /// Packets so far.
-    packets: u32,
+    /// What ranks below it may belong in the sketch.
+    sketch_below: u32,
     /// Packets that there are slots for; the most stands for any number.
-    room: u16,
-    ticks_per_ms: u16,
+    room: u8,
+    ticks_per_ms: u8,
     tap: Signature,
-    sketch_below: u64,
-    slots: Slots,
+    slots: Tail,
     quality: quality::Running,
     raw: raw::Running,
 }
 
 /// What a stream lends to a run.
 pub(super) struct Parts {
-    pub(super) slots: Slots,
+    pub(super) tap: Signature,
+    pub(super) slots: Tail,
     /// Packets for which there are slots.
     pub(super) room: u64,
     pub(super) numbers: raw::Numbers,
     pub(super) raw: raw::Running,
-    pub(super) ticks_per_ms: u16,
+    pub(super) ticks_per_ms: u8,
     pub(super) quality: quality::Running,
-    pub(super) sketch_below: u64,
+    pub(super) sketch_below: u32,
     /// Have fingerprints been hashes before?
     pub(super) hashed: bool,
 }
 
 /// What it gets back.
 pub(super) struct Ended {
-    pub(super) packets: u64,
-    pub(super) slots: Slots,
+    pub(super) slots: Tail,
     pub(super) raw: raw::Running,
     pub(super) quality: quality::Running,
 }
@@ -73,18 +73,17 @@ pub enum Look {
 
 impl Run {
     pub(super) fn new(packet: &RtpPacket, parts: Parts) -> Self {
-        let Parts { slots, room, numbers, raw, ticks_per_ms, quality, sketch_below, hashed } = parts;
+        let Parts { tap, slots, room, numbers, raw, ticks_per_ms, quality, sketch_below, hashed } = parts;
         Self {
             next: packet.rtp.seq.wrapping_add(1),
             payload_type: packet.rtp.payload_type,
             hashed,
             media: packet.media,
             numbers,
-            packets: 0,
-            room: u16::try_from(room).unwrap_or(UNLIMITED),
-            ticks_per_ms,
-            tap: Signature::of(&packet.evidence),
             sketch_below,
+            room: u8::try_from(room).unwrap_or(UNLIMITED),
+            ticks_per_ms,
+            tap,
             slots,
             quality,
             raw,
@@ -100,32 +99,35 @@ impl Run {
             && !rtp.marker
             && self.numbers.is_plain(rtp.seq)
             && self.numbers.is_in_time(rtp.timestamp)
-            && (self.packets < u32::from(self.room) || self.room == UNLIMITED);
+            && self.room > 0;
         let is_alike = packet.media == self.media
             && packet.tap_time == packet.time
             && (self.hashed || !packet.fingerprint.hashed)
-            && Signature::of(&packet.evidence) == self.tap;
+            && Signature::of(&packet.evidence) == Some(self.tap);
         if !is_next || !is_alike {
             Look::Other
-        } else if self.quality.is_due(packet.time) || legs::rank(packet) < self.sketch_below {
+        } else if self.quality.is_due(packet.time) || legs::is_below(packet, self.sketch_below) {
             Look::Serve
         } else {
             Look::Next
         }
     }
 
-    /// Takes the next packet. False, with nothing changed, if its time is out of the ordinary.
+    /// Takes the next packet. False, with nothing changed, if its time is out of the ordinary, or if it does not go on as the
+    /// ones before it. `depth_ns` is that of the fixed de-jitter buffer.
     #[inline]
-    pub fn take(&mut self, packet: &RtpPacket, epoch: Nanos) -> bool {
+    pub fn take(&mut self, packet: &RtpPacket, epoch: Nanos, depth_ns: f64) -> bool {
         let rtp = &packet.rtp;
-        if !self.quality.step(packet.time, rtp.timestamp, packet.number) {
+        let (ns, ticks) = self.quality.since_last(packet.time, rtp.timestamp);
+        let Some(linked) = self.slots.link(packet, ns, ticks) else { return false };
+        if !self.quality.step(packet.time, rtp.timestamp, packet.number, depth_ns) {
             return false;
         }
         let t = raw::relative_ms(packet.time, epoch);
         self.raw.step(self.numbers.ticks(rtp.timestamp), f64::from(self.ticks_per_ms), t, packet.number);
-        self.slots.remember(u64::from(rtp.seq), packet, 0);
+        self.slots.append(packet, linked);
         self.next = rtp.seq.wrapping_add(1);
-        self.packets += 1;
+        self.room -= u8::from(self.room != UNLIMITED);
         true
     }
 
@@ -137,14 +139,14 @@ impl Run {
     }
 
     /// What ranks below it belongs in the sketch.
-    pub(super) fn set_sketch(&mut self, below: u64) {
+    pub(super) fn set_sketch(&mut self, below: u32) {
         self.sketch_below = below;
     }
 
     /// The memory outside of it that the next packet will need.
     #[inline]
-    pub(crate) fn beyond(&self) -> (Option<&Slot>, [&[u16]; 2]) {
-        (self.slots.get(u64::from(self.next)), self.quality.counters())
+    pub(crate) fn beyond(&self) -> (Option<&u64>, [&[u8]; 2]) {
+        (self.slots.beyond(self.next), self.quality.counters())
     }
 
     /// Time of the last packet.
@@ -153,7 +155,7 @@ impl Run {
     }
 
     pub(super) fn end(self) -> Ended {
-        let Self { packets, slots, raw, quality, .. } = self;
-        Ended { packets: u64::from(packets), slots, raw, quality }
+        let Self { slots, raw, quality, .. } = self;
+        Ended { slots, raw, quality }
     }
 }

@@ -50,8 +50,8 @@ pub struct Totals {
 /// Numbers so far behind that RFC 3550 A.1 does not believe them (MAX_MISORDER), and not so far that they are ahead.
 const LAGGING: std::ops::Range<u64> = 100..8_192;
 
-/// See the module. 1.6 KiB, and what grows with need: the window up to 3 KiB, the two histograms up to 0.4 each (a live one
-/// has two more), drift and sketch up to 1. Where several taps see it, 5.5 KiB and 2 KiB for each copy a packet more.
+/// See the module. 1.7 KiB, and what grows with need: the window up to 1 KiB (3 where packets are not alike), the two histograms
+/// up to 0.4 each (a live one has two more), drift and sketch up to 1. Where several taps see it, 5.5 KiB and 2 KiB for each copy a packet more.
 #[derive(Clone, Debug)]
 pub struct Stream {
     key: StreamKey,
@@ -209,7 +209,7 @@ impl Stream {
             return Some(self.place(seq, packet));
         }
         let reference = self.reference.as_ref().filter(|_| behind >= DEPTH)?;
-        let current = self.window.taps().get(reference.current())?;
+        let current = self.window.tap_at(reference.current())?;
         let signature = Evidence { ip_id: 0, ..packet.evidence };
         (signature != *current).then(|| {
             self.too_old += 1;
@@ -260,7 +260,7 @@ impl Stream {
     /// The first sighting of a packet: counted now, or as soon as the reference tap has seen it.
     fn first(&mut self, seq: u64, packet: &RtpPacket) {
         let tap = self.window.tap();
-        if self.reference.is_none() && self.window.taps().len() > 1 {
+        if self.reference.is_none() && self.window.tap_count() > 1 {
             self.reference = Some(Box::new(Reference::new(self.quality.packets())));
         }
         match &mut self.reference {
@@ -365,15 +365,14 @@ impl Stream {
         let number = seq as u16;
         let rate = wireshark.filter(|_| rtp.seq == number)?;
         let (numbers, raw) = self.raw.as_ref()?.lend(number, payload_type, rate)?;
-        let ticks_per_ms = u16::try_from(raw::ticks_per_ms(rate)).ok()?;
-        if !self.window.is_seen_by_one(packet) {
-            return None;
-        }
+        let ticks_per_ms = u8::try_from(raw::ticks_per_ms(rate)).ok()?;
+        let tap = self.window.only_tap(packet)?;
         let quality = self.quality.lend(packet, seq, timed)?;
         let (slots, room) = self.window.lend();
         Some(Run::new(
             packet,
             Parts {
+                tap,
                 slots,
                 room,
                 numbers,
@@ -395,7 +394,8 @@ impl Stream {
 
     /// Goes on where a run has come to.
     pub fn take_back(&mut self, run: Run) {
-        let Ended { packets, slots, raw, quality } = run.end();
+        let Ended { slots, raw, quality } = run.end();
+        let packets = self.raw.as_ref().map_or(0, |ledger| ledger.packets_until(&raw));
         self.last_seen = quality.time();
         self.count_type(self.clocks.payload_type, packets);
         self.frames += packets;
@@ -405,7 +405,8 @@ impl Stream {
             ledger.take_back(raw, self.sequence.top() as u16, quality.time());
         }
         let whole = &mut self.quality;
-        self.window.take_back(slots, packets, |came| whole.settled(came));
+        let last = (quality.time(), quality.timestamp());
+        self.window.take_back(slots, packets, last, |came| whole.settled(came));
         self.quality.take_back(quality, packets);
     }
 
@@ -461,24 +462,24 @@ impl Stream {
 
     /// The same if there are several; nothing where one tap sees it all.
     pub fn several_taps(&self) -> Vec<TapPart> {
-        if self.window.taps().len() > 1 { self.taps() } else { Vec::new() }
+        if self.window.tap_count() > 1 { self.taps() } else { Vec::new() }
     }
 
     /// Through which taps this stream is seen, in order of appearance.
     pub fn taps(&self) -> Vec<TapPart> {
-        let part = |(at, evidence): (usize, &Evidence)| {
+        let part = |(at, evidence): (usize, Evidence)| {
             let count = self.reference.as_ref().and_then(|reference| reference.taps().get(at));
             let current = self.reference.as_ref().map_or(0, |reference| reference.current());
             TapPart {
-                evidence: *evidence,
-                reference: self.window.taps().get(current).copied().unwrap_or(*evidence),
+                evidence,
+                reference: self.window.tap_at(current).copied().unwrap_or(evidence),
                 packets: count.map_or(self.totals().packets, |count| count.packets),
                 late_ns: count.map_or(Some((0, 0)), reference::TapCount::late_ns),
                 first: count.and_then(|count| count.first).filter(|_| at > 0).unwrap_or(self.first_seen),
                 last: count.map_or(self.last_seen, |count| count.last),
             }
         };
-        self.window.taps().iter().enumerate().map(part).collect()
+        self.window.taps().enumerate().map(part).collect()
     }
 
     /// Is this more than a lucky byte pattern: announced, or two consecutive numbers (RFC 3550, A.1)?
