@@ -12,8 +12,9 @@ use thiserror::Error;
 
 use super::receiver::Remains;
 use super::shard::{Event, ShardStatus};
+use super::stretch::Totals;
 use super::table::End;
-use super::workers::{self, MAX_WORKERS, Read, Worker};
+use super::workers::{MAX_WORKERS, Read, Reading};
 use crate::capture::file::{FileError, Progress};
 use crate::dedup::{Classes, FrameClass};
 use crate::report::contract::{self, CaptureReport, Report, StreamReport, TunnelReport};
@@ -57,7 +58,7 @@ pub struct Options {
     pub compat: Compat,
     /// Ports; the media rule is taken from `rtp`.
     pub config: Config,
-    /// Threads that analyse, besides one that reads for them if there are several. More than [`MAX_WORKERS`] are not started.
+    /// Threads. More than [`MAX_WORKERS`] are not started.
     pub threads: usize,
     /// Streams held at once, all shards together.
     pub max_streams: usize,
@@ -65,6 +66,13 @@ pub struct Options {
     pub quality: Arc<Settings>,
     /// Headers that name the other leg of a call.
     pub leg_headers: LegHeaders,
+}
+
+impl Options {
+    /// How many threads are started.
+    pub(super) fn workers(&self) -> usize {
+        self.threads.clamp(1, MAX_WORKERS)
+    }
 }
 
 impl Default for Options {
@@ -170,13 +178,11 @@ fn read(
             collected
         }
     })?;
-    let threads = options.threads.clamp(1, MAX_WORKERS);
-    let first = Worker::first(options, threads, asked, &sender)?;
-    let helpers = workers::start(options, threads, &sender)?;
+    let reading = Reading::new(options, asked, &sender)?;
     drop(sender);
-    let (read, mut remains) = workers::run(paths, first, helpers, &mut opened)?;
+    let (read, mut remains) = reading.run(paths, &mut opened)?;
     let collected = collector.join().map_err(|_| AnalyzeError::Failed)?;
-    if collected.finished < threads {
+    if collected.finished < options.workers() {
         return Err(AnalyzeError::Failed);
     }
 
@@ -185,7 +191,7 @@ fn read(
         sum.analysed += collected.status.analysed;
         sum
     };
-    let Read { mut notes, packets, bytes, first, last, verdicts } = read;
+    let Read { mut notes, totals: Totals { packets, bytes, first, last }, verdicts } = read;
     notes.extend(collected.notes());
     let capture = CaptureReport {
         sources: paths.iter().map(|path| path.display().to_string()).collect(),
