@@ -17,6 +17,7 @@ use super::table::End;
 use super::workers::{MAX_WORKERS, Read, Reading};
 use crate::capture::file::{FileError, Progress};
 use crate::dedup::{Classes, FrameClass};
+use crate::packet::Nanos;
 use crate::report::contract::{self, CaptureReport, Report, StreamReport, TunnelReport};
 use crate::report::joins;
 use crate::rtp::quality::Settings;
@@ -208,11 +209,36 @@ fn read(
         notes,
         ..CaptureReport::default()
     };
-    let mut streams = StreamReport::list(collected.streams, remains.first);
+    let mut streams = reports(collected.streams, remains.first, options.workers())?;
     let capture = CaptureReport { beside: joins::join(&mut streams, &remains.beside), ..capture };
     let mut report = Report::new(capture, streams, std::mem::take(&mut remains.signalling));
     report.generator.compat = options.compat.name();
     Ok((report, remains))
+}
+
+/// The reports of streams, in order of appearance. To compress a stream's histograms takes as long as to analyse some hundred
+/// packets, so several threads do it.
+fn reports(
+    mut streams: Vec<StreamParts>,
+    first: Option<Nanos>,
+    threads: usize,
+) -> Result<Vec<StreamReport>, AnalyzeError> {
+    streams.sort_by_key(|stream| (stream.number, stream.key));
+    let part = streams.len().div_ceil(threads);
+    let mut streams = streams.into_iter();
+    thread::scope(|scope| {
+        let report = |_| {
+            let part: Vec<_> = streams.by_ref().take(part).collect();
+            let builder = thread::Builder::new().name("vox-report".to_owned());
+            builder.spawn_scoped(scope, move || StreamReport::list(part, first))
+        };
+        let threads: Vec<_> = (0..threads).map(report).collect::<Result<_, _>>()?;
+        let mut reports = Vec::new();
+        for thread in threads {
+            reports.extend(thread.join().map_err(|_| AnalyzeError::Failed)?);
+        }
+        Ok(reports)
+    })
 }
 
 /// What the shards hand out, bounded: a flood of SSRCs makes a stream of every packet.
