@@ -14,7 +14,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use voxlab::captures::{Format, Scratch, Timed, Writer};
 use voxlab::frames::{rtp, udp};
-use voxprobe::capture::file::{FileError, Frames};
+use voxprobe::capture::file::{FileError, Frame, FrameBatch, Frames};
 
 /// A frame as the reader saw it: time, number, interface, bytes, length on the wire.
 type Seen = (u64, u64, u16, Vec<u8>, u32);
@@ -53,7 +53,7 @@ fn every_format_byte_order_and_compression_gives_the_same_frames() {
 }
 
 #[test]
-fn frames_that_lie_across_blocks_come_whole_to_one_reader_and_to_several() {
+fn frames_that_lie_across_blocks_come_whole_one_by_one_and_in_batches() {
     // Some megabytes, in lengths that meet the ends of blocks in every way; one frame in a hundred is larger than most.
     let length = |n: usize| if n.is_multiple_of(100) { 200_000 } else { 60 + n * 7 % 1_400 };
     let byte = |n: usize| n.to_le_bytes()[0];
@@ -64,29 +64,30 @@ fn frames_that_lie_across_blocks_come_whole_to_one_reader_and_to_several() {
         let plain = Writer { format, ..Writer::PCAP }.file(&frames);
         for (name, bytes) in [("plain", plain.clone()), ("gzip", gzip(&plain))] {
             let path = put(&scratch, name, &bytes);
-            for readers in [1, 3] {
-                let opened = Frames::open_for(&path, readers).unwrap();
-                assert_eq!(opened.len(), readers);
-                // All at once: none gets far ahead of the others.
-                std::thread::scope(|scope| {
-                    for mut reader in opened {
-                        let frames = &frames;
-                        scope.spawn(move || {
-                            for (number, (time, bytes)) in (1..).zip(frames) {
-                                let frame = reader.next_frame().unwrap();
-                                assert_eq!(
-                                    (frame.time.0, frame.number),
-                                    (*time, number),
-                                    "{format:?} {name}"
-                                );
-                                assert!(frame.bytes == bytes, "{format:?} {name} {number}");
-                            }
-                            assert!(reader.next_frame().is_none());
-                            assert_eq!(reader.cut_short(), None);
-                        });
-                    }
-                });
+            let mut expected = (1..).zip(&frames);
+            let mut check = |frame: Frame<'_>, how| {
+                let (number, (time, bytes)) = expected.next().unwrap();
+                assert_eq!((frame.time.0, frame.number), (*time, number), "{format:?} {name} {how}");
+                assert!(frame.bytes == bytes, "{format:?} {name} {how} {number}");
+            };
+            // One by one as well, between batches, and batches that come back late.
+            let mut reader = Frames::open(&path).unwrap();
+            let mut batches = [FrameBatch::default(), FrameBatch::default(), FrameBatch::default()];
+            for turn in 0.. {
+                let batch = &mut batches[turn % 3];
+                if !reader.fill(batch) {
+                    break;
+                }
+                batch.iter().for_each(|frame| check(frame, "batch"));
+                if turn % 4 == 0
+                    && let Some(frame) = reader.next_frame()
+                {
+                    check(frame, "alone");
+                }
             }
+            assert_eq!((expected.next(), reader.cut_short()), (None, None));
+            assert!(reader.next_frame().is_none() && !reader.fill(&mut batches[0]));
+            assert!(batches[0].is_empty());
         }
     }
 }
@@ -322,13 +323,9 @@ proptest! {
             }
         }
         let scratch = Scratch::new("junk").unwrap();
-        let mut frames = Frames::open(&put(&scratch, "junk", &file)).unwrap();
-        let mut bytes = 0;
-        while let Some(frame) = frames.next_frame() {
-            bytes += frame.bytes.len();
-        }
+        let (seen, _) = read(&put(&scratch, "junk", &file));
+        let bytes: usize = seen.iter().map(|frame| frame.3.len()).sum();
         prop_assert!(bytes <= file.len(), "no byte of a frame is invented");
-        prop_assert!(frames.next_frame().is_none(), "the end is the end");
     }
 }
 
@@ -337,12 +334,21 @@ fn sample() -> Vec<Timed> {
     (0..5).map(|n| (START_NS + u64::from(n) * 20_000_000, packet(n))).collect()
 }
 
+/// All frames, which are the same one by one and in batches.
 fn read(path: &Path) -> (Vec<Seen>, Option<&'static str>) {
-    let mut frames = Frames::open(path).unwrap_or_else(|error| panic!("{error}"));
-    let mut seen = Vec::new();
+    let open = || Frames::open(path).unwrap_or_else(|error| panic!("{error}"));
+    let see = |frame: Frame<'_>| {
+        (frame.time.0, frame.number, frame.interface, frame.bytes.to_vec(), frame.wire_len)
+    };
+    let (mut frames, mut seen) = (open(), Vec::new());
     while let Some(frame) = frames.next_frame() {
-        seen.push((frame.time.0, frame.number, frame.interface, frame.bytes.to_vec(), frame.wire_len));
+        seen.push(see(frame));
     }
+    let (mut batches, mut batch, mut in_batches) = (open(), FrameBatch::default(), Vec::new());
+    while batches.fill(&mut batch) {
+        in_batches.extend(batch.iter().map(see));
+    }
+    assert_eq!((&in_batches, batches.cut_short()), (&seen, frames.cut_short()));
     (seen, frames.cut_short())
 }
 

@@ -50,8 +50,8 @@ pub(crate) struct Analyze {
     filter: Filter,
     #[command(flatten)]
     quality: Quality,
-    /// Threads that analyse; if there are several, one more reads for them. As many as there are cores, if not given, and
-    /// one for files of less than 16 MiB; no more than 16 are of use. The report is the same
+    /// Threads. As many as there are cores, if not given, and one for files of less than 16 MiB; no more than 16 are of
+    /// use. The report is the same
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
     /// Streams held at once; one takes about 9 KiB with its report, so the default is 1.2 GiB at worst

@@ -41,7 +41,7 @@ use crate::sip::EndpointChange;
 pub use self::carrier::{CarrierReport, Transport};
 pub use self::census::{Census, Opened, Refused};
 pub use self::live::{from_media4, from_media6};
-pub use self::plain::PlainRtp;
+pub use self::plain::{Plain, PlainRtp};
 pub use self::remote::{RemoteCapture, RemoteStatistics};
 
 /// What a frame turned out to be.

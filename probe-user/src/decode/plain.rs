@@ -5,9 +5,9 @@
 //! beginning by [`Decoder::frame`], so nothing is decided twice.
 
 use probe_ebpf::parse::{self, Bytes as _};
-use probe_ebpf::{EndpointKey, Endpoints, Layers, Verdict};
+use probe_ebpf::{Config, EndpointKey, Endpoints, Layers, Verdict, classify};
 
-use super::datagram::{self, Accepted};
+use super::datagram::{self, Accepted, Heuristic};
 use super::{Decoder, Seen};
 use crate::capture::file::{Frame, LinkType};
 use crate::packet::{EndpointWords, Evidence, FlowWords, RtpPacket, Tap};
@@ -22,19 +22,40 @@ pub struct PlainRtp<'a> {
     evidence: Evidence,
 }
 
+/// Tells plain RTP by the frame and the configuration alone: whoever has it may look at any frame, in any order.
+#[derive(Clone, Copy, Debug)]
+pub struct Plain {
+    config: Config,
+    heuristic: Heuristic,
+    /// Is media only what was announced? Then nothing is plain.
+    asks_for_announcements: bool,
+}
+
 impl Decoder {
-    /// Is it plain RTP, whatever was announced? Where only what was announced is media, nothing is.
+    /// What tells plain RTP as this decoder would.
+    pub fn plain(&self) -> Plain {
+        let Self { walker, .. } = self;
+        Plain {
+            config: *walker.config(),
+            heuristic: walker.heuristic(),
+            asks_for_announcements: walker.asks_for_announcements(),
+        }
+    }
+}
+
+impl Plain {
+    /// Is it plain RTP, whatever was announced?
     #[inline]
-    pub fn plain_rtp<'a>(&self, frame: &'a Frame<'a>) -> Option<PlainRtp<'a>> {
-        if frame.link != LinkType::Ethernet || self.walker.asks_for_announcements() {
+    pub fn rtp<'a>(&self, frame: &'a Frame<'a>) -> Option<PlainRtp<'a>> {
+        if frame.link != LinkType::Ethernet || self.asks_for_announcements {
             return None;
         }
         let bytes = frame.bytes;
         let layers = parse::ethernet(bytes).ok()?;
-        if self.walker.classify(bytes, &layers, &Nobody) != Verdict::Rtp {
+        if classify::classify(bytes, &layers, &self.config, &Nobody) != Verdict::Rtp {
             return None;
         }
-        let accepted = datagram::accept(bytes, &layers, self.walker.heuristic(), &Nobody).ok()?;
+        let accepted = datagram::accept(bytes, &layers, self.heuristic, &Nobody).ok()?;
         let tap = Tap { interface: frame.interface, egress: false };
         let seen = Seen::plain(frame.time, frame.number, tap, LinkType::Ethernet);
         let evidence = datagram::evidence(seen, bytes, &layers)?;

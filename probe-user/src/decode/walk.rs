@@ -132,10 +132,8 @@ impl Walker {
         self.config.media_rule == MediaRule::Announced as u8
     }
 
-    /// The classifier's verdict alone.
-    #[inline]
-    pub(super) fn classify<E: Endpoints>(&self, bytes: &[u8], layers: &Layers, endpoints: &E) -> Verdict {
-        classify::classify(bytes, layers, &self.config, endpoints)
+    pub(super) fn config(&self) -> &Config {
+        &self.config
     }
 
     /// The verdict, with the questions that only files are asked.

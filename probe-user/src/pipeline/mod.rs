@@ -15,15 +15,17 @@
 //! dropped has a name in [`Loss`], and `matched = analysed + sum(losses)` is checked at the end of every run.
 
 pub mod account;
-pub mod batch;
 pub mod dedup;
 mod flows;
 mod index;
 pub mod live;
 pub(crate) mod memory;
 pub mod offline;
+pub mod outlet;
 pub mod receiver;
+mod schedule;
 pub mod shard;
+mod stretch;
 pub mod table;
 pub mod workers;
 

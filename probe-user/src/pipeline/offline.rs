@@ -12,10 +12,12 @@ use thiserror::Error;
 
 use super::receiver::Remains;
 use super::shard::{Event, ShardStatus};
+use super::stretch::Totals;
 use super::table::End;
-use super::workers::{self, MAX_WORKERS, Read, Worker};
+use super::workers::{MAX_WORKERS, Read, Reading};
 use crate::capture::file::{FileError, Progress};
 use crate::dedup::{Classes, FrameClass};
+use crate::packet::Nanos;
 use crate::report::contract::{self, CaptureReport, Report, StreamReport, TunnelReport};
 use crate::report::joins;
 use crate::rtp::quality::Settings;
@@ -57,7 +59,7 @@ pub struct Options {
     pub compat: Compat,
     /// Ports; the media rule is taken from `rtp`.
     pub config: Config,
-    /// Threads that analyse, besides one that reads for them if there are several. More than [`MAX_WORKERS`] are not started.
+    /// Threads. More than [`MAX_WORKERS`] are not started.
     pub threads: usize,
     /// Streams held at once, all shards together.
     pub max_streams: usize,
@@ -65,6 +67,13 @@ pub struct Options {
     pub quality: Arc<Settings>,
     /// Headers that name the other leg of a call.
     pub leg_headers: LegHeaders,
+}
+
+impl Options {
+    /// How many threads are started.
+    pub(super) fn workers(&self) -> usize {
+        self.threads.clamp(1, MAX_WORKERS)
+    }
 }
 
 impl Default for Options {
@@ -170,13 +179,11 @@ fn read(
             collected
         }
     })?;
-    let threads = options.threads.clamp(1, MAX_WORKERS);
-    let first = Worker::first(options, threads, asked, &sender)?;
-    let helpers = workers::start(options, threads, &sender)?;
+    let reading = Reading::new(options, asked, &sender)?;
     drop(sender);
-    let (read, mut remains) = workers::run(paths, first, helpers, &mut opened)?;
+    let (read, mut remains) = reading.run(paths, &mut opened)?;
     let collected = collector.join().map_err(|_| AnalyzeError::Failed)?;
-    if collected.finished < threads {
+    if collected.finished < options.workers() {
         return Err(AnalyzeError::Failed);
     }
 
@@ -185,7 +192,7 @@ fn read(
         sum.analysed += collected.status.analysed;
         sum
     };
-    let Read { mut notes, packets, bytes, first, last, verdicts } = read;
+    let Read { mut notes, totals: Totals { packets, bytes, first, last }, verdicts } = read;
     notes.extend(collected.notes());
     let capture = CaptureReport {
         sources: paths.iter().map(|path| path.display().to_string()).collect(),
@@ -202,11 +209,36 @@ fn read(
         notes,
         ..CaptureReport::default()
     };
-    let mut streams = StreamReport::list(collected.streams, remains.first);
+    let mut streams = reports(collected.streams, remains.first, options.workers())?;
     let capture = CaptureReport { beside: joins::join(&mut streams, &remains.beside), ..capture };
     let mut report = Report::new(capture, streams, std::mem::take(&mut remains.signalling));
     report.generator.compat = options.compat.name();
     Ok((report, remains))
+}
+
+/// The reports of streams, in order of appearance. To compress a stream's histograms takes as long as to analyse some hundred
+/// packets, so several threads do it.
+fn reports(
+    mut streams: Vec<StreamParts>,
+    first: Option<Nanos>,
+    threads: usize,
+) -> Result<Vec<StreamReport>, AnalyzeError> {
+    streams.sort_by_key(|stream| (stream.number, stream.key));
+    let part = streams.len().div_ceil(threads);
+    let mut streams = streams.into_iter();
+    thread::scope(|scope| {
+        let report = |_| {
+            let part: Vec<_> = streams.by_ref().take(part).collect();
+            let builder = thread::Builder::new().name("vox-report".to_owned());
+            builder.spawn_scoped(scope, move || StreamReport::list(part, first))
+        };
+        let threads: Vec<_> = (0..threads).map(report).collect::<Result<_, _>>()?;
+        let mut reports = Vec::new();
+        for thread in threads {
+            reports.extend(thread.join().map_err(|_| AnalyzeError::Failed)?);
+        }
+        Ok(reports)
+    })
 }
 
 /// What the shards hand out, bounded: a flood of SSRCs makes a stream of every packet.

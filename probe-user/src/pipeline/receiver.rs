@@ -11,21 +11,23 @@ use crossbeam_channel::Sender;
 use rustc_hash::FxHashMap;
 
 use super::account::{Account, Loss};
-use super::batch::{Batch, Share};
+use super::flows::{Flows, Place};
+use super::outlet::Outlet;
 use super::shard::{Event, ReceiverStatus, Shards};
+use super::stretch::{Lanes, Stretch, Taker};
 use crate::capture::file::Frame;
 use crate::capture::live::{KernelEndpoints, Record};
 use crate::decode::{self, CarrierReport, Census, Datagram, Decoded, Decoder, RemoteCapture, Tunnels};
 use crate::dedup::cluster::{Clusters, Key, Seen};
 use crate::dedup::{Classes, FrameClass};
-use crate::packet::{Endpoint, MediaId, Nanos, RtpPacket};
+use crate::packet::{Endpoint, FlowWords, MediaId, Nanos, RtpPacket};
 use crate::rtcp;
 use crate::rtp::codec::{Announcement, Payload};
 use crate::rtp::demux::{Demux, Other};
-use crate::sip::media::MediaTable;
 use crate::sip::signalling::Told;
 use crate::sip::{EndpointChange, MediaInfo, Signalling, SignallingReport, Transcript, Transport};
 use probe_ebpf::Verdict;
+use probe_ebpf::classify::VERDICTS;
 
 /// RTCP reports remembered for the classes of frames, and for how long: a copy is never later.
 const MAX_REPORTS: usize = 16_384;
@@ -78,10 +80,17 @@ impl EndpointSink for () {
     fn remove(&mut self, _: Endpoint) {}
 }
 
+/// Packets that wait to be given their lines together: look-ups that follow each other closely wait for memory together, and
+/// those between much other work one by one. So many stay in the first-level cache.
+const BATCH: usize = 32;
+
+/// Packets of a stretch whose flows are asked for ahead: some 100 ns.
+const AHEAD: usize = 8;
+
 /// See the module.
-pub struct Receiver<S> {
+pub struct Receiver<S, O = Shards> {
     decoder: Decoder,
-    analysis: Analysis<S>,
+    analysis: Analysis<S, O>,
     number: u64,
     round: u64,
     first: Option<Nanos>,
@@ -89,11 +98,14 @@ pub struct Receiver<S> {
 }
 
 /// Everything behind the decoder; apart from it, because what it decoded is lent from its buffers.
-struct Analysis<S> {
+struct Analysis<S, O> {
     signalling: Signalling,
     beside: Beside,
-    shards: Shards,
-    batch: Batch,
+    outlet: O,
+    /// Packets that have no line yet. What could change the table gives them theirs first ([`Self::settle`]), so that
+    /// each has the line of its place in the capture.
+    waiting: Vec<RtpPacket>,
+    flows: Flows,
     sink: S,
     events: Sender<Event>,
     events_dropped: u64,
@@ -149,20 +161,15 @@ pub struct Remains {
     pub transcript: Option<Transcript>,
 }
 
-impl<S: EndpointSink> Receiver<S> {
-    /// A receiver that hands media to `shards`, announced endpoints to `sink`, and news of calls to `events`.
-    pub fn new(
-        decoder: Decoder,
-        signalling: Signalling,
-        shards: Shards,
-        sink: S,
-        events: Sender<Event>,
-    ) -> Self {
+impl<S: EndpointSink, O: Outlet> Receiver<S, O> {
+    /// A receiver that hands media to `outlet`, announced endpoints to `sink`, and news of calls to `events`.
+    pub fn new(decoder: Decoder, signalling: Signalling, outlet: O, sink: S, events: Sender<Event>) -> Self {
         let analysis = Analysis {
             signalling,
             beside: Beside::default(),
-            shards,
-            batch: Batch::new(Share::ALL),
+            outlet,
+            waiting: Vec::with_capacity(BATCH),
+            flows: Flows::new(),
             sink,
             events,
             events_dropped: 0,
@@ -172,13 +179,6 @@ impl<S: EndpointSink> Receiver<S> {
             reports: Clusters::new(MAX_REPORTS, REPORT_MEMORY),
         };
         Self { decoder, analysis, number: 0, round: 0, first: None, last: Nanos::default() }
-    }
-
-    /// Leaves the media of other shares to others, who see the same frames. Everything else is done by each.
-    #[must_use]
-    pub fn sharing(mut self, share: Share) -> Self {
-        self.analysis.batch = Batch::new(share);
-        self
     }
 
     /// Notes what each frame is, for [`Remains::classes`]. With one shard only: others answer too late.
@@ -198,22 +198,6 @@ impl<S: EndpointSink> Receiver<S> {
     /// Takes one frame of a file. What the filter does not match is only counted, as its verdict.
     pub fn frame(&mut self, frame: &Frame<'_>) -> Verdict {
         self.begin(frame.time);
-        // Whoever asks for classes asks with each frame, of whatever it is a part.
-        if self.analysis.classes.is_none()
-            && let Some(media) = self.decoder.plain_rtp(frame)
-        {
-            self.analysis.account.matched += 1;
-            self.analysis.batch.push(media.flow, frame.time, || media.packet());
-            if self.analysis.batch.is_full() {
-                self.analysis.settle();
-            }
-            return Verdict::Rtp;
-        }
-        self.any_frame(frame)
-    }
-
-    #[inline(never)]
-    fn any_frame(&mut self, frame: &Frame<'_>) -> Verdict {
         self.analysis.settle();
         let decoded = self.decoder.frame(frame, self.analysis.signalling.media());
         let verdict = decoded.verdict();
@@ -255,6 +239,53 @@ impl<S: EndpointSink> Receiver<S> {
         }
     }
 
+    fn begin(&mut self, time: Nanos) {
+        self.last = time;
+        if self.first.is_none() {
+            self.first = Some(time);
+            self.analysis.outlet.set_epoch(time);
+        }
+    }
+
+    fn settle_fragments(&mut self) {
+        let account = &mut self.analysis.account;
+        account.analysed += self.decoder.take_completed_fragments();
+        account.lose(Loss::FragmentIncomplete, self.decoder.take_lost_fragments());
+    }
+
+    /// Ends all streams and threads.
+    pub fn finish(mut self) -> Remains {
+        self.decoder.finish();
+        self.settle_fragments();
+        self.analysis.settle();
+        self.analysis.signalling.finish();
+        self.analysis.follow_signalling();
+        let Analysis { mut signalling, beside, outlet, mut account, sink, events_dropped, classes, .. } =
+            self.analysis;
+        let (lost, failed_shards) = outlet.finish();
+        account.merge(&lost);
+        let Tunnels { census, carriers, carriers_shared, remote_captures } = self.decoder.into_tunnels();
+        Remains {
+            carriers,
+            carriers_shared,
+            tunnels: census,
+            remote_captures,
+            signalling: signalling.report(),
+            beside,
+            account,
+            failed_shards,
+            events_dropped,
+            endpoints_refused: sink.refused(),
+            first: self.first,
+            last: self.last,
+            classes,
+            transcript: signalling.take_transcript(),
+        }
+    }
+}
+
+/// Live.
+impl<S: EndpointSink> Receiver<S> {
     /// Takes one record of the kernel's. Each was matched there, so it is analysed or lost.
     pub fn record(&mut self, record: Record<'_>) {
         self.number += 1;
@@ -289,18 +320,10 @@ impl<S: EndpointSink> Receiver<S> {
         }
     }
 
-    fn begin(&mut self, time: Nanos) {
-        self.last = time;
-        if self.first.is_none() {
-            self.first = Some(time);
-            self.analysis.shards.set_epoch(time);
-        }
-    }
-
     /// The source has nothing more for now.
     pub fn flush(&mut self) {
         self.analysis.settle();
-        self.analysis.shards.flush();
+        self.analysis.outlet.flush();
     }
 
     /// Closes the interval: every stream reports, and so does this.
@@ -310,12 +333,12 @@ impl<S: EndpointSink> Receiver<S> {
         self.analysis.signalling.advance(now);
         self.analysis.follow_signalling();
         self.round += 1;
-        self.analysis.shards.close_intervals(now, self.round);
+        self.analysis.outlet.close_intervals(now, self.round);
         let news = self.analysis.beside.rtcp.take_news();
         if !news.is_empty() {
             self.analysis.emit(Event::Reports(news));
         }
-        let Analysis { signalling, shards, account, events_dropped, sink, .. } = &self.analysis;
+        let Analysis { signalling, outlet, account, events_dropped, sink, .. } = &self.analysis;
         let media = signalling.media();
         let mut status = ReceiverStatus {
             round: self.round,
@@ -325,53 +348,64 @@ impl<S: EndpointSink> Receiver<S> {
             events_dropped: *events_dropped,
             announcements_given_up: media.evicted() + media.given_up() + sink.refused(),
         };
-        status.account.merge(shards.lost());
+        status.account.merge(outlet.lost());
         self.analysis.emit(Event::Receiver(status));
     }
 
     /// Has a shard ended by itself? Then so should the run.
     pub fn has_failed(&self) -> bool {
-        self.analysis.shards.has_failed()
-    }
-
-    fn settle_fragments(&mut self) {
-        let account = &mut self.analysis.account;
-        account.analysed += self.decoder.take_completed_fragments();
-        account.lose(Loss::FragmentIncomplete, self.decoder.take_lost_fragments());
-    }
-
-    /// Ends all streams and threads.
-    pub fn finish(mut self) -> Remains {
-        self.decoder.finish();
-        self.settle_fragments();
-        self.analysis.settle();
-        self.analysis.signalling.finish();
-        self.analysis.follow_signalling();
-        let Analysis { mut signalling, beside, shards, mut account, sink, events_dropped, classes, .. } =
-            self.analysis;
-        let (lost, failed_shards) = shards.finish();
-        account.merge(&lost);
-        let Tunnels { census, carriers, carriers_shared, remote_captures } = self.decoder.into_tunnels();
-        Remains {
-            carriers,
-            carriers_shared,
-            tunnels: census,
-            remote_captures,
-            signalling: signalling.report(),
-            beside,
-            account,
-            failed_shards,
-            events_dropped,
-            endpoints_refused: sink.refused(),
-            first: self.first,
-            last: self.last,
-            classes,
-            transcript: signalling.take_transcript(),
-        }
+        self.analysis.outlet.has_failed()
     }
 }
 
-impl<S: EndpointSink> Analysis<S> {
+/// Of files, whose plain RTP was decoded before.
+impl<S: EndpointSink> Receiver<S, Lanes> {
+    /// Takes a stretch's frames in order: plain RTP is given its line, all others are decoded. `verdicts` counts them.
+    pub(super) fn stretch(&mut self, stretch: &mut Stretch, verdicts: &mut [u64; VERDICTS]) {
+        let Stretch { frames, takers, lanes, .. } = stretch;
+        std::mem::swap(&mut self.analysis.outlet, lanes);
+        if let Some(first) = frames.get(0) {
+            self.begin(first.time);
+        }
+        let mut plain = 0;
+        for (at, taker) in takers.iter().enumerate() {
+            if let Some(soon) = takers.get(at + AHEAD) {
+                self.analysis.flows.prefetch(soon.place);
+            }
+            if self.analysis.plain(*taker) {
+                plain += 1;
+            } else if let Some(frame) = frames.get(at) {
+                verdicts[self.frame(&frame) as usize] += 1;
+                self.analysis.settle();
+            }
+        }
+        self.analysis.follow_endpoints();
+        self.analysis.account.matched += plain;
+        verdicts[Verdict::Rtp as usize] += plain;
+        if let Some(last) = frames.len().checked_sub(1).and_then(|at| frames.get(at)) {
+            self.last = last.time;
+        }
+        std::mem::swap(&mut self.analysis.outlet, lanes);
+    }
+}
+
+impl<S: EndpointSink> Analysis<S, Lanes> {
+    /// Gives the next packet of a plain frame's taker its line; `false` if the frame is not plain.
+    #[inline]
+    fn plain(&mut self, taker: Taker) -> bool {
+        let Self { flows, signalling, outlet, .. } = self;
+        let Some(packet) = outlet.next(taker) else { return false };
+        let (media, is_new) =
+            flows.line(signalling.media_mut(), &packet.flow.into(), taker.place, packet.time);
+        packet.media = media;
+        if is_new {
+            self.announce(media);
+        }
+        true
+    }
+}
+
+impl<S: EndpointSink, O: Outlet> Analysis<S, O> {
     fn take(&mut self, decoded: Decoded<'_>) {
         match decoded {
             Decoded::Rtp(packet) => self.media(packet),
@@ -415,17 +449,36 @@ impl<S: EndpointSink> Analysis<S> {
         self.events_dropped += u64::from(self.events.try_send(event).is_err());
     }
 
-    /// Gives all packets so far their lines, and to the shards: before anything that may change the media table, or asks it.
+    /// Gives all packets so far their lines, and to the outlet: before anything that may change the media table, or asks it.
     fn settle(&mut self) {
-        let Self { batch, signalling, shards, announced, .. } = self;
-        batch.settle(signalling.media_mut(), shards, |table, shards, media| {
-            if announced.get(&media.slot()) != Some(&media) {
-                announce(table, shards, media);
-                announced.insert(media.slot(), media);
+        let mut waiting = std::mem::take(&mut self.waiting);
+        for packet in &mut waiting {
+            let media = self.signalling.media_mut();
+            let flow = FlowWords::from(packet.flow);
+            let place = Place::of(flow.hash());
+            let (media, is_new) = self.flows.line(media, &flow, place, packet.time);
+            packet.media = media;
+            if is_new {
+                self.announce(media);
             }
-        });
+        }
+        self.outlet.packets(&mut waiting);
+        self.waiting = waiting;
         // Packets may have told where their senders are.
         self.follow_endpoints();
+    }
+
+    /// Tells the outlet of a line whose packets it is about to get, unless it knows.
+    #[cold]
+    fn announce(&mut self, media: MediaId) {
+        let Self { announced, signalling, outlet, .. } = self;
+        if media == MediaId::UNANNOUNCED || announced.get(&media.slot()) == Some(&media) {
+            return;
+        }
+        announced.insert(media.slot(), media);
+        if let Some(info) = signalling.media().info(media) {
+            outlet.announce(media, &Arc::new(announcement(&info)));
+        }
     }
 
     fn media(&mut self, packet: RtpPacket) {
@@ -434,21 +487,16 @@ impl<S: EndpointSink> Analysis<S> {
             self.classify(packet);
             return;
         }
-        self.batch.push(packet.flow.into(), packet.time, || packet);
-        if self.batch.is_full() {
+        self.waiting.push(packet);
+        if self.waiting.len() >= BATCH {
             self.settle();
         }
     }
 
     fn classify(&mut self, mut packet: RtpPacket) {
         packet.media = self.signalling.media_mut().attribute(&packet.flow, packet.time);
-        if packet.media != MediaId::UNANNOUNCED
-            && self.announced.get(&packet.media.slot()) != Some(&packet.media)
-        {
-            announce(self.signalling.media(), &mut self.shards, packet.media);
-            self.announced.insert(packet.media.slot(), packet.media);
-        }
-        let class = self.shards.packet(&packet);
+        self.announce(packet.media);
+        let class = self.outlet.packet(&packet);
         self.note(packet.number, class);
     }
 
@@ -506,14 +554,6 @@ impl<S: EndpointSink> Analysis<S> {
                 EndpointChange::Removed(endpoint) => sink.remove(endpoint),
             }
         }
-    }
-}
-
-/// Tells the shards of a line whose packets they are about to get.
-#[cold]
-fn announce(table: &MediaTable, shards: &mut Shards, media: MediaId) {
-    if let Some(info) = table.info(media) {
-        shards.announce(media, &Arc::new(announcement(&info)));
     }
 }
 

@@ -200,7 +200,7 @@ impl Shards {
             }
             Lanes::Threads(lanes) => {
                 for packet in batch.drain(..) {
-                    let at = share_of(&packet.flow.into(), lanes.len());
+                    let at = share_of(FlowWords::from(packet.flow).hash(), lanes.len());
                     if let Some(lane) = lanes.get_mut(at) {
                         lane.batch.push(packet);
                         if lane.batch.len() == BATCH {
@@ -283,10 +283,10 @@ impl Shards {
     }
 }
 
-/// Whose a flow is, of so many: all of it, hence all copies of its packets, are one's.
+/// Whose a flow with this hash is, of so many: all of it, hence all copies of its packets, are one's.
 #[inline]
-pub(super) fn share_of(flow: &FlowWords, shares: usize) -> usize {
-    let scaled = ((flow.hash() >> 32) * shares as u64) >> 32;
+pub(super) fn share_of(hash: u64, shares: usize) -> usize {
+    let scaled = ((hash >> 32) * shares as u64) >> 32;
     usize::try_from(scaled).unwrap_or(0)
 }
 
@@ -344,7 +344,7 @@ impl Lane {
 }
 
 /// One shard: a table and its way to the control plane.
-struct Shard {
+pub(super) struct Shard {
     index: usize,
     table: StreamTable,
     overflow: Overflow,
@@ -355,7 +355,7 @@ struct Shard {
 }
 
 impl Shard {
-    fn new(index: usize, limits: Limits, overflow: Overflow, events: Sender<Event>) -> Self {
+    pub(super) fn new(index: usize, limits: Limits, overflow: Overflow, events: Sender<Event>) -> Self {
         let table = StreamTable::new(limits);
         Self { index, table, overflow, events, round: 0, analysed: 0, events_dropped: 0 }
     }
@@ -369,7 +369,15 @@ impl Shard {
         class
     }
 
-    fn packets(&mut self, packets: &[RtpPacket]) {
+    pub(super) fn set_epoch(&mut self, epoch: Nanos) {
+        self.table.set_epoch(epoch);
+    }
+
+    pub(super) fn announce(&mut self, media: MediaId, announcement: Arc<Announcement>) {
+        self.table.announce(media, announcement);
+    }
+
+    pub(super) fn packets(&mut self, packets: &[RtpPacket]) {
         self.analysed += packets.len() as u64;
         let Self { table, events, overflow, events_dropped, .. } = self;
         table.observe_batch(packets, |evicted| {
@@ -393,7 +401,7 @@ impl Shard {
     }
 
     /// The last words are not dropped: whoever listens waits for them.
-    fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         let Self { table, events, .. } = self;
         table.finish(|parts| {
             let _ = events.send(Event::Ended(Box::new(parts), End::Finished));
@@ -467,7 +475,7 @@ mod tests {
         for port in 0..64 {
             let mut packet = packet(1);
             packet.flow.src.port = port;
-            theirs += u64::from(share_of(&packet.flow.into(), 2) == 1);
+            theirs += u64::from(share_of(FlowWords::from(packet.flow).hash(), 2) == 1);
             shards.packet(&packet);
         }
         let (lost, failed) = shards.finish();

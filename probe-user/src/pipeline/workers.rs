@@ -1,36 +1,35 @@
-//! Several threads over one capture. Each looks at every frame, and analyses the streams that are its own.
+//! Several threads over one capture file.
 //!
 //! ```text
-//!   file ─▶ feeder ─┬─▶ worker 0: decode, signalling ─▶ an own flow? ─▶ shard 0    and calls, RTCP, account, verdicts
-//!        one block, │                                        └─no─▶ counted
-//!         lent to   └─▶ worker 1: decode, signalling ─▶ an own flow? ─▶ shard 1
-//!          each
+//!   read a stretch ─▶ decode its plain RTP ─▶ settle: signalling, tunnels, lines ─▶ analyse ─▶ one shard a worker
+//!   one at a time     all at once             one at a time, in order              all at once
 //! ```
 //!
-//! No queue of packets and no hand-over: to find out whose a packet is costs about as much as to give it away. So order
-//! and frame numbers are the capture's, and every worker knows, at each packet, what the signalling has said up to
-//! there. What is not media is done by each alike, and what it comes to is taken from the first: SIP is rare.
-//! One thread and many give the same report. docs/decisions/0018 has the figures.
+//! Each worker does whatever is to be done ([`super::schedule`]), and only it touches its shard. What is done one at a time
+//! is little, and is done once, however many workers there are. So order and frame numbers are the capture's, and a packet
+//! has the line that the signalling had announced up to there. One thread and many take the same way, and give the same
+//! report. docs/decisions/0019 has the figures.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::{self, ScopedJoinHandle};
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::Sender;
 use probe_ebpf::Config;
 use probe_ebpf::classify::VERDICTS;
 
-use super::batch::Share;
 use super::offline::{AnalyzeError, Asked, Options, RtpRule};
 use super::receiver::{Receiver, Remains};
-use super::shard::{Event, Overflow, Shards};
+use super::schedule::{Alarm, Job, Schedule};
+use super::shard::{Event, Overflow, Shard, Shards};
+use super::stretch::{Lanes, Stretch, Totals};
 use super::table::Limits;
 use crate::capture::file::{FileError, Frame, Frames, Progress};
-use crate::decode::Decoder;
+use crate::decode::{Decoder, Plain};
 use crate::packet::Nanos;
 use crate::sip::{Signalling, signalling};
 
-/// Threads beyond which there is nothing to win: each walks all frames, and that alone is a third of the work of one.
+/// Threads beyond which there is nothing to win: to read and to settle, one at a time, is a third of the work of one.
 pub const MAX_WORKERS: usize = 16;
 /// Said of a file that begins before the one before it ended.
 const OVERLAP: &str = "begins before the files before it end; merge them by time first (mergecap), else copies between \
@@ -39,153 +38,221 @@ const OVERLAP: &str = "begins before the files before it end; merge them by time
 /// What was read, besides what the receiver took.
 #[derive(Default)]
 pub(super) struct Read {
-    pub(super) packets: u64,
-    pub(super) bytes: u64,
-    pub(super) first: Option<Nanos>,
-    pub(super) last: Nanos,
+    pub(super) totals: Totals,
     pub(super) verdicts: [u64; VERDICTS],
     pub(super) notes: Vec<String>,
 }
 
-/// One thread's part.
-pub(super) struct Worker {
-    receiver: Receiver<()>,
-    read: Read,
+/// Who reads the files.
+pub(super) enum Reading {
+    /// One thread, frame by frame, because the answer has to be there with the frame.
+    Frames(Box<Receiver<(), Shards>>),
+    /// Workers.
+    Stretches(Box<Crew>),
 }
 
-/// A worker on a thread of its own, which is sent each file to read.
-pub(super) struct Helper {
-    files: Sender<(PathBuf, Frames)>,
-    thread: JoinHandle<()>,
+/// Workers, and what they share.
+pub(super) struct Crew {
+    plain: Plain,
+    receiver: Receiver<(), Lanes>,
+    /// One for each worker.
+    shards: Vec<Shard>,
+    /// Empty ones.
+    stretches: Vec<Stretch>,
 }
 
-impl Worker {
-    /// The one whose account, calls and notes are the report's.
-    pub(super) fn first(
-        options: &Options,
-        of: usize,
-        asked: Asked,
-        events: &Sender<Event>,
-    ) -> Result<Self, AnalyzeError> {
-        let Self { receiver, read } = Self::new(options, Share { index: 0, of }, events)?;
-        let receiver = match asked {
-            Asked::Report => receiver,
-            Asked::Classes => receiver.classifying(),
-            Asked::Transcript(transcript) => receiver.transcribing(transcript),
+impl Reading {
+    pub(super) fn new(options: &Options, asked: Asked, events: &Sender<Event>) -> Result<Self, AnalyzeError> {
+        let workers = options.workers();
+        let limits = Limits {
+            streams: (options.max_streams / workers).max(1),
+            idle: None,
+            quality: Arc::clone(&options.quality),
         };
-        Ok(Self { receiver, read })
-    }
-
-    fn new(options: &Options, share: Share, events: &Sender<Event>) -> Result<Self, AnalyzeError> {
-        let streams = (options.max_streams / share.of).max(1);
-        let limits = Limits { streams, idle: None, quality: Arc::clone(&options.quality) };
-        let shards = Shards::start(1, limits, Overflow::Wait, events)?;
         let config = Config { media_rule: options.rtp.media_rule() as u8, ..options.config };
         let decoder = Decoder::new(config, true);
         // tshark never ends a conversation that SDP announced, and the raw ledger has to equal it.
-        let signalling = Signalling::new(signalling::Limits {
+        let mut signalling = Signalling::new(signalling::Limits {
             grace: Nanos(u64::MAX),
             literal: options.rtp == RtpRule::Sdp,
             leg_headers: options.leg_headers.clone(),
             ..signalling::Limits::default()
         });
-        let receiver = Receiver::new(decoder, signalling, shards, (), events.clone()).sharing(share);
-        Ok(Self { receiver, read: Read::default() })
+        match asked {
+            Asked::Classes => {
+                let shards = Shards::start(1, limits, Overflow::Wait, events)?;
+                let receiver = Receiver::new(decoder, signalling, shards, (), events.clone());
+                return Ok(Self::Frames(Box::new(receiver.classifying())));
+            }
+            Asked::Transcript(transcript) => signalling = signalling.transcribing(transcript),
+            Asked::Report => {}
+        }
+        let shard = |index| Shard::new(index, limits.clone(), Overflow::Wait, events.clone());
+        let plain = decoder.plain();
+        let receiver = Receiver::new(decoder, signalling, Lanes::default(), (), events.clone());
+        let shards = (0..workers).map(shard).collect();
+        // One to read, one to settle, and one for each worker to decode.
+        let stretches = (0..=workers).map(|_| Stretch::new(workers)).collect();
+        Ok(Self::Stretches(Box::new(Crew { plain, receiver, shards, stretches })))
     }
 
-    /// Takes all frames of a file.
-    fn take(&mut self, path: &Path, frames: &mut Frames) {
-        let Self { receiver, read } = self;
-        let base = read.packets;
-        let before = read.first.map(|_| read.last);
-        while let Some(frame) = frames.next_frame() {
-            if frame.number == 1 && before.is_some_and(|before| frame.time < before) {
-                read.notes.push(format!("{}: {OVERLAP}", path.display()));
+    /// Reads all files, and what was found then. `opened` is told of each file's progress.
+    ///
+    /// # Errors
+    /// If a file cannot be read, or a worker died.
+    pub(super) fn run(
+        mut self,
+        paths: &[PathBuf],
+        opened: &mut impl FnMut(&Path, Progress),
+    ) -> Result<(Read, Remains), AnalyzeError> {
+        let mut read = Read::default();
+        for path in paths {
+            // A file that fails to open ends it all, before anything was printed.
+            let mut frames = Frames::open(path)?;
+            opened(path, frames.progress());
+            let before = read.totals;
+            let file = match &mut self {
+                Self::Frames(receiver) => {
+                    by_frames(receiver, &mut frames, before.packets, &mut read.verdicts)
+                }
+                Self::Stretches(crew) => crew.take(&mut frames, before.packets, &mut read.verdicts)?,
+            };
+            if let Some(number) = frames.unreadable() {
+                return Err(FileError::LinkType { path: path.clone(), number }.into());
             }
-            read.count(&frame);
-            let verdict = receiver.frame(&Frame { number: base + frame.number, ..frame });
-            if let Some(count) = read.verdicts.get_mut(verdict as usize) {
-                *count += 1;
+            if let Some(reason) = frames.cut_short().filter(|_| file.packets == 0) {
+                return Err(FileError::NoFrame { path: path.clone(), reason }.into());
             }
+            read.end_file(path, &file, &frames);
         }
-        receiver.flush();
+        let remains = match self {
+            Self::Frames(receiver) => receiver.finish(),
+            Self::Stretches(crew) => crew.finish()?,
+        };
+        Ok((read, remains))
     }
 }
 
-/// Starts all workers but the first.
-///
-/// # Errors
-/// If the system refuses a thread.
-pub(super) fn start(
-    options: &Options,
-    of: usize,
-    events: &Sender<Event>,
-) -> Result<Vec<Helper>, AnalyzeError> {
-    let helper = |index| {
-        let mut worker = Worker::new(options, Share { index, of }, events)?;
-        let (files, to_read) = bounded::<(PathBuf, Frames)>(1);
-        let thread = thread::Builder::new().name(format!("vox-worker-{index}")).spawn(move || {
-            for (path, mut frames) in &to_read {
-                worker.take(&path, &mut frames);
+/// Takes all frames of a file, which come after so many.
+fn by_frames(
+    receiver: &mut Receiver<(), Shards>,
+    frames: &mut Frames,
+    before: u64,
+    verdicts: &mut [u64; VERDICTS],
+) -> Totals {
+    let mut totals = Totals::default();
+    while let Some(frame) = frames.next_frame() {
+        totals.count(frame.time, frame.wire_len);
+        verdicts[receiver.frame(&Frame { number: before + frame.number, ..frame }) as usize] += 1;
+    }
+    totals
+}
+
+/// Where stretches come from.
+struct Reader<'a> {
+    frames: &'a mut Frames,
+    /// Frames of the files before.
+    before: u64,
+}
+
+/// Where they are settled.
+struct Desk<'a> {
+    receiver: &'a mut Receiver<(), Lanes>,
+    totals: &'a mut Totals,
+    verdicts: &'a mut [u64; VERDICTS],
+}
+
+impl Crew {
+    /// Takes all frames of a file, which come after so many. The calling thread is the first worker.
+    fn take(
+        &mut self,
+        frames: &mut Frames,
+        before: u64,
+        verdicts: &mut [u64; VERDICTS],
+    ) -> Result<Totals, AnalyzeError> {
+        let Self { plain, receiver, shards, stretches } = self;
+        let mut totals = Totals::default();
+        let desk = Desk { receiver, totals: &mut totals, verdicts };
+        let schedule =
+            Schedule::new(Reader { frames, before }, desk, shards.len(), std::mem::take(stretches));
+        thread::scope(|scope| {
+            let mut shards = (0..).zip(shards.iter_mut());
+            let first = shards.next();
+            let mut threads = Vec::new();
+            for (worker, shard) in shards {
+                let (schedule, plain) = (&schedule, *plain);
+                let builder = thread::Builder::new().name(format!("vox-worker-{worker}"));
+                let thread = builder.spawn_scoped(scope, move || work(schedule, worker, shard, &plain));
+                threads.push(thread.inspect_err(|_| schedule.fail())?);
             }
-            worker.receiver.finish();
+            if let Some((worker, shard)) = first {
+                work(&schedule, worker, shard, plain);
+            }
+            // The panic itself has been printed by its thread.
+            threads.into_iter().try_for_each(ScopedJoinHandle::join).map_err(|_| AnalyzeError::Failed)
         })?;
-        Ok(Helper { files, thread })
-    };
-    (1..of).map(helper).collect()
+        *stretches = schedule.into_stretches();
+        Ok(totals)
+    }
+
+    /// Ends all streams, each shard's on a thread of its own.
+    fn finish(self) -> Result<Remains, AnalyzeError> {
+        let Self { receiver, mut shards, .. } = self;
+        let remains = receiver.finish();
+        thread::scope(|scope| {
+            let finish = |shard| {
+                let builder = thread::Builder::new().name("vox-finish".to_owned());
+                builder.spawn_scoped(scope, || Shard::finish(shard))
+            };
+            let threads: Vec<_> = shards.iter_mut().map(finish).collect::<Result<_, _>>()?;
+            threads.into_iter().try_for_each(ScopedJoinHandle::join).map_err(|_| AnalyzeError::Failed)
+        })?;
+        Ok(remains)
+    }
 }
 
-/// Reads all files with all workers, and what the first has found then. `opened` is told of each file's progress.
-///
-/// # Errors
-/// If a file cannot be read, or a worker died.
-pub(super) fn run(
-    paths: &[PathBuf],
-    mut first: Worker,
-    helpers: Vec<Helper>,
-    opened: &mut impl FnMut(&Path, Progress),
-) -> Result<(Read, Remains), AnalyzeError> {
-    for path in paths {
-        // A file that fails to open ends it all, before anything was printed; the threads end with their channels.
-        let mut readers = Frames::open_for(path, helpers.len() + 1)?.into_iter();
-        let Some(mut frames) = readers.next() else { continue };
-        opened(path, frames.progress());
-        for (helper, frames) in helpers.iter().zip(readers) {
-            helper.files.send((path.clone(), frames)).map_err(|_| AnalyzeError::Failed)?;
+/// One worker's work, to the end of the file.
+fn work(schedule: &Schedule<Reader<'_>, Desk<'_>>, worker: usize, shard: &mut Shard, plain: &Plain) {
+    let _alarm = Alarm(schedule);
+    let mut merged = Vec::new();
+    while let Some(job) = schedule.next(worker) {
+        match job {
+            Job::Read(reader, mut stretch) => {
+                if !reader.frames.fill(&mut stretch.frames) {
+                    schedule.is_over(reader, stretch);
+                    continue;
+                }
+                stretch.frames.count_from(reader.before);
+                let number = schedule.has_read(reader);
+                stretch.decode(plain);
+                schedule.has_decoded(number, stretch);
+            }
+            Job::Settle(desk, mut stretch) => {
+                let Desk { receiver, totals, verdicts } = desk;
+                totals.add(&stretch.totals);
+                receiver.stretch(&mut stretch, verdicts);
+                schedule.has_settled(Desk { receiver, totals, verdicts }, stretch);
+            }
+            Job::Analyse(mut lane) => {
+                lane.hand_over(shard, &mut merged);
+                schedule.has_analysed(lane);
+            }
         }
-        let base = first.read.packets;
-        first.take(path, &mut frames);
-        if let Some(number) = frames.unreadable() {
-            return Err(FileError::LinkType { path: path.clone(), number }.into());
-        }
-        if let Some(reason) = frames.cut_short().filter(|_| first.read.packets == base) {
-            return Err(FileError::NoFrame { path: path.clone(), reason }.into());
-        }
-        first.read.note_end(path, &frames);
     }
-    let remains = first.receiver.finish();
-    let threads: Vec<_> = helpers.into_iter().map(|helper| helper.thread).collect();
-    for thread in threads {
-        // The panic itself has been printed by its thread.
-        thread.join().map_err(|_| AnalyzeError::Failed)?;
-    }
-    Ok((first.read, remains))
 }
 
 impl Read {
-    fn count(&mut self, frame: &Frame<'_>) {
-        self.packets += 1;
-        self.bytes += u64::from(frame.wire_len);
-        self.first.get_or_insert(frame.time);
-        self.last = self.last.max(frame.time);
-    }
-
-    fn note_end(&mut self, path: &Path, frames: &Frames) {
+    fn end_file(&mut self, path: &Path, file: &Totals, frames: &Frames) {
+        let Self { totals, notes, .. } = self;
+        if totals.first.is_some() && file.first.is_some_and(|first| first < totals.last) {
+            notes.push(format!("{}: {OVERLAP}", path.display()));
+        }
+        totals.add(file);
         if let Some(reason) = frames.cut_short() {
-            self.notes.push(format!("{}: {reason}, after frame {}", path.display(), self.packets));
+            notes.push(format!("{}: {reason}, after frame {}", path.display(), totals.packets));
         }
         if frames.skipped() > 0 {
-            self.notes.push(format!(
+            notes.push(format!(
                 "{}: {} frames of link types that are not read were skipped",
                 path.display(),
                 frames.skipped()

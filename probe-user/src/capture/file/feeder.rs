@@ -1,107 +1,79 @@
-//! One thread that reads, and several that look at what it read.
+//! A thread that reads ahead of whoever looks at what it read.
 //!
 //! ```text
-//!   file | stdin ─▶ (decompressor) ─▶ feeder: block n ─┬─▶ Feed of worker 0
-//!                       ▲                              ├─▶ Feed of worker 1     the same block, not a copy
-//!                       └── a block that nobody holds ─┴─▶ …
+//!   file | stdin ─▶ decompressor ─▶ feeder ──blocks──▶ Feed ─▶ window
+//!                                      ▲                          │
+//!                                      └──── empty ones ──────────┘
 //! ```
 //!
-//! A capture is read, and decompressed, once for all workers. Blocks go round: the slowest worker is [`BLOCKS`] behind
-//! the reader at most, so memory does not grow with the file, nor with the number of workers.
+//! It is for compressed input: to decompress takes longer than to analyse. It is at most [`AHEAD`] blocks ahead, so
+//! memory does not grow with the file.
 
 use std::io;
-use std::sync::Arc;
 use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::window::{Block, Full};
 
-/// Blocks that go round, and the size of each: together far below a second-level cache times a few, and a hand-over costs
-/// nothing beside what is in it (2,000 frames of G.711).
-const BLOCKS: usize = 8;
-const BLOCK: usize = 512 << 10;
+/// Blocks that wait to be looked at, at most.
+const AHEAD: usize = 8;
 
 /// What the feeder tells.
 enum Message {
-    Block(Arc<Block>),
+    Block(Block),
     /// The input is over. Its absence tells that the thread died.
     End,
     /// A read failed.
     Failed(io::ErrorKind),
 }
 
-/// A worker's end.
+/// The reader's end.
 pub(super) struct Feed {
     blocks: Receiver<Message>,
-    /// Wakes the feeder where it waits for a block.
-    returned: Sender<()>,
+    empty: Sender<Block>,
 }
 
 impl Feed {
-    /// Exchanges `block` for the next; `false` at the end of the input.
-    pub(super) fn next(&mut self, block: &mut Arc<Block>) -> io::Result<bool> {
+    /// Gives a block back, if there is one, for the next; `None` at the end of the input.
+    pub(super) fn next(&mut self, empty: Option<Block>) -> io::Result<Option<Block>> {
+        if let Some(block) = empty {
+            // Full, or its thread is gone: it has no use for more.
+            let _ = self.empty.try_send(block);
+        }
         match self.blocks.recv() {
-            Ok(Message::Block(next)) => {
-                *block = next;
-                // Full: it was told already.
-                let _ = self.returned.try_send(());
-                Ok(true)
-            }
-            Ok(Message::End) => Ok(false),
+            Ok(Message::Block(block)) => Ok(Some(block)),
+            Ok(Message::End) => Ok(None),
             Ok(Message::Failed(kind)) => Err(kind.into()),
             Err(_) => Err(io::ErrorKind::BrokenPipe.into()),
         }
     }
 }
 
-/// Starts a thread that reads `input` for so many workers.
+/// Starts a thread that reads `input`.
 ///
 /// # Errors
 /// If the system refuses a thread.
-pub(super) fn start(mut input: Full, workers: usize) -> io::Result<Vec<Feed>> {
-    let (returned, free) = bounded(1);
-    let (mut to, feeds): (Vec<_>, Vec<_>) = (0..workers)
-        .map(|_| {
-            let (sender, blocks) = bounded(BLOCKS);
-            (sender, Feed { blocks, returned: returned.clone() })
-        })
-        .unzip();
-    drop(returned);
+pub(super) fn start(mut input: Full) -> io::Result<Feed> {
+    let (to, blocks) = bounded(AHEAD);
+    let (empty, emptied) = bounded(AHEAD);
     thread::Builder::new().name("vox-read".to_owned()).spawn(move || {
-        let last = feed(&mut input, &mut to, &free);
-        for sender in &to {
-            let message = match &last {
-                Ok(()) => Message::End,
-                Err(error) => Message::Failed(error.kind()),
-            };
-            // Gone before the end: it wanted no more.
-            let _ = sender.send(message);
-        }
+        let last = match feed(&mut input, &to, &emptied) {
+            Ok(()) => Message::End,
+            Err(error) => Message::Failed(error.kind()),
+        };
+        // Gone before the end: it wanted no more.
+        let _ = to.send(last);
     })?;
-    Ok(feeds)
+    Ok(Feed { blocks, empty })
 }
 
 /// Feeds to the end of the input, or until nobody is left who wants it.
-fn feed(input: &mut Full, to: &mut Vec<Sender<Message>>, free: &Receiver<()>) -> io::Result<()> {
-    let mut ring: Vec<_> = (0..BLOCKS).map(|_| Arc::new(Block::with_capacity(BLOCK))).collect();
+fn feed(input: &mut Full, to: &Sender<Message>, emptied: &Receiver<Block>) -> io::Result<()> {
     loop {
-        for slot in &mut ring {
-            let block = loop {
-                if let Some(block) = Arc::get_mut(slot) {
-                    break block;
-                }
-                if free.recv().is_err() {
-                    return Ok(());
-                }
-            };
-            if !block.fill(input)? {
-                return Ok(());
-            }
-            to.retain(|sender| sender.send(Message::Block(Arc::clone(slot))).is_ok());
-            if to.is_empty() {
-                return Ok(());
-            }
+        let mut block = emptied.try_recv().unwrap_or_else(|_| Block::allocated());
+        if !block.fill(input)? || to.send(Message::Block(block)).is_err() {
+            return Ok(());
         }
     }
 }
@@ -110,10 +82,10 @@ fn feed(input: &mut Full, to: &mut Vec<Sender<Message>>, free: &Receiver<()>) ->
 mod tests {
     use std::io::Read;
 
-    use super::super::window::{Source, Window};
+    use super::super::window::{BLOCK, Source, Window};
     use super::*;
 
-    const LENGTH: usize = 2 * BLOCKS * BLOCK + 4_321;
+    const LENGTH: usize = 2 * AHEAD * BLOCK + 4_321;
 
     /// So many bytes, then an error or the end.
     struct Counting {
@@ -136,46 +108,34 @@ mod tests {
         (at % 253).to_le_bytes()[0]
     }
 
-    fn windows(fails: bool, count: usize) -> Vec<Window> {
-        let input = Full::new(Box::new(Counting { at: 0, fails }));
-        let feeds = start(input, count).unwrap();
-        feeds.into_iter().map(|feed| Window::new(Source::Feed(feed))).collect()
-    }
-
-    /// Reads it all in records of a thousand bytes.
-    fn read(window: &mut Window) -> (usize, io::Result<bool>) {
-        let mut at = 0;
-        loop {
-            match window.reach(1_000) {
-                Ok(true) => {}
-                over => return (at + window.rest().len(), over),
-            }
-            let expected = (at..at + 1_000).map(pattern);
-            assert!(window.rest().iter().take(1_000).copied().eq(expected), "{at}");
-            window.consume(1_000);
-            at += 1_000;
-        }
+    fn window(fails: bool) -> Window {
+        Window::new(Source::Feed(start(Full::new(Box::new(Counting { at: 0, fails }))).unwrap()))
     }
 
     #[test]
-    fn every_worker_sees_all_bytes_in_order_and_how_they_end() {
+    fn all_bytes_come_in_order_and_how_they_end() {
         for fails in [false, true] {
-            let workers: Vec<_> = windows(fails, 3)
-                .into_iter()
-                .map(|mut window| thread::spawn(move || read(&mut window)))
-                .collect();
-            for worker in workers {
-                let (length, over) = worker.join().unwrap();
-                assert_eq!((length, over.is_err()), (LENGTH, fails));
-            }
+            let (mut window, mut at) = (window(fails), 0);
+            let over = loop {
+                match window.reach(1_000) {
+                    Ok(true) => {}
+                    over => break over,
+                }
+                let expected = (at..at + 1_000).map(pattern);
+                assert!(window.rest().iter().take(1_000).copied().eq(expected), "{at}");
+                window.consume(1_000);
+                at += 1_000;
+            };
+            assert_eq!((at + window.rest().len(), over.is_err()), (LENGTH, fails));
         }
     }
 
     #[test]
-    fn a_worker_that_leaves_holds_nobody_up() {
-        let mut windows = windows(false, 2);
-        drop(windows.pop());
-        let left = windows.pop().map(|mut window| read(&mut window).0);
-        assert_eq!(left, Some(LENGTH));
+    fn who_leaves_early_leaves_no_thread_behind() {
+        let (to, blocks) = bounded(1);
+        let (_empty, emptied) = bounded(1);
+        let mut input = Full::new(Box::new(Counting { at: 0, fails: false }));
+        drop(blocks);
+        assert!(feed(&mut input, &to, &emptied).is_ok(), "it ends, and does not wait");
     }
 }

@@ -1,8 +1,8 @@
 //! Capture files: pcap and pcapng in all their variants, and ERF; plain, gzip or zstd.
 //!
 //! ```text
-//!   path | stdin ─▶ compressed? ──no──▶ window: large blocks ─▶ records ─▶ Frames::next_frame: lent from the block
-//!                       └──yes─▶ feeder: a thread of its own ─▶ window
+//!   path | stdin ─▶ compressed? ──no──▶ window: large blocks ─▶ records ─┬▶ Frames::next_frame: lent from the block
+//!                       └──yes─▶ feeder: a thread of its own ─▶ window   └▶ Frames::fill: a FrameBatch, block and all
 //! ```
 //!
 //! The record of a frame is read here, field by field; the blocks of pcapng that hold no frame are pcap-parser's. Memory is
@@ -10,6 +10,7 @@
 //! `MAX_BUFFER`. What is wrong with a file is an error before the first frame; what goes wrong later ends the capture
 //! under a name ([`Frames::cut_short`]), and everything before counts.
 
+mod batch;
 mod erf;
 mod feeder;
 mod open;
@@ -28,6 +29,7 @@ use self::records::{Layout, Located, Step};
 use self::window::Window;
 use crate::packet::Nanos;
 
+pub use self::batch::FrameBatch;
 pub use self::records::Interface;
 
 /// Bytes read at a time where a file is copied.
@@ -160,6 +162,8 @@ pub struct Frames {
     window: Window,
     /// Bytes of the record that was handed out last.
     pending: usize,
+    /// A frame that was found and belongs in the next batch.
+    held: Option<Located>,
     layout: Layout,
     interfaces: Vec<Interface>,
     /// Interfaces of the sections before this one: numbering goes on, so that taps stay apart.
@@ -189,12 +193,8 @@ impl Progress {
 impl Frames {
     /// The next frame; `None` at the end, or where the file breaks off (see [`Self::cut_short`]).
     pub fn next_frame(&mut self) -> Option<Frame<'_>> {
-        let located = self.locate()?;
-        self.number += 1;
-        self.last_time = located.time;
-        let link =
-            self.interfaces.get(located.interface).map_or(LinkType::Ethernet, |interface| interface.link);
-        self.skipped += u64::from(matches!(link, LinkType::Other(_)));
+        let located = self.held.take().or_else(|| self.locate())?;
+        let link = self.count(located.time, located.interface);
         Some(Frame {
             time: located.time,
             number: self.number,
@@ -203,6 +203,16 @@ impl Frames {
             bytes: self.window.rest().get(located.bytes).unwrap_or_default(),
             wire_len: located.wire_len,
         })
+    }
+
+    /// Counts a frame, and tells its link layer.
+    #[inline]
+    fn count(&mut self, time: Nanos, interface: usize) -> LinkType {
+        self.number += 1;
+        self.last_time = time;
+        let link = self.interfaces.get(interface).map_or(LinkType::Ethernet, |interface| interface.link);
+        self.skipped += u64::from(matches!(link, LinkType::Other(_)));
+        link
     }
 
     /// Reads records up to and including the next frame's, which is then at hand.

@@ -28,20 +28,15 @@ impl Frames {
     /// If there is nothing to read in it: see [`FileError`]. A pcap file of an unreadable link type is one; in
     /// pcapng such interfaces are skipped and counted.
     pub fn open(path: &Path) -> Result<Self, FileError> {
-        let opened = Opened::open(path)?;
-        if opened.is_compressed {
-            return opened.frames_for(path, 1)?.pop().ok_or_else(|| empty(path));
-        }
-        let window = Window::new(Source::Reader(Full::new(opened.input)));
-        Self::begin(path, window, opened.progress, &opened.looks)
-    }
-
-    /// Opens a file for several threads that each look at all of its frames: it is read by one more, and once.
-    ///
-    /// # Errors
-    /// As [`Self::open`].
-    pub fn open_for(path: &Path, readers: usize) -> Result<Vec<Self>, FileError> {
-        if readers == 1 { Ok(vec![Self::open(path)?]) } else { Opened::open(path)?.frames_for(path, readers) }
+        let Opened { input, progress, is_compressed, looks } = Opened::open(path)?;
+        let input = Full::new(input);
+        let source = if is_compressed {
+            let fail = |source| FileError::Io { path: path.to_owned(), source };
+            Source::Feed(feeder::start(input).map_err(fail)?)
+        } else {
+            Source::Reader(input)
+        };
+        Self::begin(path, Window::new(source), progress, &looks)
     }
 
     /// Reads the file's header.
@@ -77,6 +72,7 @@ impl Frames {
         Ok(Self {
             window,
             pending: 0,
+            held: None,
             layout,
             interfaces,
             section_base: 0,
@@ -139,16 +135,6 @@ impl Opened {
             Box::new(whole)
         };
         Ok(Self { input, progress, is_compressed, looks })
-    }
-
-    fn frames_for(self, path: &Path, readers: usize) -> Result<Vec<Frames>, FileError> {
-        let Self { input, progress, looks, .. } = self;
-        let feeds = feeder::start(Full::new(input), readers)
-            .map_err(|source| FileError::Io { path: path.to_owned(), source })?;
-        feeds
-            .into_iter()
-            .map(|feed| Frames::begin(path, Window::new(Source::Feed(feed)), progress.clone(), &looks))
-            .collect()
     }
 }
 

@@ -8,27 +8,28 @@
 //!   block ─▶                ord │ record │ …
 //! ```
 //!
-//! Blocks are read by whoever needs them ([`Source::Reader`]), or by a thread that hands each to several readers
-//! ([`super::feeder`]). They are read and not mapped: docs/decisions/0018.
+//! Blocks are read by whoever needs them ([`Source::Reader`]), or by a thread of their own, ahead
+//! ([`super::feeder`]). They are read and not mapped: docs/decisions/0018. A block that was left can be taken away with
+//! what is in it ([`Window::take_block`]), and comes back empty.
 
 use std::io::{self, Read};
-use std::sync::Arc;
 
 use super::feeder::Feed;
 
-/// Bytes of a block that its own reader reads: they are still in the second-level cache when they are parsed.
-pub(super) const BLOCK: usize = 256 << 10;
+/// Bytes of a block: with the packets that are made of it they stay in the second-level cache, and leave room there for the
+/// streams. A call of the system for so many costs nothing beside them.
+pub(super) const BLOCK: usize = 128 << 10;
 
 /// Bytes that were read at once.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Block {
     bytes: Box<[u8]>,
     len: usize,
 }
 
 impl Block {
-    pub(super) fn with_capacity(capacity: usize) -> Self {
-        Self { bytes: vec![0; capacity].into_boxed_slice(), len: 0 }
+    pub(super) fn allocated() -> Self {
+        Self { bytes: vec![0; BLOCK].into_boxed_slice(), len: 0 }
     }
 
     /// Reads until it is full or the input ends; whether there was anything.
@@ -52,20 +53,72 @@ pub(super) enum Source {
 /// See the module.
 pub(super) struct Window {
     source: Source,
-    block: Arc<Block>,
+    block: Block,
     /// What of the block was consumed, or is in the seam.
     at: usize,
     seam: Vec<u8>,
     /// What of the seam was consumed.
     seam_at: usize,
+    /// The block that was left first since [`Self::forget_left`].
+    left: Option<Block>,
+    /// Blocks to read into.
+    spare: Vec<Block>,
     is_over: bool,
+}
+
+/// Where the bytes at hand are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum At {
+    /// In the block, from here on.
+    Block(usize),
+    /// Put together from two.
+    Seam,
 }
 
 impl Window {
     pub(super) fn new(source: Source) -> Self {
-        let capacity = if matches!(source, Source::Reader(_)) { BLOCK } else { 0 };
-        let block = Arc::new(Block::with_capacity(capacity));
-        Self { source, block, at: 0, seam: Vec::new(), seam_at: 0, is_over: false }
+        Self {
+            source,
+            block: Block::default(),
+            at: 0,
+            seam: Vec::new(),
+            seam_at: 0,
+            left: None,
+            spare: Vec::new(),
+            is_over: false,
+        }
+    }
+
+    /// Where is what [`Self::rest`] gives?
+    #[inline]
+    pub(super) fn at(&self) -> At {
+        if self.seam.is_empty() { At::Block(self.at) } else { At::Seam }
+    }
+
+    /// Was a block left since [`Self::forget_left`]?
+    #[inline]
+    pub(super) fn has_left(&self) -> bool {
+        self.left.is_some()
+    }
+
+    /// The block at hand is the one that is taken next.
+    pub(super) fn forget_left(&mut self) {
+        self.spare.extend(self.left.take());
+    }
+
+    /// Takes the block that was left, or the one at hand, of which nothing is needed any more then.
+    pub(super) fn take_block(&mut self) -> Block {
+        self.left.take().unwrap_or_else(|| {
+            self.at = 0;
+            std::mem::take(&mut self.block)
+        })
+    }
+
+    /// Gives a block back.
+    pub(super) fn give_back(&mut self, block: Block) {
+        if block.bytes.len() == BLOCK {
+            self.spare.push(block);
+        }
     }
 
     /// What is at hand and was not consumed.
@@ -133,17 +186,25 @@ impl Window {
         if self.is_over {
             return Ok(false);
         }
-        let is_there = match &mut self.source {
-            // Its own reader's block was lent to nobody else.
-            Source::Reader(input) => match Arc::get_mut(&mut self.block) {
-                Some(block) => block.fill(input)?,
-                None => false,
-            },
-            Source::Feed(feed) => feed.next(&mut self.block)?,
+        let empty = self.spare.pop();
+        let next = match &mut self.source {
+            Source::Reader(input) => {
+                let mut block = empty.unwrap_or_else(Block::allocated);
+                block.fill(input)?.then_some(block)
+            }
+            Source::Feed(feed) => feed.next(empty)?,
         };
-        self.is_over = !is_there;
-        self.at = if is_there { 0 } else { self.block.bytes().len() };
-        Ok(is_there)
+        let Some(next) = next else {
+            self.is_over = true;
+            return Ok(false);
+        };
+        let left = std::mem::replace(&mut self.block, next);
+        self.at = 0;
+        match self.left {
+            None if !left.bytes.is_empty() => self.left = Some(left),
+            _ => self.give_back(left),
+        }
+        Ok(true)
     }
 }
 

@@ -1,0 +1,125 @@
+//! Frames that were read at once: a block of the file, and where each frame is in it.
+//!
+//! ```text
+//!   Frames ──fill──▶ FrameBatch: block │ frame │ frame │ fra          seam: frame, put together from two blocks
+//!                        places        ▲       ▲                            ▲ at most one, the last
+//! ```
+//!
+//! To find where records end is a walk that one thread has to make. What is in them can be looked at by others, while it
+//! goes on with the next block: a batch owns its bytes, and is filled again when it comes back.
+
+use std::ops::Range;
+
+use super::records::Located;
+use super::window::{At, Block};
+use super::{Frame, Frames, LinkType};
+use crate::packet::Nanos;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct FrameBatch {
+    /// Number of the first frame.
+    first: u64,
+    places: Vec<Place>,
+    block: Block,
+    seam: Vec<u8>,
+}
+
+/// A frame, and where its bytes are.
+#[derive(Debug)]
+struct Place {
+    time: Nanos,
+    /// Of the block, or of what is behind it: the seam.
+    start: usize,
+    len: u32,
+    wire_len: u32,
+    interface: u16,
+    link: LinkType,
+}
+
+impl FrameBatch {
+    /// How many frames there are.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// None?
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Numbers the frames as those that come after so many of other files.
+    pub fn count_from(&mut self, before: u64) {
+        self.first += before;
+    }
+
+    /// A frame by its place, from 0.
+    #[inline]
+    pub fn get(&self, at: usize) -> Option<Frame<'_>> {
+        Some(self.frame(at as u64, self.places.get(at)?))
+    }
+
+    /// All frames, in order.
+    #[inline]
+    pub fn iter(&self) -> impl Iterator<Item = Frame<'_>> {
+        (0..).zip(&self.places).map(|(at, place)| self.frame(at, place))
+    }
+
+    #[inline]
+    fn frame(&self, at: u64, place: &Place) -> Frame<'_> {
+        let Place { time, start, len, wire_len, interface, link } = *place;
+        let block = self.block.bytes();
+        let bytes = match start.checked_sub(block.len()) {
+            None => block.get(start..start + len as usize),
+            Some(start) => self.seam.get(start..start + len as usize),
+        };
+        let bytes = bytes.unwrap_or_default();
+        Frame { time, number: self.first + at, interface, link, bytes, wire_len }
+    }
+}
+
+impl Frames {
+    /// Fills a batch with the next frames, as many as lie in one block and across its end. `false` at the end, or where the
+    /// file breaks off (see [`Frames::cut_short`]).
+    pub fn fill(&mut self, batch: &mut FrameBatch) -> bool {
+        let FrameBatch { first, places, block, seam } = batch;
+        *first = self.number + 1;
+        places.clear();
+        self.window.give_back(std::mem::take(block));
+        self.window.forget_left();
+        while let Some(located) = self.held.take().or_else(|| self.locate()) {
+            if places.is_empty() {
+                self.window.forget_left();
+            }
+            match self.window.at() {
+                At::Block(_) if self.window.has_left() => {
+                    self.held = Some(located);
+                    break;
+                }
+                At::Block(at) => places.push(self.place(at + located.bytes.start, &located)),
+                At::Seam => {
+                    seam.clear();
+                    seam.extend_from_slice(self.window.rest().get(located.bytes.clone()).unwrap_or_default());
+                    if !places.is_empty() {
+                        *block = self.window.take_block();
+                    }
+                    places.push(self.place(block.bytes().len(), &located));
+                    return true;
+                }
+            }
+        }
+        *block = self.window.take_block();
+        !places.is_empty()
+    }
+
+    /// Counts a frame, which begins at `start` of a batch.
+    #[inline]
+    fn place(&mut self, start: usize, located: &Located) -> Place {
+        let Located { time, interface, wire_len, bytes: Range { start: from, end } } = *located;
+        let link = self.count(time, interface);
+        // A frame is no longer than `MAX_FRAME`.
+        let len = u32::try_from(end - from).unwrap_or(0);
+        let interface = u16::try_from(interface).unwrap_or(u16::MAX);
+        Place { time, start, len, wire_len, interface, link }
+    }
+}
