@@ -5,8 +5,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use probe_ebpf::config::{Config, MIN_SNAP};
+use probe_ebpf::flow::BUCKETS;
 use probe_ebpf::record::KernelLoss;
-use probe_ebpf::session::BUCKETS;
 use voxlab::frames::{Datagram, invite, rtcp, rtp, sip, udp};
 use voxlab::privileges::root_for;
 use voxlab::tunnels::{gre, tunnel};
@@ -78,7 +78,7 @@ fn session(n: u16) -> (Datagram, Datagram) {
 
 /// As the analysis computes it.
 fn bucket_of(datagram: &Datagram) -> u8 {
-    Flow { src: Endpoint::from(datagram.src), dst: Endpoint::from(datagram.dst) }.session_bucket()
+    Flow { src: Endpoint::from(datagram.src), dst: Endpoint::from(datagram.dst) }.bucket()
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn a_level_leaves_out_the_sessions_below_it_in_both_directions_and_at_every_tap(
         let (there, back) = session(n);
         let bucket = bucket_of(&there);
         assert_eq!(bucket_of(&back), bucket);
-        for (level, is_left_out) in [(0, false), (u16::from(bucket), false), (u16::from(bucket) + 1, true)] {
+        for (level, is_left_out) in [(0, false), (u32::from(bucket), false), (u32::from(bucket) + 1, true)] {
             assert!(bench.shed.set(level));
             let expected = if is_left_out { (Vec::new(), vec!["shed"]) } else { (head.clone(), Vec::new()) };
             for (datagram, egress) in [(&there, false), (&back, false), (&there, true)] {
@@ -142,7 +142,7 @@ fn what_is_sampled_out_and_what_is_shed_have_names_of_their_own() {
         assert!(level == 128 || bench.shed.set(level), "the loader sets what configuration leaves out");
         for n in 0..100 {
             let (datagram, _) = session(n);
-            let bucket = u16::from(bucket_of(&datagram));
+            let bucket = u32::from(bucket_of(&datagram));
             let expected: &[&str] = match bucket {
                 0..128 => &["sampled_out"],
                 _ if bucket < level => &["shed"],

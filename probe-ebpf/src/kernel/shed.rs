@@ -1,22 +1,27 @@
 //! Media that is left out before anything is copied: by configuration, or while userspace does not keep up.
+//!
+//! Whole conversations are, by their [bucket](probe_ebpf::flow), so that those that are taken can be judged:
+//!
+//! ```text
+//!   bucket 0 ........ sampled_below ........ first taken ........ 255
+//!   left out by configuration  |  by overload  |  taken
+//! ```
 
-use probe_ebpf::parse::Layers;
+use probe_ebpf::flow;
 use probe_ebpf::record::KernelLoss;
-use probe_ebpf::session;
 
-use super::frame::{Frame, Memory};
 use super::maps::{config, first_taken};
 use super::opaque::forget;
 
-/// Is this RTP of a session that is left out, and why? Where all are taken this costs one load.
+/// Is RTP of this conversation, by its hash, left out, and why? Where all are taken this costs one load, and the hash is not
+/// asked for. What cannot be told apart is taken.
 #[inline(always)]
-pub(crate) fn why_left_out<M: Memory>(frame: &Frame<M>, layers: &Layers, any: u64) -> Option<KernelLoss> {
+pub(crate) fn why_left_out(conversation: impl FnOnce() -> Option<u32>, any: u64) -> Option<KernelLoss> {
     let first_taken = first_taken();
     if first_taken == 0 {
         return None;
     }
-    // What cannot be told apart is taken.
-    let bucket = forget(u64::from(session::of_udp(frame, layers)?), any);
+    let bucket = forget(u64::from(flow::bucket(conversation()?)), any);
     if bucket >= u64::from(first_taken) {
         return None;
     }

@@ -6,8 +6,8 @@ use anyhow::bail;
 use clap::{Args, ValueEnum};
 use probe_ebpf::Config;
 use probe_ebpf::config::MIN_SNAP;
+use probe_ebpf::flow::BUCKETS;
 use probe_ebpf::record::MAX_PACKET;
-use probe_ebpf::session::BUCKETS;
 use voxprobe::pipeline::shed::{History, sample_floor};
 
 /// Options of `run` for more traffic than the probe can take, or is to take.
@@ -59,7 +59,7 @@ impl Overload {
             Shed::Auto => "if the probe does not keep up, it leaves out media of whole sessions, and says so",
             Shed::Off => "if the probe does not keep up, packets of any stream are lost (--shed off)",
         };
-        let kept = 100.0 - History::new(u16::from(self.sample.sampled_below())).sampled_out_percent();
+        let kept = 100.0 - History::new(u32::from(self.sample.sampled_below())).sampled_out_percent();
         let sample = match self.sample {
             OneIn(1) => String::new(),
             OneIn(n) => format!("; of the media sessions one in {n} is taken, {kept:.1} %"),
@@ -74,7 +74,7 @@ impl Overload {
 
 /// One in so many, of --sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct OneIn(u16);
+struct OneIn(u32);
 
 impl OneIn {
     /// The first bucket that is taken. At least one is, so it fits.

@@ -24,6 +24,7 @@ pub(crate) mod memory;
 pub mod offline;
 pub mod receiver;
 pub mod shard;
+pub mod shed;
 pub mod table;
 pub mod workers;
 

@@ -13,6 +13,7 @@ use rustc_hash::FxHashMap;
 use super::account::{Account, Loss};
 use super::batch::{Batch, Share};
 use super::shard::{Event, ReceiverStatus, Shards};
+use super::shed::Resumed;
 use crate::capture::file::Frame;
 use crate::capture::live::{KernelEndpoints, Record};
 use crate::decode::{self, CarrierReport, Census, Datagram, Decoded, Decoder, RemoteCapture, Tunnels};
@@ -84,6 +85,7 @@ pub struct Receiver<S> {
     analysis: Analysis<S>,
     number: u64,
     round: u64,
+    sip_frames_cut: u64,
     first: Option<Nanos>,
     last: Nanos,
 }
@@ -129,6 +131,8 @@ pub struct Remains {
     pub failed_shards: Vec<String>,
     /// The receiver's own events that nobody took in time.
     pub events_dropped: u64,
+    /// Frames with SIP that is not whole because the frame was cut.
+    pub sip_frames_cut: u64,
     /// Announced endpoints that the sink could not follow.
     pub endpoints_refused: u64,
     /// What carried tunnelled datagrams, by number from 1: what [`crate::packet::Evidence::carrier`] refers to.
@@ -171,7 +175,8 @@ impl<S: EndpointSink> Receiver<S> {
             classes: None,
             reports: Clusters::new(MAX_REPORTS, REPORT_MEMORY),
         };
-        Self { decoder, analysis, number: 0, round: 0, first: None, last: Nanos::default() }
+        let (first, last) = (None, Nanos::default());
+        Self { decoder, analysis, number: 0, round: 0, sip_frames_cut: 0, first, last }
     }
 
     /// Leaves the media of other shares to others, who see the same frames. Everything else is done by each.
@@ -266,6 +271,8 @@ impl<S: EndpointSink> Receiver<S> {
             Record::Packet(head, bytes) => {
                 analysis.settle();
                 let is_suspect = head.verdict == Verdict::Tunnel as u8;
+                let is_sip = [Verdict::SipUdp as u8, Verdict::SipTcp as u8].contains(&head.verdict);
+                self.sip_frames_cut += u64::from(is_sip && head.captured_len < head.wire_len);
                 match self.decoder.packet(head, bytes, self.number, analysis.signalling.media()) {
                     // No tunnel after all, and nothing else for us.
                     Decoded::Nothing(_) if is_suspect => analysis.account.analysed += 1,
@@ -329,6 +336,17 @@ impl<S: EndpointSink> Receiver<S> {
         self.analysis.emit(Event::Receiver(status));
     }
 
+    /// Ends the streams of sessions that were shed, before they come back.
+    pub fn end_shed(&mut self, resumed: Resumed) {
+        self.analysis.settle();
+        self.analysis.shards.end_shed(resumed);
+    }
+
+    /// Packets that shards could not take, since the start.
+    pub fn lost_by_shards(&self) -> u64 {
+        self.analysis.shards.lost().lost()
+    }
+
     /// Has a shard ended by itself? Then so should the run.
     pub fn has_failed(&self) -> bool {
         self.analysis.shards.has_failed()
@@ -362,6 +380,7 @@ impl<S: EndpointSink> Receiver<S> {
             account,
             failed_shards,
             events_dropped,
+            sip_frames_cut: self.sip_frames_cut,
             endpoints_refused: sink.refused(),
             first: self.first,
             last: self.last,

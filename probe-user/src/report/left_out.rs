@@ -144,7 +144,7 @@ impl StreamReport {
         }
         let first = Nanos(self.identity.first_seen.0.saturating_sub(EDGE_NS));
         let last = Nanos(self.identity.last_seen.0.saturating_add(EDGE_NS));
-        let periods = history.periods_between(self.identity.key.flow.session_bucket(), first, last);
+        let periods = history.periods_between(self.identity.key.flow.bucket(), first, last);
         self.shed = periods.iter().take(MAX_PERIODS).map(|period| ShedPeriod::new(period, started)).collect();
         if self.is_shed() {
             self.doubt_loss();
@@ -158,9 +158,9 @@ impl StreamReport {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Interval {
     /// Sessions of buckets below it were shed at some time in the interval, or just before.
-    shed_below: u16,
+    shed_below: u32,
     /// Or in the time that a report of a far end covers.
-    unreported_below: u16,
+    unreported_below: u32,
 }
 
 impl Interval {
@@ -174,13 +174,13 @@ impl Interval {
     }
 
     /// Can what its far end reports be compared with what came here?
-    pub(super) fn is_comparable(&self, line: &StreamEntry) -> bool {
-        !line.is_plain || u16::from(line.key.flow.session_bucket()) >= self.unreported_below
+    pub(super) fn is_comparable(self, line: &StreamEntry) -> bool {
+        !line.is_plain || u32::from(line.key.flow.bucket()) >= self.unreported_below
     }
 
     /// Marks a line of a stream that was shed in the interval.
-    pub(super) fn mark(&self, line: &mut StreamEntry) {
-        if line.is_plain && u16::from(line.key.flow.session_bucket()) < self.shed_below {
+    pub(super) fn mark(self, line: &mut StreamEntry) {
+        if line.is_plain && u32::from(line.key.flow.bucket()) < self.shed_below {
             line.doubt_loss();
             (line.is_shed, line.status) = (true, Status::Hole);
             (line.mos, line.mos_absent_because) = (None, Some(NO_SCORE.to_owned()));
@@ -189,7 +189,7 @@ impl Interval {
 }
 
 /// What is to be told of a change from one level to another.
-pub(super) fn told(history: &History, before: u16) -> ShedEntry {
+pub(super) fn told(history: &History, before: u32) -> ShedEntry {
     let (level, percent) = (history.level(), history.shed_percent(history.level()));
     let none = history.shed_percent(before) == 0.0;
     let change = match () {

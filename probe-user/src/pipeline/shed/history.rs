@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use probe_ebpf::session::BUCKETS;
+use probe_ebpf::flow::BUCKETS;
 
 use crate::packet::Nanos;
 
@@ -11,17 +11,17 @@ use crate::packet::Nanos;
 /// may be doubted without need, and none is believed without.
 const MAX_CHANGES: usize = 1_024;
 
-/// The levels of a run. See [`probe_ebpf::session`].
+/// The levels of a run: media sessions of [buckets](probe_ebpf::flow) below the level are left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {
     /// What configuration leaves out all the time.
-    floor: u16,
+    floor: u32,
     /// The highest level before the first of `changes`.
-    forgotten: u16,
+    forgotten: u32,
     /// From when on which level holds.
-    changes: VecDeque<(Nanos, u16)>,
+    changes: VecDeque<(Nanos, u32)>,
     /// The highest level of all.
-    highest: u16,
+    highest: u32,
 }
 
 /// A time in which a session was shed.
@@ -42,12 +42,12 @@ impl Period {
 
 impl History {
     /// Of a run that leaves out this by configuration, and sheds nothing so far.
-    pub fn new(floor: u16) -> Self {
+    pub fn new(floor: u32) -> Self {
         Self { floor, forgotten: floor, changes: VecDeque::new(), highest: floor }
     }
 
     /// The level that holds from `at` on.
-    pub fn note(&mut self, at: Nanos, level: u16) {
+    pub fn note(&mut self, at: Nanos, level: u32) {
         self.highest = self.highest.max(level);
         self.changes.push_back((at, level));
         if self.changes.len() > MAX_CHANGES
@@ -58,7 +58,7 @@ impl History {
     }
 
     /// The level now.
-    pub fn level(&self) -> u16 {
+    pub fn level(&self) -> u32 {
         self.changes.back().map_or(self.floor, |(_, level)| *level)
     }
 
@@ -68,13 +68,13 @@ impl History {
     }
 
     /// What share of the sessions that configuration does not leave out is shed at this level, in percent.
-    pub fn shed_percent(&self, level: u16) -> f64 {
+    pub fn shed_percent(&self, level: u32) -> f64 {
         let of = BUCKETS - self.floor;
         f64::from(level.saturating_sub(self.floor)) * 100.0 / f64::from(of)
     }
 
     /// The highest level of all.
-    pub fn highest(&self) -> u16 {
+    pub fn highest(&self) -> u32 {
         self.highest
     }
 
@@ -89,16 +89,16 @@ impl History {
     }
 
     /// The changes that are remembered.
-    pub fn changes(&self) -> impl Iterator<Item = (Nanos, u16)> {
+    pub fn changes(&self) -> impl Iterator<Item = (Nanos, u32)> {
         self.changes.iter().copied()
     }
 
     /// The highest level at any time between these two: media of buckets below it was left out then.
-    pub fn highest_between(&self, first: Nanos, last: Nanos) -> u16 {
+    pub fn highest_between(&self, first: Nanos, last: Nanos) -> u32 {
         let before = self.changes.iter().take_while(|(at, _)| *at <= first).last();
         let at_first = before.map_or(self.forgotten, |(_, level)| *level);
         let meanwhile = self.changes.iter().filter(|(at, _)| *at > first && *at <= last);
-        meanwhile.map(|(_, level)| *level).fold(at_first, u16::max)
+        meanwhile.map(|(_, level)| *level).fold(at_first, u32::max)
     }
 
     /// Was media of any bucket shed at any time between these two?
@@ -108,10 +108,10 @@ impl History {
 
     /// When media of this bucket was shed, as far as that touches the time from `first` to `last`.
     pub fn periods_between(&self, bucket: u8, first: Nanos, last: Nanos) -> Vec<Period> {
-        if self.highest <= u16::from(bucket) {
+        if self.highest <= u32::from(bucket) {
             return Vec::new();
         }
-        let mut periods = self.periods_above(u16::from(bucket));
+        let mut periods = self.periods_above(u32::from(bucket));
         periods.retain(|period| period.touches(first, last));
         periods
     }
@@ -123,7 +123,7 @@ impl History {
     }
 
     /// When the level was above this one.
-    fn periods_above(&self, level: u16) -> Vec<Period> {
+    fn periods_above(&self, level: u32) -> Vec<Period> {
         let mut periods: Vec<Period> = Vec::new();
         let mut begun = (self.forgotten > level).then_some(Nanos(0));
         for &(at, now) in &self.changes {
@@ -156,7 +156,7 @@ impl SharedHistory {
         self.lock().clone()
     }
 
-    pub(crate) fn note(&self, at: Nanos, level: u16) {
+    pub(crate) fn note(&self, at: Nanos, level: u32) {
         self.lock().note(at, level);
     }
 
@@ -170,9 +170,11 @@ impl SharedHistory {
 mod tests {
     use super::*;
 
-    fn history(floor: u16, changes: &[(u64, u16)]) -> History {
+    fn history(floor: u32, changes: &[(u64, u32)]) -> History {
         let mut history = History::new(floor);
-        changes.iter().for_each(|(at, level)| history.note(Nanos(*at), *level));
+        for (at, level) in changes {
+            history.note(Nanos(*at), *level);
+        }
         history
     }
 
@@ -193,7 +195,7 @@ mod tests {
         let levels = [highest(0, 9), highest(0, 19), highest(15, 20), highest(31, 39), highest(41, 50)];
         assert_eq!(levels, [0, 64, 128, 32, 256]);
         assert_eq!((history.level(), history.highest()), (256, 256));
-        assert_eq!(history.seconds(Nanos(60)), 40e-9);
+        assert_eq!((history.seconds(Nanos(60)) * 1e9).round().to_string(), "40");
     }
 
     #[test]

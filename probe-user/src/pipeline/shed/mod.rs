@@ -13,7 +13,7 @@
 mod history;
 mod policy;
 
-use probe_ebpf::session::BUCKETS;
+use probe_ebpf::flow::BUCKETS;
 
 pub use self::history::{History, Period, SharedHistory};
 pub use self::policy::{Policy, Pressure};
@@ -26,9 +26,9 @@ use crate::packet::Nanos;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resumed {
     /// The first bucket.
-    pub first: u16,
+    pub first: u32,
     /// Beyond the last.
-    pub end: u16,
+    pub end: u32,
     /// What came later came another way: in a tunnel, where nothing is shed.
     pub silent_since: Nanos,
 }
@@ -36,7 +36,7 @@ pub struct Resumed {
 impl Resumed {
     /// Is it a stream of this bucket, with its last packet then?
     pub fn has(&self, bucket: u8, last_seen: Nanos) -> bool {
-        (self.first..self.end).contains(&u16::from(bucket)) && last_seen <= self.silent_since
+        (self.first..self.end).contains(&u32::from(bucket)) && last_seen <= self.silent_since
     }
 }
 
@@ -52,7 +52,7 @@ pub(super) struct Valve {
 const UNDER_WAY_NS: u64 = 1_000_000_000;
 
 impl Valve {
-    pub(super) fn new(kernel: KernelShed, floor: u16, history: SharedHistory, now: Nanos) -> Self {
+    pub(super) fn new(kernel: KernelShed, floor: u32, history: SharedHistory, now: Nanos) -> Self {
         Self { policy: Policy::new(floor, now), kernel, history, raised: now }
     }
 
@@ -76,6 +76,6 @@ impl Valve {
 }
 
 /// What one in so many sessions is as a level: the first bucket that is taken.
-pub fn sample_floor(one_in: u16) -> u16 {
-    BUCKETS - (BUCKETS + one_in / 2) / one_in.max(1)
+pub fn sample_floor(one_in: u32) -> u32 {
+    BUCKETS - ((BUCKETS + one_in / 2) / one_in.max(1)).max(1)
 }

@@ -3,14 +3,15 @@
 //! ```text
 //!   a ring over half full, twice in a row, and not draining ─▶ a quarter less of the sessions is kept
 //!   the same with a ring nearly full, or something lost     ─▶ half of them
+//!   a ring full, drained, and full again within 10 s        ─▶ half of them
 //!   all rings quiet for the patience                        ─▶ half as many again are kept
 //! ```
 //!
-//! So it sheds within 50 ms, well before a ring is full, and a pause of the reader, after which a full ring drains, sheds
-//! nothing. A load that stays above what can be taken would come back with every step down: each step that fails doubles the
+//! So it sheds within 50 ms, well before a ring is full, and one pause of the reader, after which a full ring drains, sheds
+//! nothing: what it lost is lost. A load that stays above what can be taken would come back with every step down: each step that fails doubles the
 //! patience, and one that holds beyond the last failure shows that the load has gone, and sets it back.
 
-use probe_ebpf::session::BUCKETS;
+use probe_ebpf::flow::BUCKETS;
 
 use crate::packet::Nanos;
 
@@ -20,6 +21,10 @@ const LOOK_NS: i64 = 10_000_000;
 const HALF: u64 = 500;
 /// The next look may come too late.
 const NEARLY_FULL: u64 = 900;
+/// There was no room, or hardly any: frames were lost.
+const FULL: u64 = 980;
+/// Pauses of the reader so near to each other that the next one is to be expected.
+const AGAIN_NS: i64 = 10_000_000_000;
 /// What a reader that naps finds after a nap is no pressure.
 const QUIET: u64 = 250;
 /// Quiet time before a step down, at first and at most.
@@ -39,27 +44,30 @@ pub struct Pressure {
 #[derive(Clone, Debug)]
 pub struct Policy {
     /// What configuration leaves out anyway.
-    floor: u16,
-    level: u16,
+    floor: u32,
+    level: u32,
     looked: Nanos,
     before: Pressure,
     quiet_since: Nanos,
+    /// When a ring was full the last time.
+    full: Option<Nanos>,
     patience_ns: i64,
     /// The last step down, until a step up answers it.
     lowered: Option<Nanos>,
     /// Buckets kept when the load came back the last time.
-    failed_at: u16,
+    failed_at: u32,
 }
 
 impl Policy {
     /// Nothing is shed, whatever `floor` leaves out.
-    pub fn new(floor: u16, now: Nanos) -> Self {
+    pub fn new(floor: u32, now: Nanos) -> Self {
         Self {
             floor,
             level: floor,
             looked: now,
             before: Pressure::default(),
             quiet_since: now,
+            full: None,
             patience_ns: PATIENCE_NS,
             lowered: None,
             failed_at: BUCKETS,
@@ -67,12 +75,12 @@ impl Policy {
     }
 
     /// Sessions of buckets below it are left out.
-    pub fn level(&self) -> u16 {
+    pub fn level(&self) -> u32 {
         self.level
     }
 
     /// Looks at the load. A new level, if there is to be one.
-    pub fn look(&mut self, now: Nanos, pressure: Pressure) -> Option<u16> {
+    pub fn look(&mut self, now: Nanos, pressure: Pressure) -> Option<u32> {
         if now.since(self.looked) < LOOK_NS {
             return None;
         }
@@ -82,8 +90,9 @@ impl Policy {
         if lost || pressure.fullest >= QUIET {
             self.quiet_since = now;
         }
-        let is_draining = pressure.fullest < before.fullest;
-        let level = if lost || pressure.fullest >= HALF && before.fullest >= HALF && !is_draining {
+        let is_over =
+            pressure.fullest >= HALF && before.fullest >= HALF && pressure.fullest >= before.fullest;
+        let level = if lost || is_over || self.is_full_again(now, pressure, before) {
             self.raised(now, lost || pressure.fullest >= NEARLY_FULL)
         } else if self.level > self.floor && now.since(self.quiet_since) >= self.patience_ns {
             self.lowered(now)
@@ -95,8 +104,16 @@ impl Policy {
         is_new.then_some(level)
     }
 
+    /// Is a ring full that was not at the look before, and for the second time lately?
+    fn is_full_again(&mut self, now: Nanos, pressure: Pressure, before: Pressure) -> bool {
+        if pressure.fullest < FULL || before.fullest >= FULL {
+            return false;
+        }
+        self.full.replace(now).is_some_and(|last| now.since(last) < AGAIN_NS)
+    }
+
     /// The level where less is kept.
-    fn raised(&mut self, now: Nanos, is_urgent: bool) -> u16 {
+    fn raised(&mut self, now: Nanos, is_urgent: bool) -> u32 {
         let kept = BUCKETS - self.level;
         if let Some(lowered) = self.lowered.take()
             && now.since(lowered) < self.patience_ns
@@ -109,7 +126,7 @@ impl Policy {
     }
 
     /// The level where more is kept.
-    fn lowered(&mut self, now: Nanos) -> u16 {
+    fn lowered(&mut self, now: Nanos) -> u32 {
         let kept = BUCKETS - self.level;
         if kept >= self.failed_at {
             (self.patience_ns, self.failed_at) = (PATIENCE_NS, BUCKETS);
@@ -133,11 +150,11 @@ mod tests {
         /// Filled, in sessions times milliseconds, of 25,600.
         filled: f64,
         overflowed: f64,
-        changes: Vec<(u64, u16)>,
+        changes: Vec<(u64, u32)>,
     }
 
     impl Simulated {
-        fn new(floor: u16) -> Self {
+        fn new(floor: u32) -> Self {
             let policy = Policy::new(floor, Nanos(0));
             Self { policy, now: Nanos(0), filled: 0.0, overflowed: 0.0, changes: Vec::new() }
         }
@@ -209,6 +226,19 @@ mod tests {
         // It goes, and within minutes all is taken again.
         load.run(1_200_000, 2.0);
         assert_eq!(load.policy.level(), 0, "{:?}", load.changes);
+    }
+
+    #[test]
+    fn a_reader_that_pauses_again_and_again_has_less_to_catch_up_with() {
+        let mut policy = Policy::new(0, Nanos(0));
+        let mut levels = Vec::new();
+        for pause in 0..3 {
+            for (ms, fullest) in [(10, 1_000), (20, 300), (30, 0)] {
+                let now = Nanos((pause * 4_000 + ms) * MS);
+                levels.extend(policy.look(now, Pressure { fullest, lost: 0 }));
+            }
+        }
+        assert_eq!(levels, [128, 192]);
     }
 
     #[test]
