@@ -1,6 +1,7 @@
 //! The configuration that userspace writes into the BPF object before it is loaded, and map keys.
 
 use crate::parse::{GRE, IPV4_IN_IP, IPV6_IN_IP, TCP};
+use crate::record::MAX_PACKET;
 
 /// Interfaces one probe can watch. Sixteen taps of one gateway; a record names its tap in four bits.
 pub const MAX_INTERFACES: usize = 16;
@@ -18,6 +19,11 @@ pub const MAX_TUNNEL_PORTS: usize = 12;
 pub const MAX_CARRIER_PORTS: usize = 4;
 /// CPUs that can each have a ring of their own (the size of the outer map).
 pub const MAX_CPUS: usize = 256;
+/// Greatest [`Config::snap`].
+#[expect(clippy::cast_possible_truncation, reason = "asserted below")]
+pub const MAX_SNAP: u16 = MAX_PACKET as u16;
+/// Least [`Config::snap`]: where the headers of most SIP messages are whole. Everything that tells a call is in them.
+pub const MIN_SNAP: u16 = 512;
 /// Endpoints the kernel remembers: two per announced media line (RTP and RTCP), so 32 k lines.
 pub const MAX_ENDPOINTS: usize = 65_536;
 
@@ -64,12 +70,16 @@ pub struct Config {
     pub rtp_low: u16,
     /// Highest port of the media range, inclusive.
     pub rtp_high: u16,
+    /// Bytes taken of a frame that is taken whole, from [`MIN_SNAP`] to [`MAX_SNAP`].
+    pub snap: u16,
     /// A [`MediaRule`] as its number.
     pub media_rule: u8,
     /// Which of [`tunnels`] count, as bits.
     pub tunnels: u8,
+    /// Media sessions of [buckets](crate::flow) below this are left out, whatever the load.
+    pub sampled_below: u8,
     /// Always zero; keeps the size explicit.
-    pub reserved: [u8; 2],
+    pub reserved: [u8; 3],
 }
 
 impl Config {
@@ -84,9 +94,11 @@ impl Config {
         carrier_ports: [2002, 9060, 0, 0],
         rtp_low: 1024,
         rtp_high: 65_535,
+        snap: MAX_SNAP,
         media_rule: MediaRule::Range as u8,
         tunnels: tunnels::ALL,
-        reserved: [0; 2],
+        sampled_below: 0,
+        reserved: [0; 3],
     };
 
     /// The same for what is no tunnel after all: a frame whose tunnel was refused is judged once more, with this.
@@ -103,12 +115,12 @@ impl Config {
     /// The memory image of this structure: what the loader writes over the object's default.
     pub fn to_ne_bytes(&self) -> [u8; size_of::<Self>()] {
         let Self { ifindex, sip_ports, tls_ports, tunnel_ports, carrier_ports, .. } = self;
-        let Self { rtp_low, rtp_high, media_rule, tunnels, reserved, .. } = self;
+        let Self { rtp_low, rtp_high, snap, media_rule, tunnels, sampled_below, reserved, .. } = self;
         let mut image = [0; size_of::<Self>()];
         let words = ifindex.iter().flat_map(|v| v.to_ne_bytes());
         let ports = sip_ports.iter().chain(tls_ports).chain(tunnel_ports).chain(carrier_ports);
-        let ports = ports.chain([rtp_low, rtp_high]).flat_map(|v| v.to_ne_bytes());
-        let rest = [*media_rule, *tunnels].into_iter().chain(*reserved);
+        let ports = ports.chain([rtp_low, rtp_high, snap]).flat_map(|v| v.to_ne_bytes());
+        let rest = [*media_rule, *tunnels, *sampled_below].into_iter().chain(*reserved);
         for (to, from) in image.iter_mut().zip(words.chain(ports).chain(rest)) {
             *to = from;
         }
@@ -220,7 +232,8 @@ pub const fn socket_slot(interface: u8, queue: u32) -> Option<u32> {
 const _: () = {
     // Four-byte fields first, then two, then one: no padding anywhere, which `to_ne_bytes` relies on.
     const PORTS: usize = MAX_SIP_PORTS + MAX_TLS_PORTS + MAX_TUNNEL_PORTS + MAX_CARRIER_PORTS + 2;
-    assert!(size_of::<Config>() == 4 * MAX_INTERFACES + 2 * PORTS + 4);
+    assert!(size_of::<Config>() == 4 * MAX_INTERFACES + 2 * (PORTS + 1) + 6);
+    assert!(MAX_PACKET <= u16::MAX as usize);
     assert!(size_of::<EndpointKey>() == 20);
     assert!(port_bit(TCP, u16::MAX).0 as usize == PORT_WORDS - 1);
 };
@@ -326,7 +339,8 @@ mod tests {
 
     #[test]
     fn the_image_has_every_field_where_the_kernel_reads_it() {
-        let mut config = Config { rtp_low: 0x1122, rtp_high: 0x3344, media_rule: 2, ..Config::DEFAULT };
+        let mut config =
+            Config { rtp_low: 0x1122, rtp_high: 0x3344, media_rule: 2, sampled_below: 9, ..Config::DEFAULT };
         config.ifindex[15] = 0xdead_beef;
         let image = config.to_ne_bytes();
         assert_eq!(image[60..64], 0xdead_beef_u32.to_ne_bytes());
@@ -336,6 +350,7 @@ mod tests {
         assert_eq!(image[112..114], 2002_u16.to_ne_bytes());
         assert_eq!(image[120..122], 0x1122_u16.to_ne_bytes());
         assert_eq!(image[122..124], 0x3344_u16.to_ne_bytes());
-        assert_eq!(image[124..128], [2, tunnels::ALL, 0, 0]);
+        assert_eq!(image[124..126], 16_384_u16.to_ne_bytes());
+        assert_eq!(image[126..132], [2, tunnels::ALL, 9, 0, 0, 0]);
     }
 }

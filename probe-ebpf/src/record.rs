@@ -200,7 +200,7 @@ fn field<const N: usize>(bytes: &[u8], offset: usize) -> [u8; N] {
 /// header; 14 + 8 + 40 + 60 + 5 = 127.
 pub const TLS_HEAD: usize = 128;
 /// Longest frame that a record can carry; the rest is cut off and `captured_len` says so. Jumbo frames and
-/// every SIP message that fits one fit.
+/// every SIP message that fits one fit. [`Config::snap`](crate::Config::snap) may cut earlier.
 pub const MAX_PACKET: usize = 16_384;
 
 /// Bytes of RTP payload that the kernel hashes where the UDP checksum is of no use.
@@ -220,15 +220,32 @@ pub enum KernelLoss {
     NoSocket = 3,
     /// Mirror mode: the driver leaves no room for metadata before a frame. It went on to the host instead.
     NoMetadata = 4,
+    /// RTP of a session that is left out while userspace does not keep up.
+    Shed = 5,
+    /// RTP of a session that is left out by configuration.
+    SampledOut = 6,
 }
 
 /// Number of kernel losses.
-pub const KERNEL_LOSSES: usize = 5;
+pub const KERNEL_LOSSES: usize = 7;
 
 impl KernelLoss {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; KERNEL_LOSSES] =
-        [Self::RingFull, Self::NoRing, Self::CopyFailed, Self::NoSocket, Self::NoMetadata];
+    pub const ALL: [Self; KERNEL_LOSSES] = [
+        Self::RingFull,
+        Self::NoRing,
+        Self::CopyFailed,
+        Self::NoSocket,
+        Self::NoMetadata,
+        Self::Shed,
+        Self::SampledOut,
+    ];
+
+    /// Was the frame left out because somebody decided so, and not because something failed?
+    #[inline(always)]
+    pub const fn is_decision(self) -> bool {
+        matches!(self, Self::Shed | Self::SampledOut)
+    }
 
     /// The name that reports, metrics and documents use.
     pub const fn name(self) -> &'static str {
@@ -238,6 +255,8 @@ impl KernelLoss {
             Self::CopyFailed => "copy_failed",
             Self::NoSocket => "no_socket",
             Self::NoMetadata => "no_metadata",
+            Self::Shed => "shed",
+            Self::SampledOut => "sampled_out",
         }
     }
 }
@@ -251,7 +270,8 @@ pub struct Counters {
     pub verdicts: [u64; crate::classify::VERDICTS],
     /// Matched frames that were lost, by [`KernelLoss`].
     pub losses: [u64; KERNEL_LOSSES],
-    /// Frames of which more than [`MAX_PACKET`] bytes existed; they are not lost, only cut.
+    /// Frames that were to be taken whole and were longer than [`Config::snap`](crate::Config::snap); they are not lost, only
+    /// cut.
     pub cut: u64,
     /// Bytes of the matched frames.
     pub matched_bytes: u64,

@@ -101,6 +101,14 @@ pub struct Flow {
     pub dst: Endpoint,
 }
 
+impl Flow {
+    /// The bucket of the conversation, as the kernel computes it from the frame.
+    pub fn bucket(&self) -> u8 {
+        let end = |endpoint| probe_ebpf::flow::End::from(EndpointWords::from(endpoint));
+        probe_ebpf::flow::bucket(probe_ebpf::flow::hash(end(self.src), end(self.dst)))
+    }
+}
+
 /// An odd number near 2^64 divided by the golden ratio: multiplying by it mixes upwards.
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 

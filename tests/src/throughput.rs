@@ -53,6 +53,9 @@ pub struct Options {
     /// With --mode mirror: poll the driver for so long at each look
     #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
     busy_poll: Duration,
+    /// Shed whole media sessions when the probe does not keep up, as `voxprobe run` does
+    #[arg(long)]
+    shed: bool,
 }
 
 /// Values of --mode.
@@ -71,6 +74,8 @@ pub struct Setup {
     pub shards: usize,
     /// Of a tap: bytes of each CPU's ring.
     pub ring_bytes: u32,
+    /// Are media sessions shed when the probe does not keep up? A measurement wants to see the loss.
+    pub sheds: bool,
 }
 
 /// What a run came to.
@@ -107,7 +112,7 @@ pub(crate) fn index_of(name: &str) -> Result<u32> {
 /// # Errors
 /// If namespaces, programs or threads cannot be had.
 pub fn measure(spec: &Spec, duration: Duration, setup: Setup) -> Result<Run> {
-    let Setup { mode, shards, ring_bytes } = setup;
+    let Setup { mode, shards, ring_bytes, sheds } = setup;
     let lab = LabName::unique()?;
     let (near, far) = (Namespace::create(&lab, "near")?, Namespace::create(&lab, "far")?);
     connect(&near, &far)?;
@@ -119,6 +124,7 @@ pub fn measure(spec: &Spec, duration: Duration, setup: Setup) -> Result<Run> {
         interval: Duration::from_secs(1),
         quality: Arc::default(),
         leg_headers: voxprobe::sip::LegHeaders::default(),
+        sheds,
     };
     let started = Nanos(monotonic_ns());
     let probe = far.within(|| Probe::start(&options))??;
@@ -128,7 +134,7 @@ pub fn measure(spec: &Spec, duration: Duration, setup: Setup) -> Result<Run> {
     // What is still on its way through the softirq.
     thread::sleep(Duration::from_millis(200));
     let receiver_cpu = cpu_of_thread("vox-rx")?;
-    let mut monitor = Monitor::new(started, shards, usize::MAX);
+    let mut monitor = Monitor::new(started, shards, usize::MAX).following(probe.shedding().clone());
     let outcome = probe.stop(|event| {
         monitor.take(event);
     })?;
@@ -148,6 +154,7 @@ pub fn run(options: &Options) -> Result<()> {
         mode: if options.mode == Take::Mirror { Mode::Mirror(mirror) } else { Mode::Tap },
         shards: options.shards,
         ring_bytes: options.ring_size.saturating_mul(1024),
+        sheds: options.shed,
     };
     let run = measure(&spec, options.duration, setup)?;
     let capture = &run.report.capture;

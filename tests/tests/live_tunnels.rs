@@ -100,6 +100,7 @@ fn options() -> Options {
         interval: Duration::from_millis(200),
         quality: Arc::default(),
         leg_headers: voxprobe::sip::LegHeaders::default(),
+        sheds: false,
     }
 }
 

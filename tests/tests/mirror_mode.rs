@@ -414,7 +414,7 @@ fn assert_exact(run: &Run) {
 }
 
 fn setup(mirror: MirrorOptions, shards: usize) -> Setup {
-    Setup { mode: Mode::Mirror(mirror), shards, ring_bytes: 4_096 }
+    Setup { mode: Mode::Mirror(mirror), shards, ring_bytes: 4_096, sheds: false }
 }
 
 #[test]

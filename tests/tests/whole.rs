@@ -13,7 +13,7 @@ use voxprobe::capture::live::Mode;
 use voxprobe::pipeline::Loss;
 
 fn tap(shards: usize, ring_bytes: u32) -> Setup {
-    Setup { mode: Mode::Tap, shards, ring_bytes }
+    Setup { mode: Mode::Tap, shards, ring_bytes, sheds: false }
 }
 
 fn assert_exact(run: &Run) {

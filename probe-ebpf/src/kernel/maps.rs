@@ -34,6 +34,11 @@ static COUNTERS: PerCpuArray<Counters, COUNTER_ENTRIES> = PerCpuArray::new();
 #[btf_map]
 static RINGS: ArrayOfMaps<Ring, MAX_CPUS> = ArrayOfMaps::new();
 
+/// Media sessions of buckets below this are left out. Written by userspace, a few times in a bad hour; read for every RTP
+/// frame, so it is one word.
+#[btf_map]
+static SHED: Array<u32, 1> = Array::new();
+
 /// Where a whole frame is put together before it goes into the ring.
 #[btf_map]
 static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
@@ -142,6 +147,12 @@ impl Tap {
         let entry = u32::from(self.interface) * 2 + u32::from(self.egress);
         COUNTERS.get_ptr_mut(entry.min(COUNTER_ENTRIES as u32 - 1))
     }
+}
+
+/// The first bucket of media sessions that is taken; zero takes all.
+#[inline(always)]
+pub(crate) fn first_taken() -> u32 {
+    SHED.get(0).copied().unwrap_or(0)
 }
 
 /// This CPU's ring, if it has one.

@@ -1,21 +1,22 @@
 //! Mirror mode: a matched frame leaves the host's path for the socket of its queue, what was found out in front of it.
 //!
 //! What is not matched, and what has no socket to go to, passes as if nobody had looked. The socket is looked up before
-//! the metadata is written, so that a frame which goes on to the host goes on untouched.
+//! the metadata is written, so that a frame which goes on to the host goes on untouched. Media that is left out goes
+//! nowhere: it was a copy, or, with `--steal`, the host would not have got it either.
 
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::bindings::xdp_action::{XDP_PASS, XDP_REDIRECT};
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::helpers::generated::bpf_xdp_adjust_meta;
 use aya_ebpf::programs::XdpContext;
-use probe_ebpf::record::{KernelLoss, MAX_PACKET};
-use probe_ebpf::{Meta, flow};
+use probe_ebpf::record::KernelLoss;
+use probe_ebpf::{Meta, Verdict, flow};
 
 use super::frame::{Frame, Memory};
-use super::maps::{SOCKETS, Tap};
+use super::maps::{SOCKETS, Tap, config};
 use super::opaque::forget;
 use super::source::Source as _;
-use super::{Judged, News, count, is_beyond, judge, judge_copied, lose, warn_of};
+use super::{Judged, News, count, is_beyond, judge, judge_copied, lose, shed, warn_of};
 
 /// Takes one frame into account and says where it goes.
 #[inline(always)]
@@ -36,11 +37,18 @@ pub(crate) fn steer(ctx: &XdpContext) -> u32 {
         // SAFETY: a value of this CPU's own.
         let counted = unsafe { &mut *counters };
         counted.matched_bytes += u64::from(wire_len);
-        counted.cut += u64::from(wire_len > MAX_PACKET as u32);
         // Before there is metadata: making it voids what points into the frame.
-        match redirect(ctx, tap, judged, conversation(&frame, judged, any)) {
-            Ok(()) => (XDP_REDIRECT, news),
-            Err(loss) => (XDP_PASS, lose(counters, loss, news, any)),
+        let flow = conversation(&frame, judged, any);
+        let is_told_apart = judged.is(Verdict::Rtp) && flow != 0;
+        if is_told_apart && let Some(loss) = shed::why_left_out(|| Some(flow), any) {
+            // A copy that nobody is to look at.
+            (XDP_DROP, lose(counters, loss, news, any))
+        } else {
+            counted.cut += u64::from(wire_len > u32::from(config().snap) && !judged.is(Verdict::SipTls));
+            match redirect(ctx, tap, judged, flow) {
+                Ok(()) => (XDP_REDIRECT, news),
+                Err(loss) => (XDP_PASS, lose(counters, loss, news, any)),
+            }
         }
     } else {
         (XDP_PASS, news)

@@ -8,15 +8,16 @@ mod maps;
 pub(crate) mod mirror;
 mod opaque;
 mod record;
+mod shed;
 mod source;
 
 use aya_ebpf::EbpfContext;
 use aya_log_ebpf::warn;
-use probe_ebpf::Verdict;
 use probe_ebpf::classify::{self, VERDICTS};
 use probe_ebpf::parse::{self, FORGOTTEN, Fragment, Layers, TCP, UDP};
 use probe_ebpf::record::{Counters, HASHED_PAYLOAD, KERNEL_LOSSES, KernelLoss};
 use probe_ebpf::tunnel::Inside;
+use probe_ebpf::{Verdict, flow};
 
 use self::frame::{COPIED_HEAD, Copied, Frame, Memory};
 use self::maps::{Announced, Tap, config};
@@ -212,7 +213,11 @@ fn account<S: Source, M: Memory>(source: &S, frame: &Frame<M>, judged: Judged, a
     // SAFETY: a value of this CPU's own.
     unsafe { (*counters).matched_bytes += u64::from(wire_len) };
     let layers = Layers { protocol: UDP, ..judged.layers() };
-    let handed_over = if judged.is(Verdict::Rtp) && !classify::is_short_rtp(frame, &layers) {
+    let is_rtp = judged.is(Verdict::Rtp);
+    let handed_over = if is_rtp && let Some(loss) = shed::why_left_out(|| flow::of_frame(frame, &layers), any)
+    {
+        Err(loss)
+    } else if is_rtp && !classify::is_short_rtp(frame, &layers) {
         record::media(source, frame, tap, &layers, any)
     } else {
         record::packet(source, tap, judged.verdict(), wire_len, counters)
@@ -248,7 +253,8 @@ fn lose(counters: *mut Counters, loss: KernelLoss, news: News, any: u64) -> News
     // SAFETY: a value of this CPU's own, in bounds by the check above.
     let lost = unsafe { &mut (&mut (*counters).losses)[number] };
     *lost += 1;
-    if *lost == 1 { news.and_first_loss(number) } else { news }
+    // What is left out by decision is told by who decided.
+    if *lost == 1 && number < KernelLoss::Shed as usize { news.and_first_loss(number) } else { news }
 }
 
 /// What is worth a line in the log: nearly always nothing, which is zero.

@@ -115,7 +115,7 @@ pub(crate) fn media<S: Source, M: Memory>(
     Ok(())
 }
 
-/// Hands over a whole frame, or its first [`MAX_PACKET`] bytes. Of one that nobody can read, the first [`TLS_HEAD`].
+/// Hands over a whole frame, or as much of it as is wanted. Of one that nobody can read, the first [`TLS_HEAD`] bytes.
 #[inline(always)]
 pub(crate) fn packet<S: Source>(
     source: &S,
@@ -128,12 +128,13 @@ pub(crate) fn packet<S: Source>(
     let scratch = maps::scratch().ok_or(KernelLoss::CopyFailed)?;
     // Opaque, so that the comparison below is made on the very register that is passed on: the compiler knows
     // the bound already, the verifier has to see it.
-    let wanted = if verdict == Verdict::SipTls as u8 { TLS_HEAD } else { MAX_PACKET };
-    let captured_len = opaque(u64::from(wire_len.min(wanted as u32))) as u32;
+    let is_readable = verdict != Verdict::SipTls as u8;
+    let wanted = if is_readable { u32::from(maps::config().snap) } else { TLS_HEAD as u32 };
+    let captured_len = opaque(u64::from(wire_len.min(wanted))) as u32;
     if captured_len == 0 || captured_len > MAX_PACKET as u32 {
         return Err(KernelLoss::CopyFailed);
     }
-    if captured_len < wire_len && wanted == MAX_PACKET {
+    if captured_len < wire_len && is_readable {
         // SAFETY: a value of this CPU's own.
         unsafe { (*counters).cut += 1 };
     }

@@ -4,6 +4,7 @@ pub(crate) mod analyze;
 pub(crate) mod calls;
 pub(crate) mod dedup;
 pub(crate) mod flow;
+mod overload;
 mod progress;
 mod quality;
 pub(crate) mod run;

@@ -24,6 +24,7 @@ use voxprobe::report::log::{LogError, LogWriter};
 use voxprobe::report::monitor::{Monitor, Stamped};
 use voxprobe::report::{text, words};
 
+use super::overload::Overload;
 use super::quality::Quality;
 use super::{Filter, tunnels};
 
@@ -50,6 +51,8 @@ pub(crate) struct Run {
     filter: Filter,
     #[command(flatten)]
     quality: Quality,
+    #[command(flatten)]
+    overload: Overload,
     /// Watch also what leaves through the interfaces (tcx, kernel 6.6)
     #[arg(long)]
     egress: bool,
@@ -165,7 +168,7 @@ impl Run {
                 Xdp::Native => XdpMode::Native,
                 Xdp::Generic => XdpMode::Generic,
             },
-            config: self.filter.config()?,
+            config: self.overload.apply(self.filter.config()?)?,
             ring_bytes,
             log_level: LogLevel::Warn,
             ..LiveOptions::new(self.interfaces.clone())
@@ -178,6 +181,7 @@ impl Run {
             interval: self.interval,
             quality: self.quality.settings(),
             leg_headers: self.filter.leg_headers(),
+            sheds: self.overload.sheds(),
         })
     }
 
@@ -205,10 +209,12 @@ impl Run {
         }
         log.note(self.summary(&options));
         log.note(tunnels::summary(&options.capture.config));
+        log.note(self.overload.summary());
 
         let mut kernel_log = probe.capture().take_logger();
-        let mut monitor =
-            Monitor::new(Nanos(monotonic_ns()), usize::from(self.shards).max(1), self.lines_shown());
+        let shards = usize::from(self.shards).max(1);
+        let mut monitor = Monitor::new(Nanos(monotonic_ns()), shards, self.lines_shown())
+            .following(probe.shedding().clone());
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut second = interval(Duration::from_secs(1));
@@ -245,6 +251,7 @@ impl Run {
         let outcome = probe.stop(|event| {
             monitor.take(event);
         })?;
+        monitor.tell_shedding();
         let failed = outcome.remains.failed_shards.clone();
         let report = monitor.finish(outcome, &self.interfaces, self.log_format == LogFormat::Text);
         let reported = self.report.as_ref().map_or(Ok(()), |path| {
@@ -292,6 +299,8 @@ fn ports(ports: &[u16]) -> String {
 /// Takes the events that wait, up to a bound.
 fn take_events(probe: &mut Probe, monitor: &mut Monitor, log: &mut Log) -> anyhow::Result<()> {
     log.begin_look();
+    monitor.tell_shedding();
+    monitor.drain().for_each(|entry| log.write(&entry));
     for _ in 0..LOOK_EVENTS {
         let Ok(event) = probe.events().try_recv() else { break };
         if monitor.take(event) {

@@ -22,6 +22,10 @@ pub enum Loss {
     SocketDropped,
     /// The AF_XDP socket's receive ring was full.
     SocketRingFull,
+    /// RTP of a session that was left out because the probe did not keep up.
+    Shed,
+    /// RTP of a session that was left out by configuration.
+    SampledOut,
     /// A record in a ring that is none of ours.
     BadRecord,
     /// A whole frame from the kernel that did not decode to what its verdict said.
@@ -34,7 +38,7 @@ pub enum Loss {
 
 impl Loss {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::RingFull,
         Self::NoRing,
         Self::CopyFailed,
@@ -42,15 +46,18 @@ impl Loss {
         Self::NoMetadata,
         Self::SocketDropped,
         Self::SocketRingFull,
+        Self::Shed,
+        Self::SampledOut,
         Self::BadRecord,
         Self::Undecodable,
         Self::ShardQueueFull,
         Self::FragmentIncomplete,
     ];
 
-    /// Is it the probe that lost the frame? An incomplete datagram was incomplete before it came here.
+    /// Did the probe lose the frame, and may it be any stream's? An incomplete datagram was incomplete before it came here;
+    /// whose what is left out was, is known.
     pub const fn is_own(self) -> bool {
-        !matches!(self, Self::FragmentIncomplete)
+        !matches!(self, Self::FragmentIncomplete | Self::Shed | Self::SampledOut)
     }
 
     /// The name in reports, logs and documents.
@@ -63,6 +70,8 @@ impl Loss {
             Self::NoMetadata => "no_metadata",
             Self::SocketDropped => "xsk_rx_dropped",
             Self::SocketRingFull => "xsk_rx_ring_full",
+            Self::Shed => "shed",
+            Self::SampledOut => "sampled_out",
             Self::BadRecord => "bad_record",
             Self::Undecodable => "undecodable",
             Self::ShardQueueFull => "shard_queue_full",
@@ -84,6 +93,10 @@ impl Loss {
                 "the probe did not keep up with a burst: raise --frames, or give it a core"
             }
             Self::SocketRingFull => "the probe did not keep up with a burst: raise --frames",
+            Self::Shed => {
+                "more media than the probe can take: give it a core, raise --shards, or choose by --sample what is kept"
+            }
+            Self::SampledOut => "what --sample asks for",
             Self::BadRecord => "the BPF object and the binary do not belong together: rebuild both",
             Self::Undecodable => "the frame changed between two reads, or was cut: please report it",
             Self::ShardQueueFull => "one shard is overloaded: raise --shards",
@@ -156,12 +169,16 @@ mod tests {
 
     #[test]
     fn every_loss_has_its_own_counter_and_name() {
-        let mut account = Account { matched: 100, analysed: 34, ..Account::default() };
+        let mut account = Account { matched: 100, analysed: 9, ..Account::default() };
         for (index, loss) in Loss::ALL.into_iter().enumerate() {
             account.lose(loss, index as u64 + 1);
         }
-        assert_eq!((account.lost(), account.unaccounted()), (66, 0));
+        assert_eq!((account.lost(), account.unaccounted()), (91, 0));
         assert_eq!(account.losses().len(), Loss::ALL.len());
-        assert_eq!(account.lost_to(Loss::FragmentIncomplete), 11);
+        assert_eq!(account.lost_to(Loss::FragmentIncomplete), 13);
+        assert_eq!(
+            account.lost_by_the_probe(),
+            91 - 13 - account.lost_to(Loss::Shed) - account.lost_to(Loss::SampledOut)
+        );
     }
 }

@@ -20,6 +20,7 @@ use thiserror::Error;
 use super::account::{Account, Loss};
 use super::receiver::{Receiver, Remains};
 use super::shard::{Event, Overflow, Shards};
+use super::shed::{History, Pressure, SharedHistory, Valve};
 use super::table::Limits;
 use crate::capture::clock;
 use crate::capture::live::{KernelCounters, LiveCapture, LiveError, LiveOptions, Occupancies, Records};
@@ -50,6 +51,8 @@ pub struct Options {
     pub quality: Arc<Settings>,
     /// Headers that name the other leg of a call.
     pub leg_headers: LegHeaders,
+    /// Are media sessions shed when the probe does not keep up? Else packets of all of them are lost.
+    pub sheds: bool,
 }
 
 /// Why it does not run.
@@ -71,6 +74,8 @@ pub struct Probe {
     capture: LiveCapture,
     events: Events<Event>,
     occupancies: Occupancies,
+    shedding: SharedHistory,
+    snap_bytes: u16,
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Ended>,
 }
@@ -87,6 +92,8 @@ pub struct Outcome {
     pub remains: Remains,
     /// Final counters of the kernel.
     pub counters: KernelCounters,
+    /// Bytes taken of a frame that is taken whole.
+    pub snap_bytes: u16,
 }
 
 impl Probe {
@@ -97,6 +104,11 @@ impl Probe {
     pub fn start(options: &Options) -> Result<Self, RunError> {
         let mut capture = LiveCapture::start(&options.capture)?;
         let endpoints = capture.take_endpoints().ok_or(RunError::Receiver)?;
+        let floor = u32::from(options.capture.config.sampled_below);
+        let shedding = SharedHistory::new(History::new(floor));
+        let shed = capture.take_shed().filter(|_| options.sheds);
+        let now = Nanos(clock::monotonic_ns());
+        let valve = shed.map(|shed| Valve::new(shed, floor, shedding.clone(), now));
         let (sender, events) = bounded(EVENTS);
         let limits = Limits {
             streams: options.max_streams,
@@ -117,14 +129,17 @@ impl Probe {
         let builder = thread::Builder::new().name("vox-rx".to_owned());
         let (occupancies, thread) = match (capture.take_rings(), capture.take_mirror()) {
             (Some(rings), _) => {
-                (rings.occupancies(), builder.spawn(move || receive(rings, receiver, interval, &stopped))?)
+                let occupancies = rings.occupancies();
+                (occupancies, builder.spawn(move || receive(rings, receiver, interval, valve, &stopped))?)
             }
             (None, Some(mirror)) => {
-                (mirror.occupancies(), builder.spawn(move || receive(mirror, receiver, interval, &stopped))?)
+                let occupancies = mirror.occupancies();
+                (occupancies, builder.spawn(move || receive(mirror, receiver, interval, valve, &stopped))?)
             }
             (None, None) => return Err(RunError::Receiver),
         };
-        Ok(Self { capture, events, occupancies, stop, thread })
+        let snap_bytes = options.capture.config.snap;
+        Ok(Self { capture, events, occupancies, shedding, snap_bytes, stop, thread })
     }
 
     /// The capture, for its ladder, log and counters.
@@ -140,6 +155,11 @@ impl Probe {
     /// How full the rings are and were.
     pub fn occupancies(&self) -> &Occupancies {
         &self.occupancies
+    }
+
+    /// What is and was left out of the media.
+    pub fn shedding(&self) -> &SharedHistory {
+        &self.shedding
     }
 
     /// Has the receive thread ended by itself? It dies, or it ends because a shard died.
@@ -162,7 +182,7 @@ impl Probe {
         remains.account.matched = counters.matched() + remains.account.unpacked;
         remains.account.lose(Loss::BadRecord, ended.malformed_records);
         add_kernel_losses(&mut remains.account, &counters);
-        Ok(Outcome { remains, counters })
+        Ok(Outcome { remains, counters, snap_bytes: self.snap_bytes })
     }
 }
 
@@ -176,6 +196,8 @@ pub fn add_kernel_losses(account: &mut Account, counters: &KernelCounters) {
             KernelLoss::CopyFailed => Loss::CopyFailed,
             KernelLoss::NoSocket => Loss::NoSocket,
             KernelLoss::NoMetadata => Loss::NoMetadata,
+            KernelLoss::Shed => Loss::Shed,
+            KernelLoss::SampledOut => Loss::SampledOut,
         };
         account.lose(loss, count);
     }
@@ -188,6 +210,7 @@ fn receive<R: Records, S: super::receiver::EndpointSink>(
     mut records: R,
     mut receiver: Receiver<S>,
     interval: Duration,
+    mut valve: Option<Valve>,
     stop: &AtomicBool,
 ) -> Ended {
     let interval_ns = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
@@ -204,6 +227,10 @@ fn receive<R: Records, S: super::receiver::EndpointSink>(
             return Ended { remains, malformed_records: records.malformed() };
         }
         let now = clock::monotonic_ns();
+        if let Some(valve) = &mut valve {
+            let pressure = Pressure { fullest: records.fullest(), lost: receiver.lost_by_shards() };
+            valve.look(Nanos(now), pressure, |resumed| receiver.end_shed(resumed));
+        }
         if now >= next_interval && !stopping {
             receiver.close_interval(Nanos(now));
             next_interval = now.saturating_add(interval_ns);

@@ -25,6 +25,7 @@ pub mod outlet;
 pub mod receiver;
 mod schedule;
 pub mod shard;
+pub mod shed;
 mod stretch;
 pub mod table;
 pub mod workers;

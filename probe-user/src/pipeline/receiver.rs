@@ -14,6 +14,7 @@ use super::account::{Account, Loss};
 use super::flows::{Flows, Place};
 use super::outlet::Outlet;
 use super::shard::{Event, ReceiverStatus, Shards};
+use super::shed::Resumed;
 use super::stretch::{Lanes, Stretch, Taker};
 use crate::capture::file::Frame;
 use crate::capture::live::{KernelEndpoints, Record};
@@ -93,6 +94,7 @@ pub struct Receiver<S, O = Shards> {
     analysis: Analysis<S, O>,
     number: u64,
     round: u64,
+    sip_frames_cut: u64,
     first: Option<Nanos>,
     last: Nanos,
 }
@@ -141,6 +143,8 @@ pub struct Remains {
     pub failed_shards: Vec<String>,
     /// The receiver's own events that nobody took in time.
     pub events_dropped: u64,
+    /// Frames with SIP that is not whole because the frame was cut.
+    pub sip_frames_cut: u64,
     /// Announced endpoints that the sink could not follow.
     pub endpoints_refused: u64,
     /// What carried tunnelled datagrams, by number from 1: what [`crate::packet::Evidence::carrier`] refers to.
@@ -178,7 +182,8 @@ impl<S: EndpointSink, O: Outlet> Receiver<S, O> {
             classes: None,
             reports: Clusters::new(MAX_REPORTS, REPORT_MEMORY),
         };
-        Self { decoder, analysis, number: 0, round: 0, first: None, last: Nanos::default() }
+        let (first, last) = (None, Nanos::default());
+        Self { decoder, analysis, number: 0, round: 0, sip_frames_cut: 0, first, last }
     }
 
     /// Notes what each frame is, for [`Remains::classes`]. With one shard only: others answer too late.
@@ -275,6 +280,7 @@ impl<S: EndpointSink, O: Outlet> Receiver<S, O> {
             account,
             failed_shards,
             events_dropped,
+            sip_frames_cut: self.sip_frames_cut,
             endpoints_refused: sink.refused(),
             first: self.first,
             last: self.last,
@@ -297,6 +303,8 @@ impl<S: EndpointSink> Receiver<S> {
             Record::Packet(head, bytes) => {
                 analysis.settle();
                 let is_suspect = head.verdict == Verdict::Tunnel as u8;
+                let is_sip = [Verdict::SipUdp as u8, Verdict::SipTcp as u8].contains(&head.verdict);
+                self.sip_frames_cut += u64::from(is_sip && head.captured_len < head.wire_len);
                 match self.decoder.packet(head, bytes, self.number, analysis.signalling.media()) {
                     // No tunnel after all, and nothing else for us.
                     Decoded::Nothing(_) if is_suspect => analysis.account.analysed += 1,
@@ -350,6 +358,17 @@ impl<S: EndpointSink> Receiver<S> {
         };
         status.account.merge(outlet.lost());
         self.analysis.emit(Event::Receiver(status));
+    }
+
+    /// Ends the streams of sessions that were shed, before they come back.
+    pub fn end_shed(&mut self, resumed: Resumed) {
+        self.analysis.settle();
+        self.analysis.outlet.end_shed(resumed);
+    }
+
+    /// Packets that shards could not take, since the start.
+    pub fn lost_by_shards(&self) -> u64 {
+        self.analysis.outlet.lost().lost()
     }
 
     /// Has a shard ended by itself? Then so should the run.

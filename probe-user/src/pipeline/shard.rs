@@ -7,10 +7,11 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 
 use super::account::{Account, Loss};
+use super::shed::Resumed;
 use super::table::{End, Limits, StreamTable};
 use crate::decode::CarrierReport;
 use crate::dedup::FrameClass;
-use crate::packet::{FlowWords, MediaId, Nanos, RtpPacket};
+use crate::packet::{Encapsulation, FlowWords, MediaId, Nanos, RtpPacket};
 use crate::rtp::StreamKey;
 use crate::rtp::codec::Announcement;
 use crate::rtp::stream::{IntervalSummary, StreamParts, TapPart, Totals};
@@ -87,6 +88,8 @@ pub struct IntervalLine {
     pub key: StreamKey,
     /// Place in the order of appearance.
     pub number: u64,
+    /// What its first packet came in.
+    pub encapsulation: Encapsulation,
     /// Codec name, if known.
     pub codec: Option<String>,
     /// Its format parameters in the SDP.
@@ -115,6 +118,7 @@ enum Message {
     Announce(MediaId, Arc<Announcement>),
     Packets(Vec<RtpPacket>),
     CloseIntervals(Nanos, u64),
+    EndShed(Resumed),
     Finish,
 }
 
@@ -239,6 +243,11 @@ impl Shards {
         self.tell(|shard| shard.close_intervals(now, round), || Message::CloseIntervals(now, round));
     }
 
+    /// Ends the streams of sessions that were shed, before they come back.
+    pub fn end_shed(&mut self, resumed: Resumed) {
+        self.tell(|shard| shard.end_shed(resumed), || Message::EndShed(resumed));
+    }
+
     /// What shards could not take so far.
     pub fn lost(&self) -> &Account {
         &self.lost
@@ -306,6 +315,7 @@ impl Lane {
                     Ok(Message::Epoch(epoch)) => shard.table.set_epoch(epoch),
                     Ok(Message::Announce(media, announcement)) => shard.table.announce(media, announcement),
                     Ok(Message::CloseIntervals(now, round)) => shard.close_intervals(now, round),
+                    Ok(Message::EndShed(resumed)) => shard.end_shed(resumed),
                     Ok(Message::Finish) => break shard.finish(),
                     Err(rtrb::PopError::Empty) if from.is_abandoned() => break shard.finish(),
                     Err(rtrb::PopError::Empty) => thread::park_timeout(NAP),
@@ -400,6 +410,13 @@ impl Shard {
         self.emit(Event::IntervalDone(status));
     }
 
+    fn end_shed(&mut self, resumed: Resumed) {
+        let Self { table, events, overflow, events_dropped, .. } = self;
+        table.end_shed(resumed, |parts| {
+            *events_dropped += overflow.emit(events, Event::Ended(Box::new(parts), End::Shed));
+        });
+    }
+
     /// The last words are not dropped: whoever listens waits for them.
     pub(super) fn finish(&mut self) {
         let Self { table, events, .. } = self;
@@ -431,6 +448,7 @@ impl IntervalLine {
             round,
             key: *stream.key(),
             number: stream.number(),
+            encapsulation: stream.encapsulation(),
             codec: stream.codec().map(ToOwned::to_owned),
             codec_parameters: stream.codec_parameters().map(ToOwned::to_owned),
             announcement: Arc::clone(stream.announcement()),

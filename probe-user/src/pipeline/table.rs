@@ -7,8 +7,9 @@ use rustc_hash::FxBuildHasher;
 
 use super::index::{Hash, Index};
 use super::memory::{Slab, prefetch};
+use super::shed::Resumed;
 use crate::dedup::FrameClass;
-use crate::packet::{MediaId, Nanos, RtpPacket};
+use crate::packet::{Encapsulation, MediaId, Nanos, RtpPacket};
 use crate::rtp::StreamKey;
 use crate::rtp::codec::Announcement;
 use crate::rtp::quality::Settings;
@@ -36,6 +37,8 @@ pub enum End {
     Silent,
     /// The table was full and another needed the place.
     Evicted,
+    /// Its session was shed, and comes back: what follows is another stream, and no gap in this one.
+    Shed,
     /// The capture ended.
     Finished,
 }
@@ -288,6 +291,21 @@ impl StreamTable {
         let mut at = 0;
         while let Some(last_seen) = self.last_seen(at) {
             if now.since(last_seen) > idle_ns {
+                self.remove(at).map(&mut ended);
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    /// Ends what was shed, before it comes back.
+    pub fn end_shed(&mut self, resumed: Resumed, mut ended: impl FnMut(StreamParts)) {
+        let mut at = 0;
+        while let (Some(hot), Some(last_seen)) = (self.hot.get(at), self.last_seen(at)) {
+            let bucket = hot.key.flow.bucket();
+            // What came in a tunnel was not shed.
+            let is_plain = |stream: &Stream| stream.encapsulation() == Encapsulation::NONE;
+            if resumed.has(bucket, last_seen) && self.streams.get(at).is_some_and(is_plain) {
                 self.remove(at).map(&mut ended);
             } else {
                 at += 1;

@@ -23,6 +23,7 @@ use super::health::StreamEntry;
 use super::problems::{self, ByCall};
 use super::words;
 use crate::packet::{Endpoint, Nanos};
+use crate::pipeline::shed::History;
 use crate::rtp::StreamKey;
 use crate::rtp::unique::Interruption;
 use crate::sip::calls::What;
@@ -171,11 +172,11 @@ impl CallDesk {
     }
 
     /// The interval closes: the ends of its calls, floods that began in it, and how many lines were left out.
-    pub(super) fn close(&mut self) -> (Vec<Ended>, Option<Finding>, u64) {
+    pub(super) fn close(&mut self, history: &History) -> (Vec<Ended>, Option<Finding>, u64) {
         let mut entries = Vec::with_capacity(self.ended.len());
         for event in std::mem::take(&mut self.ended) {
             let watched = self.calls.remove(&event.call_id).unwrap_or_default();
-            let end = Some(watched.end(&event));
+            let end = Some(watched.end(&event, history));
             entries.push((event.moment.time, CallEntry { end, ..CallEntry::new(&event) }));
         }
         let left_out = std::mem::take(&mut self.left_out);
@@ -272,8 +273,8 @@ impl Watched {
     }
 
     /// What there is to say of it, now that it is over.
-    fn end(mut self, event: &CallEvent) -> CallEnd {
-        let mut problems: Vec<_> = self.missing(event).into_iter().collect();
+    fn end(mut self, event: &CallEvent, history: &History) -> CallEnd {
+        let mut problems: Vec<_> = self.missing(event, history).into_iter().collect();
         problems.extend(self.streams.iter().filter_map(Heard::lossy));
         problems.append(&mut self.problems);
         let worst = self.streams.iter().max_by(|a, b| {
@@ -283,10 +284,18 @@ impl Watched {
         CallEnd { stream_count: self.streams.len(), worst_stream: worst.map(Heard::report), problems }
     }
 
-    /// Media that a call of some length should have had.
-    fn missing(&self, event: &CallEvent) -> Option<CallFinding> {
-        let is_long = event.figures.talked_ms.is_some_and(|talked_ms| talked_ms >= MISSED_MS);
-        if event.state != CallState::Ended || !is_long {
+    /// Media that a call of some length should have had, unless it may have been left out.
+    fn missing(&self, event: &CallEvent, history: &History) -> Option<CallFinding> {
+        let talked_ms = event.figures.talked_ms.filter(|talked_ms| *talked_ms >= MISSED_MS)?;
+        let ended = event.moment.time;
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "the length of a call; saturates"
+        )]
+        let answered = Nanos(ended.0.saturating_sub((talked_ms * 1e6) as u64));
+        let may_be_left_out = history.is_sampled() || history.is_any_shed(answered, ended);
+        if event.state != CallState::Ended || may_be_left_out {
             return None;
         }
         let Some(first) = self.streams.first() else {

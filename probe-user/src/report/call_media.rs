@@ -125,13 +125,16 @@ pub(super) fn judge(calls: &mut [CallWithStreams], streams: &[StreamReport], cap
     let by_call = super::problems::ByCall::of(streams);
     for call in calls {
         call.fax_packets = fax_packets(&call.call, capture);
+        let left_out = capture.why_left_out(call.call.began, call.call.last_seen);
         let its: Vec<_> = by_call.get(&call.call.call_id).iter().map(|stream| Facts::of(stream)).collect();
         if its.is_empty() && call.fax_packets == 0 {
-            call.media_absent_because = Some(absent::because(&call.call, &carried));
+            call.media_absent_because = Some(absent::because(&call.call, &carried, left_out));
         }
         // Where nobody's media was captured, signalling is all that was asked for.
         let absent_because = call.media_absent_because.as_deref().filter(|_| !streams.is_empty());
-        call.media_findings = judged::findings(&call.call, &its, absent_because, carried.has_both_ways);
+        let seen =
+            judged::Seen { absent_because, has_both_ways: carried.has_both_ways, is_all: left_out.is_none() };
+        call.media_findings = judged::findings(&call.call, &its, seen);
     }
 }
 

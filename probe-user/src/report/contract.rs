@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::call_media::{self, CallFinding};
 use super::joins::{self, BesideReport, Identity, RedundancyReport};
+use super::left_out::{CutReport, SamplingReport, ShedPeriod, SheddingReport};
 use super::problems::{self, ByCall};
 use super::related::{self, Namesakes};
 use super::troubles::{
@@ -22,6 +23,7 @@ use crate::histogram::MicrosHistogram;
 use crate::packet::{Endpoint, Nanos};
 use crate::pipeline::Loss;
 use crate::pipeline::receiver::Remains;
+use crate::pipeline::shed::History;
 use crate::rtcp::StreamRtcp;
 use crate::rtp::codec;
 use crate::rtp::events::EventReport;
@@ -308,6 +310,18 @@ pub struct CaptureReport {
     /// `media_other` and `rtcp`: what came to media ports and is not RTP.
     #[serde(flatten)]
     pub beside: BesideReport,
+    /// What `--sample` keeps; absent without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sampling: Option<SamplingReport>,
+    /// What was shed because the probe did not keep up; absent if nothing was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shedding: Option<SheddingReport>,
+    /// What was cut of whole frames by `--snap`; absent if nothing was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cut: Option<CutReport>,
+    /// What was left out when.
+    #[serde(skip)]
+    pub history: History,
     /// What else should be known of the input: cut short, unreadable link types, evictions.
     pub notes: Vec<String>,
 }
@@ -393,6 +407,9 @@ pub struct StreamReport {
     pub delivery: Delivery,
     /// The probe itself lost frames, so `unique.lost` may be its own loss, in part or in whole.
     pub loss_is_upper_bound: bool,
+    /// When the probe shed it, in its time or next to it; absent if never.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub shed: Vec<ShedPeriod>,
     /// What of `unique` was out of order.
     pub reordered: u64,
     /// What of `unique` its reference tap missed, so that another tap's copy stands for it.
@@ -725,6 +742,7 @@ impl StreamReport {
             raw: parts.raw,
             unique: parts.unique,
             loss_is_upper_bound: false,
+            shed: Vec::new(),
             rtcp: None,
             rtcp_absent_because: Some("not looked for before the end of the capture"),
             events,
@@ -742,7 +760,7 @@ impl StreamReport {
 
     /// The one-way delay is known, or it is known that nobody knows it.
     pub fn set_one_way_delay(&mut self, one_way: Option<Duration>) {
-        if !self.loss_is_upper_bound {
+        if !self.loss_is_upper_bound && !self.is_shed() {
             (self.mos_cq, self.mos_cq_absent_because) = apart(self.heard.conversational(one_way));
         }
     }

@@ -124,6 +124,13 @@ fn ledgers(page: &mut Page, stream: &StreamReport) {
     if stream.loss_is_upper_bound {
         page.wrap("the probe itself lost frames: the loss here may be its own, in part or in whole", 2);
     }
+    if !stream.shed.is_empty() {
+        let until = |to_s: Option<f64>| to_s.map_or("the end".to_owned(), |to_s| format!("{to_s:.1} s"));
+        let times =
+            stream.shed.iter().map(|period| format!("{:.1} s to {}", period.from_s, until(period.to_s)));
+        let times = times.collect::<Vec<_>>().join(", ");
+        page.wrap(&format!("the probe was overloaded and shed it: {times}"), 2);
+    }
 }
 
 /// The sender's clock, as far as it is known.

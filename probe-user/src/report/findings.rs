@@ -37,6 +37,8 @@ pub fn find(report: &Report) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(account_does_not_balance(report));
     findings.extend(lost_by_the_probe(report));
+    findings.extend(shed_by_the_probe(report));
+    findings.extend(frames_cut(report));
     findings.extend(super::remote::dropped(report));
     findings.extend(copies::find(report));
     findings.extend(packets_lost(report));
@@ -282,6 +284,49 @@ fn lost_by_the_probe(report: &Report) -> Option<Finding> {
     })
 }
 
+/// Media sessions that were left out because the probe did not keep up.
+fn shed_by_the_probe(report: &Report) -> Option<Finding> {
+    let shedding = report.capture.shedding.as_ref()?;
+    let frames = report.capture.losses.get(Loss::Shed.name()).copied().unwrap_or(0);
+    Some(Finding {
+        id: "shed-by-probe",
+        severity: Severity::Warn,
+        title: format!(
+            "the probe was overloaded and left out up to {:.0} % of the media sessions",
+            shedding.highest_percent
+        ),
+        detail: format!(
+            "For {:.1} s in all, {} of RTP, whole sessions. {} listed here were shed for a time: each has what was seen of \
+             it, no score, and no loss is held against the network. What was not shed is complete, and so are SIP and RTCP.",
+            shedding.seconds,
+            words::count(frames, "frame"),
+            words::count(shedding.streams, "stream"),
+        ),
+        advice: Loss::Shed.advice().to_owned(),
+        evidence: Vec::new(),
+    })
+}
+
+/// Whole frames that `--snap` cut.
+fn frames_cut(report: &Report) -> Option<Finding> {
+    let cut = report.capture.cut?;
+    Some(Finding {
+        id: "frames-cut",
+        severity: if cut.sip_frames > 0 { Severity::Warn } else { Severity::Info },
+        title: format!(
+            "{} longer than {} bytes were cut, {} with SIP",
+            words::count(cut.frames, "frame"),
+            words::thousands(u64::from(cut.snap_bytes)),
+            words::thousands(cut.sip_frames)
+        ),
+        detail: "What comes after the cut is not known: of SIP the end of the SDP, or all of it, so media may have no call; \
+                 of a fragment the rest of its datagram; of a tunnel what its last bytes carry."
+            .to_owned(),
+        advice: if cut.sip_frames > 0 { "raise --snap".to_owned() } else { String::new() },
+        evidence: Vec::new(),
+    })
+}
+
 fn fragments_incomplete(report: &Report) -> Option<Finding> {
     let lost = report.capture.losses.get(Loss::FragmentIncomplete.name()).copied().unwrap_or(0);
     (lost > 0).then(|| Finding {
@@ -299,7 +344,12 @@ fn nothing_there(report: &Report) -> Option<Finding> {
     if !report.streams.is_empty() || report.sip.messages > 0 {
         return None;
     }
-    let alike = report.capture.verdicts.get(Verdict::Rtp.name()).copied().unwrap_or(0);
+    let left_out = report.capture.left_out();
+    let alike =
+        report.capture.verdicts.get(Verdict::Rtp.name()).copied().unwrap_or(0).saturating_sub(left_out);
+    if alike == 0 && left_out > 0 {
+        return None;
+    }
     if alike > 0 {
         return Some(Finding {
             id: "nothing-found",

@@ -42,7 +42,9 @@ pub(super) fn is_lost_by_the_capture(stream: &StreamReport) -> bool {
 fn compared(streams: &[StreamReport]) -> impl Iterator<Item = (&StreamReport, &FarEnd, f64)> {
     streams.iter().filter_map(|stream| {
         let far = stream.rtcp.as_ref()?.far_end.as_ref()?;
-        let is_measured = stream.unique.expected >= ENOUGH_PACKETS && !stream.loss_is_upper_bound;
+        // Its reports tell of the time in which it was shed, too.
+        let is_measured =
+            stream.unique.expected >= ENOUGH_PACKETS && !stream.loss_is_upper_bound && !stream.is_shed();
         let more = far.lost_percent? - stream.unique.lost_percent;
         is_measured.then_some((stream, far, more))
     })
@@ -212,6 +214,8 @@ fn digits_without_end(report: &Report) -> Option<Finding> {
     let mut endless = report
         .streams
         .iter()
+        // The end may have been left out.
+        .filter(|stream| !stream.is_shed())
         .flat_map(|stream| stream.events.iter().map(move |event| (stream, event)))
         // The tones of a fax or a modem are often announced once.
         .filter(|(_, event)| event.end_packets == 0 && event.is_key());

@@ -14,6 +14,7 @@ pub mod forensics;
 pub mod health;
 pub mod joins;
 pub mod ladder;
+mod left_out;
 pub mod log;
 mod media_findings;
 pub mod monitor;

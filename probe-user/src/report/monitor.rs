@@ -12,14 +12,16 @@ use super::call_entry::CallEntry;
 use super::contract::{CaptureReport, Report, StreamReport, TunnelReport, verdicts_by_name};
 use super::forensics::{Explanation, Told, changes_media};
 use super::health::{EndEntry, Entry, LossEntry, StreamEntry, SummaryEntry, TapEntry};
+use super::left_out::{self, CutReport, Interval};
 use super::{findings, joins};
 use crate::capture::live::{KernelCounters, Occupancy};
 use crate::decode::CarrierReport;
 use crate::dedup::stats::{CauseReport, Session};
 use crate::dedup::topology::{Change, Watch};
-use crate::packet::Nanos;
+use crate::packet::{Encapsulation, Nanos};
 use crate::pipeline::live::{Outcome, add_kernel_losses};
 use crate::pipeline::shard::{ReceiverStatus, ShardStatus};
+use crate::pipeline::shed::{History, SharedHistory};
 use crate::pipeline::table::End;
 use crate::pipeline::{Account, Event, Loss};
 use crate::rtcp::News;
@@ -56,6 +58,12 @@ impl Stamped {
 pub struct Monitor {
     started: Nanos,
     lines_shown: usize,
+    /// What is left out of the media.
+    shedding: SharedHistory,
+    /// The level that was told last.
+    told_level: u32,
+    /// When the round that is gathered began.
+    began: Nanos,
     entries: Vec<Stamped>,
     /// The round that is gathered.
     round: u64,
@@ -94,6 +102,9 @@ impl Monitor {
         Self {
             started,
             lines_shown,
+            shedding: SharedHistory::default(),
+            told_level: 0,
+            began: started,
             entries: Vec::new(),
             round: 0,
             lines: Vec::new(),
@@ -115,6 +126,23 @@ impl Monitor {
             desk: CallDesk::default(),
             sessions: Vec::new(),
             patterns: 0,
+        }
+    }
+
+    /// Of a probe that may leave out media, which is told here.
+    #[must_use]
+    pub fn following(mut self, shedding: SharedHistory) -> Self {
+        self.told_level = shedding.read().level();
+        Self { shedding, ..self }
+    }
+
+    /// Tells when more is shed, or less, than when it was last asked.
+    pub fn tell_shedding(&mut self) {
+        let history = self.shedding.read();
+        if history.level() != self.told_level {
+            let entry = Entry::Shed(left_out::told(&history, self.told_level));
+            self.told_level = history.level();
+            self.entries.push(Stamped { at: history.changes().last().map(|(at, _)| at), entry });
         }
     }
 
@@ -221,6 +249,8 @@ impl Monitor {
         }
         if end != End::Finished {
             let ended = match end {
+                End::Shed => "shed",
+                End::Silent if self.was_shed(&parts) => "shed",
                 End::Silent => "silent",
                 End::Evicted => "evicted",
                 End::Finished => "finished",
@@ -240,6 +270,13 @@ impl Monitor {
         }
     }
 
+    /// Was it shed when it fell silent?
+    fn was_shed(&self, parts: &StreamParts) -> bool {
+        let Nanos(last) = parts.last_seen;
+        let level = self.shedding.read().highest_between(parts.last_seen, Nanos(last + left_out::EDGE_NS));
+        parts.encapsulation == Encapsulation::NONE && u32::from(parts.key.flow.bucket()) < level
+    }
+
     /// Turns what was gathered into entries: streams that ended, worst streams first, then losses, then the sum.
     pub fn close(&mut self, counters: &KernelCounters, rings: &[Occupancy]) {
         let Some(receiver) = self.receiver.take() else { return };
@@ -248,8 +285,10 @@ impl Monitor {
         account.matched = counters.matched() + account.unpacked;
         add_kernel_losses(&mut account, counters);
 
+        let history = self.shedding.read();
+        let left_out = Interval::of(&history, std::mem::replace(&mut self.began, receiver.now), receiver.now);
         let mut lines = std::mem::take(&mut self.lines);
-        join_reports(&mut lines, &std::mem::take(&mut self.reports));
+        join_reports(&mut lines, &std::mem::take(&mut self.reports), left_out);
         // The interval after it, too: a hole is found by the packet that follows it.
         let grew = account.lost_by_the_probe() > self.reported.lost_by_the_probe();
         if grew {
@@ -258,18 +297,21 @@ impl Monitor {
         if grew || self.losses_grew {
             lines.iter_mut().for_each(StreamEntry::doubt_loss);
         }
+        for line in &mut lines {
+            left_out.mark(line);
+        }
         self.join_moments(&mut lines);
         self.losses_grew = grew;
         let at = Some(receiver.now);
         for line in &lines {
             self.desk.hear(line);
         }
-        let ends_left_out = self.tell_ends(at);
+        let ends_left_out = self.tell_ends(at, &history);
         let mut by_status = BTreeMap::new();
         for line in &lines {
             *by_status.entry(line.status.word()).or_insert(0) += 1;
         }
-        let call_lines_left_out = self.tell_calls(at);
+        let call_lines_left_out = self.tell_calls(at, &history);
         self.watch_taps(&lines, at);
         self.find_copies(&lines, at);
         let streams = lines.len() as u64;
@@ -292,6 +334,7 @@ impl Monitor {
             losses: account.losses(),
             in_flight: account.unaccounted().max(0).unsigned_abs(),
             ring_peak_percent: peak_percent(rings),
+            shed_percent: history.shed_percent(history.level()),
             lines_left_out: left_out as u64 + ends_left_out,
             call_lines_left_out,
             events_dropped: receiver.events_dropped + shards_dropped,
@@ -308,20 +351,21 @@ impl Monitor {
 
     /// The ends of this round; the loss of a stream that lived when the probe lost frames is doubted. Returns how
     /// many there was no room for.
-    fn tell_ends(&mut self, at: Option<Nanos>) -> u64 {
+    fn tell_ends(&mut self, at: Option<Nanos>, history: &History) -> u64 {
         let lost_until_s = self.lost_until.map(|time| time.since(self.started) as f64 / 1e9);
         for mut end in std::mem::take(&mut self.ends) {
             if lost_until_s.is_some_and(|time| end.report.start_s <= time) {
                 end.report.doubt_loss();
             }
+            end.report.mark_shed(history, self.started);
             self.entries.push(Stamped { at, entry: Entry::StreamEnd(Box::new(end)) });
         }
         std::mem::take(&mut self.ends_left_out)
     }
 
     /// The calls that ended in this round, and whoever floods. Returns how many lines of calls were left out.
-    fn tell_calls(&mut self, at: Option<Nanos>) -> u64 {
-        let (ended, flood, left_out) = self.desk.close();
+    fn tell_calls(&mut self, at: Option<Nanos>, history: &History) -> u64 {
+        let (ended, flood, left_out) = self.desk.close(history);
         self.entries.extend(ended.into_iter().map(Stamped::call));
         self.entries.extend(flood.map(|finding| Stamped { at, entry: Entry::Finding(finding) }));
         left_out
@@ -332,7 +376,7 @@ impl Monitor {
         let grown: BTreeMap<_, _> = Loss::ALL
             .into_iter()
             .map(|loss| (loss, account.lost_to(loss).saturating_sub(self.reported.lost_to(loss))))
-            .filter(|(_, frames)| *frames > 0)
+            .filter(|(loss, frames)| *frames > 0 && *loss != Loss::SampledOut)
             .collect();
         let Some((worst, _)) = grown.iter().max_by_key(|(_, frames)| **frames) else { return };
         let advice = worst.advice();
@@ -367,7 +411,8 @@ impl Monitor {
         if account.lost_by_the_probe() > self.reported.lost_by_the_probe() {
             self.lost_until = Some(outcome.remains.last);
         }
-        let ends_left_out = self.tell_ends(None);
+        let history = self.shedding.read();
+        let ends_left_out = self.tell_ends(None, &history);
         let (first, last) = (outcome.remains.first, outcome.remains.last);
         let mut notes = Vec::new();
         if self.ended_left_out > 0 {
@@ -396,9 +441,6 @@ impl Monitor {
             ));
         }
         let total = outcome.counters.total();
-        if total.cut > 0 {
-            notes.push(format!("{} frames were longer than 16 KiB and were cut", total.cut));
-        }
         if outcome.remains.endpoints_refused > 0 {
             notes.push(format!(
                 "{} announced endpoints did not fit the kernel's table; their media was taken by --rtp-ports only",
@@ -421,11 +463,17 @@ impl Monitor {
             analysed: account.analysed,
             losses: account.losses(),
             verdicts: verdicts_by_name(&total.verdicts),
+            cut: CutReport::of(&outcome),
             notes,
             ..CaptureReport::default()
         };
         let mut streams = StreamReport::list(std::mem::take(&mut self.ended), Some(self.started));
-        let capture = CaptureReport { beside: joins::join(&mut streams, &outcome.remains.beside), ..capture };
+        for stream in &mut streams {
+            stream.mark_shed(&history, self.started);
+        }
+        let mut capture =
+            CaptureReport { beside: joins::join(&mut streams, &outcome.remains.beside), ..capture };
+        capture.leave_out(history.clone(), &streams, [self.started, last]);
         let calls =
             outcome.remains.signalling.calls.iter().filter(|call| !call.state.is_over()).count() as u64;
         let mut report = Report::new(capture, streams, outcome.remains.signalling);
@@ -449,6 +497,7 @@ impl Monitor {
             losses: account.losses(),
             in_flight: account.unaccounted().max(0).unsigned_abs(),
             ring_peak_percent: 0,
+            shed_percent: history.shed_percent(history.level()),
             lines_left_out: ends_left_out,
             call_lines_left_out: 0,
             events_dropped,
@@ -464,7 +513,7 @@ fn peak_percent(rings: &[Occupancy]) -> u64 {
 }
 
 /// Gives each line what its receiver said of it in this interval; the worst of several reports.
-fn join_reports(lines: &mut [StreamEntry], reports: &[News]) {
+fn join_reports(lines: &mut [StreamEntry], reports: &[News], left_out: Interval) {
     let mut by_stream: HashMap<_, &News> = HashMap::new();
     for news in reports {
         let worst =
@@ -476,7 +525,7 @@ fn join_reports(lines: &mut [StreamEntry], reports: &[News]) {
     if by_stream.is_empty() {
         return;
     }
-    for line in lines {
+    for line in lines.iter_mut().filter(|line| left_out.is_comparable(line)) {
         if let Some(news) = by_stream.get(&(line.key.ssrc, line.src.address, line.dst.address)) {
             line.hear(news);
         }

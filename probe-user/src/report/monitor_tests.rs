@@ -27,6 +27,7 @@ fn line(round: u64, expected: u64) -> Event {
         round,
         key: crate::rtp::StreamKey::from(&packet(0)),
         number: 1,
+        encapsulation: crate::packet::Encapsulation::NONE,
         codec: Some("PCMU".to_owned()),
         codec_parameters: None,
         announcement: Arc::default(),
@@ -201,6 +202,75 @@ fn a_streams_end_is_doubted_only_if_it_lived_when_the_probe_lost_frames() {
         }));
     }
     assert_eq!(bounds, [(36, true), (36, false)]);
+}
+
+/// A history in which the session of `packet` was shed in this time, in seconds; of the sessions that it leaves out, `level`.
+fn shed(level: u32, from: u64, until: u64) -> SharedHistory {
+    let mut history = History::new(0);
+    history.note(Nanos(from * SECOND), level);
+    history.note(Nanos(until * SECOND), 0);
+    SharedHistory::new(history)
+}
+
+#[test]
+fn only_lines_of_sessions_that_were_shed_are_holes_and_only_while_they_were() {
+    let bucket = u32::from(packet(0).flow.bucket());
+    for (level, expected) in [(bucket, ["ok", "ok", "ok", "ok"]), (bucket + 1, ["ok", "hole", "hole", "ok"])]
+    {
+        // A second of doubt after it, for what was under way.
+        let mut monitor = Monitor::new(Nanos(0), 1, 100).following(shed(level, 2, 3));
+        let events = [1, 3, 4, 6].map(|round| {
+            let Event::Receiver(status) = receiver(round, 0) else { unreachable!() };
+            [line(round, 50), done(0, round), Event::Receiver(status)]
+        });
+        let told = fed(&mut monitor, events.into_iter().flatten());
+        let statuses: Vec<_> =
+            told.iter().filter(|(kind, ..)| kind == "stream").map(|told| &*told.2).collect();
+        assert_eq!(statuses, expected, "{level}");
+    }
+}
+
+#[test]
+fn a_stream_that_was_shed_ends_with_that_word_and_without_a_score() {
+    let at = packet(0).time.0 / SECOND;
+    let bucket = u32::from(packet(0).flow.bucket());
+    for (level, from, word) in
+        [(bucket + 1, at, "shed"), (bucket + 1, at + 60, "silent"), (bucket, at, "silent")]
+    {
+        let mut monitor = Monitor::new(Nanos(0), 1, 100).following(shed(level, from, from + 9));
+        for event in [ended(0), done(0, 1), receiver(1, 0)] {
+            if monitor.take(event) {
+                monitor.close(&counters(), &[]);
+            }
+        }
+        let ends: Vec<_> = monitor
+            .drain()
+            .filter_map(|stamped| match stamped.entry {
+                Entry::StreamEnd(end) => Some(end),
+                _ => None,
+            })
+            .collect();
+        let [end] = ends.as_slice() else { panic!("{} ends", ends.len()) };
+        let is_shed = word == "shed";
+        assert_eq!((end.ended, end.report.loss_is_upper_bound), (word, is_shed), "{level} from {from}");
+        assert_eq!((end.report.mos.is_none(), end.report.shed.len()), (is_shed, usize::from(is_shed)));
+    }
+}
+
+#[test]
+fn each_change_of_what_is_shed_is_told_once() {
+    let history = SharedHistory::new(History::new(0));
+    let mut monitor = Monitor::new(Nanos(0), 1, 100).following(history.clone());
+    let mut told = Vec::new();
+    for (at, level) in [(1, 0), (2, 64), (3, 64), (4, 128), (5, 64), (6, 0)] {
+        history.note(Nanos(at * SECOND), level);
+        monitor.tell_shedding();
+        told.extend(monitor.drain().map(|stamped| {
+            let Entry::Shed(shed) = stamped.entry else { panic!("{:?}", stamped.entry) };
+            (stamped.at.unwrap().0 / SECOND, shed.change, shed.percent)
+        }));
+    }
+    assert_eq!(told, [(2, "began", 25.0), (4, "raised", 50.0), (5, "lowered", 25.0), (6, "ended", 0.0)]);
 }
 
 #[test]

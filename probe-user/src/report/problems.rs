@@ -21,7 +21,8 @@ const MAX_INTERRUPTIONS: usize = 4;
 /// The streams of each call, in order of appearance.
 pub(super) struct ByCall<'a> {
     by_id: FxHashMap<&'a str, Vec<&'a StreamReport>>,
-    by_name: FxHashMap<(Endpoint, Endpoint, &'a str), &'a StreamReport>,
+    /// Several of one name came one after the other: after a silence, or after they were shed.
+    by_name: FxHashMap<(Endpoint, Endpoint, &'a str), Vec<&'a StreamReport>>,
 }
 
 impl<'a> ByCall<'a> {
@@ -33,8 +34,11 @@ impl<'a> ByCall<'a> {
                 by_id.entry(call_id).or_default().push(stream);
             }
         }
-        let name = |stream: &'a StreamReport| ((stream.src, stream.dst, stream.ssrc.as_str()), stream);
-        Self { by_id, by_name: streams.iter().map(name).collect() }
+        let mut by_name: FxHashMap<_, Vec<_>> = FxHashMap::default();
+        for stream in streams {
+            by_name.entry((stream.src, stream.dst, stream.ssrc.as_str())).or_default().push(stream);
+        }
+        Self { by_id, by_name }
     }
 
     /// Those under this Call-ID, which several calls may have borne.
@@ -45,7 +49,14 @@ impl<'a> ByCall<'a> {
     /// Those of this call, in the order in which it lists them.
     pub(super) fn streams_of(&self, call: &CallWithStreams) -> Vec<&'a StreamReport> {
         let named = call.streams.iter().map(|named| (named.src, named.dst, named.ssrc.as_str()));
-        named.filter_map(|name| self.by_name.get(&name).copied()).collect()
+        let nth = |(at, name): (usize, (Endpoint, Endpoint, &str))| {
+            let its = self.by_name.get(&name)?;
+            // The first one that the call names so, the second, …
+            let before =
+                if its.len() > 1 { named.clone().take(at).filter(|named| *named == name).count() } else { 0 };
+            its.get(before).or(its.last()).copied()
+        };
+        named.clone().enumerate().filter_map(nth).collect()
     }
 }
 

@@ -40,7 +40,8 @@ fn capture(page: &mut Page, report: &Report) {
         capture.duration_s,
     );
     page.hang("", &read, 2);
-    let lost: u64 = capture.losses.values().sum();
+    let left_out = capture.left_out();
+    let lost = capture.losses.values().sum::<u64>() - left_out;
     let unpacked = match capture.unpacked {
         0 => String::new(),
         count => format!("; {} of them inside segments", words::thousands(count)),
@@ -51,12 +52,22 @@ fn capture(page: &mut Page, report: &Report) {
         words::thousands(capture.analysed),
         words::thousands(lost),
     );
-    if lost > 0 {
+    if left_out > 0 {
+        let _ = write!(account, " + {} left out", words::thousands(left_out));
+    }
+    if lost + left_out > 0 {
         let named: Vec<_> =
             capture.losses.iter().filter(|(_, n)| **n > 0).map(|(name, n)| format!("{n} {name}")).collect();
         let _ = write!(account, ": {}", named.join(", "));
     }
     page.hang("", &account, 2);
+    if let Some(sampling) = capture.sampling {
+        let kept = format!(
+            "{:.1} % of the media sessions were kept (--sample), whole ones; what is said of media is of those",
+            sampling.kept_percent
+        );
+        page.hang("sampled: ", &kept, 9);
+    }
     for note in &capture.notes {
         page.hang("note: ", &words::printable(note), 6);
     }

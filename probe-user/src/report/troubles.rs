@@ -201,7 +201,8 @@ impl<'a> Moments<'a> {
             stream.continues =
                 predecessor.map(|found| Predecessor { near: near(stream.first_seen()), ..found });
             for found in &mut stream.interruptions {
-                found.explanation = Explanation::new(&found.gap, is_doubted, &told);
+                found.explanation =
+                    Explanation::new(&found.gap, is_doubted || !stream.shed.is_empty(), &told);
             }
             stream.codec_changes.iter_mut().for_each(|change| change.near = near(change.change.at));
             stream.jitter_spikes.iter_mut().for_each(|spike| spike.near = near(spike.at));

@@ -527,6 +527,11 @@ impl Stream {
         self.last_seen
     }
 
+    /// What its first packet came in.
+    pub fn encapsulation(&self) -> crate::packet::Encapsulation {
+        self.encapsulation
+    }
+
     /// Name of the codec, if anybody said or the payload type is static.
     pub fn codec(&self) -> Option<&str> {
         codec::name(self.main_payload_type(), &self.announcement)

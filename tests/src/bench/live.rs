@@ -90,7 +90,7 @@ pub(super) fn measure(run: &mut Run, duration: Duration) -> Result<()> {
 }
 
 fn probe(spec: &Spec, duration: Duration, mode: Mode) -> Result<Received> {
-    let setup = throughput::Setup { mode, shards: 1, ring_bytes: 8 << 20 };
+    let setup = throughput::Setup { mode, shards: 1, ring_bytes: 8 << 20, sheds: false };
     let measured = throughput::measure(spec, duration, setup)?;
     let frames = measured.report.capture.analysed;
     Ok(Received {

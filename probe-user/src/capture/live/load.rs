@@ -12,7 +12,8 @@ use probe_ebpf::config::{Config, MAX_CPUS, MAX_INTERFACES};
 use super::attach::Tap;
 use super::ring::Ring;
 use super::{
-    CounterWords, KernelEndpoints, KernelLog, LiveError, LiveOptions, Mode, RingReader, Rung, chain, diagnose,
+    CounterWords, KernelEndpoints, KernelLog, KernelShed, LiveError, LiveOptions, Mode, RingReader, Rung,
+    chain, diagnose,
 };
 
 /// Name of the program for frames that arrive.
@@ -49,6 +50,7 @@ pub(crate) struct Loaded {
     /// Where the program of a mirror port looks for sockets.
     pub(crate) sockets: XskMap<MapData>,
     pub(crate) endpoints: KernelEndpoints,
+    pub(crate) shed: KernelShed,
     pub(crate) counters: PerCpuArray<MapData, CounterWords>,
     pub(crate) log: Option<KernelLog>,
 }
@@ -94,9 +96,11 @@ pub(crate) fn load(options: &LiveOptions, taps: &[Tap], ladder: &mut Vec<Rung>) 
     let sockets = take(&mut ebpf, "SOCKETS")?;
     let endpoints = take(&mut ebpf, "ENDPOINTS")?;
     let ports = take(&mut ebpf, "PORTS")?;
+    let endpoints = KernelEndpoints::new(endpoints, ports);
+    let shed = KernelShed::new(take(&mut ebpf, "SHED")?, options.config.sampled_below);
     let counters = take(&mut ebpf, "COUNTERS")?;
     let log = KernelLog::take_from(&mut ebpf);
-    Ok(Loaded { ebpf, rings, sockets, endpoints: KernelEndpoints::new(endpoints, ports), counters, log })
+    Ok(Loaded { ebpf, rings, sockets, endpoints, shed, counters, log })
 }
 
 /// Refuses what would fail later with EINVAL and no word why.

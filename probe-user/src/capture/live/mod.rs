@@ -28,6 +28,7 @@ mod load;
 mod log;
 mod ring;
 mod rings;
+mod shed;
 
 use std::fmt;
 use std::time::Duration;
@@ -48,6 +49,7 @@ pub use self::interfaces::{Interface, interfaces};
 pub use self::log::{KernelLog, LogLevel};
 pub(crate) use self::rings::Gauges;
 pub use self::rings::{Occupancies, Occupancy, Record, Records, RingReader};
+pub use self::shed::KernelShed;
 
 use crate::capture::xsk::{self, MirrorOptions, MirrorReader};
 
@@ -141,6 +143,7 @@ pub struct LiveCapture {
     /// What was counted before the sockets were there.
     before: Box<[Counters]>,
     endpoints: Option<KernelEndpoints>,
+    shed: Option<KernelShed>,
     log: Option<KernelLog>,
     counters: PerCpuArray<MapData, CounterWords>,
     /// Programs and the maps that userspace does not touch.
@@ -176,7 +179,8 @@ impl LiveCapture {
         capture.links = attach::attach(&mut capture.ebpf, options, &taps, &mut capture.ladder)?;
         if let Mode::Mirror(mirror) = options.mode {
             // After the program: some drivers have queues for sockets only then.
-            let (reader, mut sockets) = xsk::open(&taps, mirror, sockets, &mut capture.ladder)?;
+            let snap = usize::from(options.config.snap);
+            let (reader, mut sockets) = xsk::open(&taps, mirror, snap, sockets, &mut capture.ladder)?;
             // What came between the two passed, and was no loss of a capture that had not begun.
             capture.before = capture.all_counters()?;
             sockets.connect()?;
@@ -208,6 +212,7 @@ impl LiveCapture {
             sockets: None,
             before: Box::new([Counters::ZERO; COUNTER_ENTRIES]),
             endpoints: Some(loaded.endpoints),
+            shed: Some(loaded.shed),
             log: loaded.log,
             counters: loaded.counters,
             ebpf: loaded.ebpf,
@@ -233,6 +238,11 @@ impl LiveCapture {
     /// The kernel's table of announced media and learned carriers. It can be taken once.
     pub fn take_endpoints(&mut self) -> Option<KernelEndpoints> {
         self.endpoints.take()
+    }
+
+    /// The kernel's level of media that is left out. It can be taken once.
+    pub fn take_shed(&mut self) -> Option<KernelShed> {
+        self.shed.take()
     }
 
     /// What the programs log. It can be taken once.

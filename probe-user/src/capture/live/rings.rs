@@ -55,6 +55,9 @@ pub trait Records {
     /// believed. Anything but zero is a bug.
     fn malformed(&self) -> u64;
 
+    /// How full the fullest ring or socket was at the last look, in thousandths.
+    fn fullest(&self) -> u64;
+
     /// Waits a little, as there was less than asked for.
     fn rest(&mut self);
 }
@@ -95,6 +98,14 @@ impl Gauges {
         if waiting > gauge.highest.load(Ordering::Relaxed) {
             gauge.highest.store(waiting, Ordering::Relaxed);
         }
+    }
+
+    /// How full the fullest was at the last look, in thousandths.
+    pub(crate) fn fullest(&self) -> u64 {
+        let of = |gauge: &Gauge| {
+            gauge.waiting.load(Ordering::Relaxed) * 1_000 / gauge.size.load(Ordering::Relaxed).max(1)
+        };
+        self.0.iter().map(of).max().unwrap_or(0)
     }
 
     /// For whoever reports.
@@ -203,6 +214,10 @@ impl Records for RingReader {
 
     fn malformed(&self) -> u64 {
         self.malformed
+    }
+
+    fn fullest(&self) -> u64 {
+        self.gauges.fullest()
     }
 
     fn rest(&mut self) {

@@ -11,8 +11,8 @@ use probe_ebpf::{Layers, Meta, Verdict, fingerprint};
 use super::exchange::Received;
 use crate::capture::live::Record;
 
-/// Hands the record of a frame out.
-pub(crate) fn hand_out(received: &Received<'_>, consume: impl FnOnce(Record<'_>)) {
+/// Hands the record of a frame out; of one that is taken whole no more than `snap` bytes.
+pub(crate) fn hand_out(received: &Received<'_>, snap: usize, consume: impl FnOnce(Record<'_>)) {
     let Received { meta, frame, wire_len } = received;
     if meta.verdict == Verdict::Rtp as u8
         && let Some(media) = media(meta, frame)
@@ -24,8 +24,8 @@ pub(crate) fn hand_out(received: &Received<'_>, consume: impl FnOnce(Record<'_>)
         return;
     }
     // Of what nobody can read, no more than a tap hands over.
-    let bytes =
-        if meta.verdict == Verdict::SipTls as u8 { frame.get(..TLS_HEAD).unwrap_or(frame) } else { frame };
+    let wanted = if meta.verdict == Verdict::SipTls as u8 { TLS_HEAD } else { snap };
+    let bytes = frame.get(..wanted).unwrap_or(frame);
     let head = PacketHead {
         time_ns: meta.time_ns,
         kind: kind::PACKET,

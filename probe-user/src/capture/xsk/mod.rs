@@ -36,6 +36,7 @@ mod umem;
 use std::time::Duration;
 
 use probe_ebpf::Meta;
+use probe_ebpf::record::MAX_PACKET;
 
 pub use self::reader::MirrorReader;
 pub(crate) use self::setup::{Sockets, open};
@@ -74,7 +75,7 @@ impl MirrorOptions {
 /// The record that a frame of `wire_len` bytes gives with what the program said of it: what the reader does, for tests that
 /// have no socket.
 pub fn record_of(meta: Meta, frame: &[u8], wire_len: usize, consume: impl FnOnce(Record<'_>)) {
-    head::hand_out(&exchange::Received { meta, frame, wire_len }, consume);
+    head::hand_out(&exchange::Received { meta, frame, wire_len }, MAX_PACKET, consume);
 }
 
 #[cfg(test)]

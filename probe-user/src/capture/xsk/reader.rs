@@ -31,6 +31,8 @@ pub struct MirrorReader {
     /// The next frame of each queue that has one in this round.
     heads: BinaryHeap<Reverse<(u64, usize)>>,
     gauges: Gauges,
+    /// Bytes of a frame that is taken whole.
+    snap: usize,
     polls_driver: bool,
 }
 
@@ -49,11 +51,11 @@ pub(crate) struct Endowed {
 
 impl MirrorReader {
     /// Gives the kernel every chunk. With `polls_driver` every look at the sockets asks the driver for frames.
-    pub(crate) fn new(sockets: Vec<Endowed>, polls_driver: bool) -> Self {
+    pub(crate) fn new(sockets: Vec<Endowed>, snap: usize, polls_driver: bool) -> Self {
         let sizes = sockets.iter().map(|endowed| (endowed.chunks.len() * endowed.umem.chunk_bytes()) as u64);
         let gauges = Gauges::new(sizes);
         let queues: Vec<_> = sockets.into_iter().map(Queue::new).collect();
-        Self { heads: BinaryHeap::with_capacity(queues.len()), queues, gauges, polls_driver }
+        Self { heads: BinaryHeap::with_capacity(queues.len()), queues, gauges, snap, polls_driver }
     }
 
     /// A handle for whoever reports how full the sockets are.
@@ -63,7 +65,7 @@ impl MirrorReader {
 
     /// Of several queues: the earliest frame of all first.
     fn merge(&mut self, limit: usize, consume: &mut impl FnMut(Record<'_>)) -> usize {
-        let mut left = limit;
+        let (mut left, snap) = (limit, self.snap);
         self.heads.clear();
         for (index, queue) in self.queues.iter().enumerate() {
             self.heads.extend(queue.exchange.next_time_ns().map(|time_ns| Reverse((time_ns, index))));
@@ -73,7 +75,7 @@ impl MirrorReader {
         {
             let Reverse((_, index)) = *head;
             let Some(queue) = self.queues.get_mut(index) else { break };
-            queue.exchange.take(|received| hand_out(&received, &mut *consume));
+            queue.exchange.take(|received| hand_out(&received, snap, &mut *consume));
             left -= 1;
             match queue.exchange.next_time_ns() {
                 Some(time_ns) => *head = Reverse((time_ns, index)),
@@ -95,10 +97,12 @@ impl Records for MirrorReader {
             let waiting = u64::from(queue.exchange.refresh()) * queue.chunk_bytes;
             self.gauges.note(index, waiting);
         }
+        let snap = self.snap;
         let taken = match self.queues.as_mut_slice() {
             [queue] => {
                 let exchange = &mut queue.exchange;
-                (0..limit).take_while(|_| exchange.take(|received| hand_out(&received, &mut consume))).count()
+                let take = |_: &usize| exchange.take(|received| hand_out(&received, snap, &mut consume));
+                (0..limit).take_while(take).count()
             }
             _ => self.merge(limit, &mut consume),
         };
@@ -113,6 +117,10 @@ impl Records for MirrorReader {
 
     fn malformed(&self) -> u64 {
         self.queues.iter().map(|queue| queue.exchange.strays()).sum()
+    }
+
+    fn fullest(&self) -> u64 {
+        self.gauges.fullest()
     }
 
     fn rest(&mut self) {

@@ -33,6 +33,7 @@ pub(crate) struct Sockets {
 pub(crate) fn open(
     taps: &[Tap],
     options: MirrorOptions,
+    snap: usize,
     map: XskMap<MapData>,
     ladder: &mut Vec<Rung>,
 ) -> Result<(MirrorReader, Sockets), LiveError> {
@@ -49,7 +50,7 @@ pub(crate) fn open(
             sockets.slots.extend(socket_slot(index, queue));
         }
     }
-    Ok((MirrorReader::new(endowed, !options.busy_poll.is_zero()), sockets))
+    Ok((MirrorReader::new(endowed, snap, !options.busy_poll.is_zero()), sockets))
 }
 
 impl Sockets {

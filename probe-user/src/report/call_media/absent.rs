@@ -6,9 +6,13 @@ use crate::sip::calls::{CallState, What};
 use crate::sip::sdp::Direction;
 use crate::sip::{CallLine, CallReport, Side};
 
-/// In words, the nearest reason first: what the call came to, what it said of media, what was captured there.
-pub(super) fn because(call: &CallReport, carried: &Carried<'_>) -> String {
-    unanswered(call).or_else(|| undescribed(call)).unwrap_or_else(|| nothing_came(call, carried))
+/// In words, the nearest reason first: what the call came to, what it said of media, what was left out by the probe, what was
+/// captured there.
+pub(super) fn because(call: &CallReport, carried: &Carried<'_>, left_out: Option<&str>) -> String {
+    unanswered(call)
+        .or_else(|| undescribed(call))
+        .or_else(|| left_out.map(str::to_owned))
+        .unwrap_or_else(|| nothing_came(call, carried))
 }
 
 /// There was nothing to talk about, or nobody to.

@@ -53,16 +53,25 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// All there is to tell of a call with these streams; `has_both_ways` if the capture sees both directions of anything.
-pub(in crate::report) fn findings(
-    call: &CallReport,
-    streams: &[Facts<'_>],
-    absent_because: Option<&str>,
-    has_both_ways: bool,
-) -> Vec<CallFinding> {
+/// What is known of the media that there is none of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen<'a> {
+    /// Why the call has none, where there is any in the capture.
+    pub(super) absent_because: Option<&'a str>,
+    /// The capture sees both directions of anything.
+    pub(super) has_both_ways: bool,
+    /// The probe left nothing out in the call's time. Else what is missing says nothing.
+    pub(super) is_all: bool,
+}
+
+/// All there is to tell of a call with these streams.
+pub(super) fn findings(call: &CallReport, streams: &[Facts<'_>], seen: Seen<'_>) -> Vec<CallFinding> {
+    let missing = |find: fn(&CallReport, &[Facts<'_>], Seen<'_>) -> Option<CallFinding>| {
+        if seen.is_all { find(call, streams, seen) } else { None }
+    };
     let found = [
-        one_way(call, streams, has_both_ways),
-        no_media(call, streams, absent_because),
+        missing(one_way),
+        missing(no_media),
         before_answer(call, streams),
         after_bye(call, streams),
         ended_with_fax(call, streams),
@@ -89,7 +98,7 @@ fn expected(call: &CallReport, streams: &[Facts<'_>]) -> Option<(i64, i64)> {
     Some((caller, called))
 }
 
-fn one_way(call: &CallReport, streams: &[Facts<'_>], has_both_ways: bool) -> Option<CallFinding> {
+fn one_way(call: &CallReport, streams: &[Facts<'_>], seen: Seen<'_>) -> Option<CallFinding> {
     let (caller_ns, called_ns) = expected(call, streams)?;
     let senders: Option<Vec<_>> = streams.iter().map(|stream| stream.sender(call)).collect();
     let senders = senders?;
@@ -103,7 +112,7 @@ fn one_way(call: &CallReport, streams: &[Facts<'_>], has_both_ways: bool) -> Opt
         return None;
     }
     let packets: u64 = streams.iter().map(|stream| stream.packets).sum();
-    let (id, caution) = if has_both_ways {
+    let (id, caution) = if seen.has_both_ways {
         ("one-way-audio", "")
     } else {
         let caution = "; no stream of the capture has its other direction in it, so it may be the capture that sees one only";
@@ -121,8 +130,8 @@ fn one_way(call: &CallReport, streams: &[Facts<'_>], has_both_ways: bool) -> Opt
     })
 }
 
-fn no_media(call: &CallReport, streams: &[Facts<'_>], absent_because: Option<&str>) -> Option<CallFinding> {
-    let reason = absent_because.filter(|_| streams.is_empty())?;
+fn no_media(call: &CallReport, streams: &[Facts<'_>], seen: Seen<'_>) -> Option<CallFinding> {
+    let reason = seen.absent_because.filter(|_| streams.is_empty())?;
     let (caller_ns, called_ns) = expected(call, streams)?;
     (caller_ns.max(called_ns) >= ONE_WAY_NS).then(|| CallFinding {
         id: "no-media",

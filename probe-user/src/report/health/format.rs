@@ -9,9 +9,10 @@ use serde::Serialize;
 
 use super::super::contract::{Finding, Percentiles, Severity};
 use super::super::words;
-use super::{DUP_COPIES, EndEntry, Entry, LossEntry, StreamEntry, SummaryEntry, TapEntry};
+use super::{DUP_COPIES, EndEntry, Entry, LossEntry, ShedEntry, StreamEntry, SummaryEntry, TapEntry};
 use crate::decode::{CarrierReport, Transport};
 use crate::packet::Endpoint;
+use crate::pipeline::Loss;
 
 /// Ring occupancy that an operator should hear of before anything is lost.
 const RING_PEAK_PERCENT: u64 = 50;
@@ -50,6 +51,7 @@ impl Format {
             Entry::Finding(finding) => ("find", severity_colour(finding.severity), finding_text(finding)),
             Entry::Tap(tap) => ("tap", AnsiColor::Cyan, tap_text(tap)),
             Entry::Loss(loss) => ("probe", AnsiColor::Red, loss_text(loss)),
+            Entry::Shed(shed) => ("shed", AnsiColor::Red, shed_text(shed)),
             Entry::Summary(summary) => ("sum", AnsiColor::White, summary_text(summary)),
         };
         let clock = time.to_zoned(TimeZone::system()).strftime("%H:%M:%S").to_string();
@@ -207,9 +209,24 @@ fn loss_text(loss: &LossEntry) -> String {
     format!("the probe itself lost frames: {}; {}", what.join(", "), loss.advice)
 }
 
+fn shed_text(shed: &ShedEntry) -> String {
+    let ShedEntry { change, percent, advice } = shed;
+    match *change {
+        "ended" => "ended: all media sessions are taken again".to_owned(),
+        "began" => format!(
+            "began: the probe does not keep up, so {percent:.0} % of the media sessions are left out, whole ones; SIP and \
+             RTCP are not; {advice}"
+        ),
+        "raised" => format!("raised: {percent:.0} % of the media sessions are left out; {advice}"),
+        _ => format!("lowered: {percent:.0} % of the media sessions are left out"),
+    }
+}
+
 fn summary_text(summary: &SummaryEntry) -> String {
     let statuses: Vec<_> = summary.by_status.iter().map(|(word, count)| format!("{count} {word}")).collect();
-    let lost: u64 = summary.losses.values().sum();
+    let of = |loss: Loss| summary.losses.get(loss.name()).copied().unwrap_or(0);
+    let decided = [(Loss::Shed, "shed"), (Loss::SampledOut, "sampled out")];
+    let lost = summary.losses.values().sum::<u64>() - decided.iter().map(|(loss, _)| of(*loss)).sum::<u64>();
     let mut text = format!(
         "{}, {}{}, {} frames matched = {} analysed + {} lost",
         words::count(summary.calls, "call"),
@@ -219,11 +236,17 @@ fn summary_text(summary: &SummaryEntry) -> String {
         words::thousands(summary.analysed),
         words::thousands(lost),
     );
+    for (loss, what) in decided.into_iter().filter(|(loss, _)| of(*loss) > 0) {
+        let _ = write!(text, " + {} {what}", words::thousands(of(loss)));
+    }
     if summary.in_flight > 0 {
         let _ = write!(text, " + {} in flight", words::thousands(summary.in_flight));
     }
     if summary.ring_peak_percent >= RING_PEAK_PERCENT {
         let _ = write!(text, "; a ring was {} % full (--ring-size)", summary.ring_peak_percent);
+    }
+    if summary.shed_percent > 0.0 {
+        let _ = write!(text, "; {:.0} % of the media sessions are shed", summary.shed_percent);
     }
     if summary.lines_left_out > 0 {
         let _ = write!(

@@ -2,7 +2,7 @@
 //!
 //! An [`Entry`] has two forms, a line of text and a JSON object, made from the same values. Text is aligned and
 //! begins with a time and a word: `ok`, `dup`, `gap`, `jit`, `far`, `hole`, `loss`, `end`, `call`, `tunl`, `find`,
-//! `probe`, `sum`.
+//! `probe`, `shed`, `sum`.
 
 mod format;
 
@@ -19,7 +19,7 @@ use super::forensics::Explanation;
 use crate::decode::CarrierReport;
 use crate::dedup::stats::CauseReport;
 use crate::dedup::topology::TapReport;
-use crate::packet::Endpoint;
+use crate::packet::{Encapsulation, Endpoint};
 use crate::pipeline::shard::IntervalLine;
 use crate::rtcp::News;
 use crate::rtp::StreamKey;
@@ -54,6 +54,8 @@ pub enum Entry {
     Finding(Finding),
     /// The probe lost frames since the last entry.
     Loss(LossEntry),
+    /// Media sessions are left out, more or fewer than before, or no longer.
+    Shed(ShedEntry),
     /// A tap began or ceased to show what another shows.
     Tap(Box<TapEntry>),
     /// The interval as a whole.
@@ -85,6 +87,9 @@ pub struct StreamEntry {
     pub lost_percent: f64,
     /// The probe itself lost frames in this interval, so `lost` may be its own loss.
     pub loss_is_upper_bound: bool,
+    /// The probe was overloaded and shed it in this interval.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_shed: bool,
     /// As captured, since the stream began: what tshark would say.
     pub raw_lost_percent: f64,
     /// Jitter of this interval.
@@ -116,6 +121,9 @@ pub struct StreamEntry {
     /// What its receiver reported in this interval.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub far_end: Option<FarEndEntry>,
+    /// Did it come in no tunnel? Else nothing of it was shed.
+    #[serde(skip)]
+    pub(super) is_plain: bool,
     /// What it is joined by.
     #[serde(skip)]
     pub(super) key: StreamKey,
@@ -204,6 +212,17 @@ pub struct LossEntry {
     pub advice: &'static str,
 }
 
+/// How much of the media is shed from now on.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ShedEntry {
+    /// "began", "raised", "lowered" or "ended".
+    pub change: &'static str,
+    /// Media sessions shed, in percent of those that configuration does not leave out.
+    pub percent: f64,
+    /// What helps; empty where it grows no worse.
+    pub advice: &'static str,
+}
+
 /// The interval as a whole.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct SummaryEntry {
@@ -223,6 +242,9 @@ pub struct SummaryEntry {
     pub in_flight: u64,
     /// The fullest that any ring was since the last summary, in percent: at 100 frames are lost.
     pub ring_peak_percent: u64,
+    /// Media sessions shed at its end, in percent of those that configuration does not leave out.
+    #[serde(skip_serializing_if = "is_none")]
+    pub shed_percent: f64,
     /// Lines of streams, and of their ends, left out in this interval.
     #[serde(skip_serializing_if = "is_zero")]
     pub lines_left_out: u64,
@@ -235,6 +257,11 @@ pub struct SummaryEntry {
     /// Announced media that had no room since the start, here or in the kernel's table: its streams may have no call.
     #[serde(skip_serializing_if = "is_zero")]
     pub announcements_given_up: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+fn is_none(percent: &f64) -> bool {
+    *percent == 0.0
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
@@ -300,6 +327,7 @@ impl StreamEntry {
             lost,
             lost_percent,
             loss_is_upper_bound: false,
+            is_shed: false,
             raw_lost_percent: line.raw_lost_percent,
             jitter_percentiles_us: jitter,
             pdv_percentiles_us: Percentiles::of(&network.variation),
@@ -313,6 +341,7 @@ impl StreamEntry {
             interruption: network.interruption,
             explanation: None,
             far_end: None,
+            is_plain: line.encapsulation == Encapsulation::NONE,
             key: line.key,
         }
     }
@@ -335,6 +364,7 @@ impl StreamEntry {
             lost: 0,
             lost_percent: 0.0,
             loss_is_upper_bound: false,
+            is_shed: false,
             raw_lost_percent: 0.0,
             jitter_percentiles_us: None,
             pdv_percentiles_us: None,
@@ -348,6 +378,7 @@ impl StreamEntry {
             interruption: None,
             explanation: None,
             far_end: None,
+            is_plain: true,
             key,
         }
     }

@@ -21,6 +21,7 @@ fn line(change: impl FnOnce(&mut IntervalLine)) -> StreamEntry {
         round: 1,
         key: StreamKey::from(&packet(0)),
         number: 1,
+        encapsulation: crate::packet::Encapsulation::NONE,
         codec: Some("PCMU".to_owned()),
         codec_parameters: None,
         announcement: Arc::new(Announcement {
