@@ -18,8 +18,8 @@ pub(super) struct Index {
     len: usize,
 }
 
-/// Entries at the start, at most: 16 MiB of them. More than half of that many streams make it double when they come.
-const MOST_AT_FIRST: usize = 1 << 21;
+/// Entries at the start, at most, for 16,777,216 streams: 256 MiB of addresses. More streams make it double when they come.
+const MOST_AT_FIRST: usize = 1 << 25;
 
 /// Hash of a key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -19,6 +19,7 @@ use thiserror::Error;
 
 use super::account::{Account, Loss};
 use super::receiver::{Receiver, Remains};
+use super::rounds::Rounds;
 use super::shard::{Event, Overflow, Shards};
 use super::table::Limits;
 use crate::capture::clock;
@@ -28,9 +29,11 @@ use crate::packet::Nanos;
 use crate::rtp::quality::Settings;
 use crate::sip::{LegHeaders, Signalling, signalling};
 
-/// Records taken in one round, before clocks and flags are looked at again: 2 ms at 2 Mpps.
-const ROUND: usize = 4096;
-/// Events that may wait for the control plane: an interval's worth of lines.
+/// Records taken in one go, before clocks and flags are looked at again: 2 ms at 2 Mpps.
+const BURST: usize = 4096;
+/// How often calls and media lines are told the time: what is due then is little, and never waits for long.
+const ADVANCE_NS: i64 = 10_000_000;
+/// Events that may wait for the control plane. Half of them are for lines: of 16 rounds, or more.
 const EVENTS: usize = 1 << 16;
 
 /// How to run.
@@ -183,32 +186,39 @@ pub fn add_kernel_losses(account: &mut Account, counters: &KernelCounters) {
     account.lose(Loss::SocketRingFull, counters.sockets.ring_full);
 }
 
-/// The receive thread. One clock call a round, none a record.
+/// The receive thread. One clock call a burst, none a record.
 fn receive<R: Records, S: super::receiver::EndpointSink>(
     mut records: R,
     mut receiver: Receiver<S>,
     interval: Duration,
     stop: &AtomicBool,
 ) -> Ended {
-    let interval_ns = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
-    let mut next_interval = clock::monotonic_ns().saturating_add(interval_ns);
+    let mut now = Nanos(clock::monotonic_ns());
+    let (mut rounds, mut advanced) = (Rounds::new(now, interval), now);
     loop {
         // Acquire: pairs with the release in `Probe::stop`. Read before the rings, so that an empty round
         // after it is the last.
         let stopping = stop.load(Ordering::Acquire);
-        let taken = records.poll(ROUND, |record| receiver.record(record));
+        let taken = records.poll(BURST, |record| receiver.record(record));
         receiver.flush();
         // Without one of its shards the account cannot be kept: better an end that is seen.
         if taken == 0 && stopping || receiver.has_failed() {
             let remains = receiver.finish();
             return Ended { remains, malformed_records: records.malformed() };
         }
-        let now = clock::monotonic_ns();
-        if now >= next_interval && !stopping {
-            receiver.close_interval(Nanos(now));
-            next_interval = now.saturating_add(interval_ns);
+        now = Nanos(clock::monotonic_ns());
+        if now.since(advanced) >= ADVANCE_NS {
+            receiver.advance(now);
+            advanced = now;
         }
-        if taken < ROUND && !stopping {
+        // A control plane that is behind gets its lines later, rather than never.
+        if !stopping
+            && receiver.is_heard()
+            && let Some(part) = rounds.due(now, receiver.streams())
+        {
+            receiver.close_round(part, now);
+        }
+        if taken < BURST && !stopping {
             records.rest();
         }
     }

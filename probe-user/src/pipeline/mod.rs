@@ -23,10 +23,12 @@ pub(crate) mod memory;
 pub mod offline;
 pub mod outlet;
 pub mod receiver;
+mod rounds;
 mod schedule;
 pub mod shard;
 mod stretch;
 pub mod table;
+pub mod wheel;
 pub mod workers;
 
 pub use account::{Account, Loss};
