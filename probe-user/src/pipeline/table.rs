@@ -160,7 +160,7 @@ impl StreamTable {
 
     /// Counts one packet, and says what it is. A stream that had to leave for it is returned, too.
     pub fn observe(&mut self, packet: &RtpPacket) -> (FrameClass, Option<StreamParts>) {
-        self.observe_at(packet, Hash::of(&packet.into()))
+        self.observe_at(packet, self.index.hash(&packet.into()))
     }
 
     /// Counts packets, in order. Streams that had to leave for them go to `evicted`.
@@ -172,7 +172,7 @@ impl StreamTable {
         let mut hashes = [Hash::default(); AHEAD];
         for packets in packets.chunks(AHEAD) {
             for (hash, packet) in hashes.iter_mut().zip(packets) {
-                *hash = Hash::of(&packet.into());
+                *hash = self.index.hash(&packet.into());
                 self.index.prefetch(*hash);
             }
             let mut places = [None; AHEAD];
@@ -285,9 +285,9 @@ impl StreamTable {
         self.settle(at);
         let key = self.hot.swap_remove(at)?.key;
         self.wheel.swap_remove(at);
-        self.index.remove(Hash::of(&key), at);
+        self.index.remove(self.index.hash(&key), at);
         if let Some(moved) = self.hot.get(at) {
-            self.index.relocate(Hash::of(&moved.key), self.hot.len(), at);
+            self.index.relocate(self.index.hash(&moved.key), self.hot.len(), at);
         }
         self.streams.swap_remove(at).map(Stream::into_parts)
     }
