@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver as Events, bounded};
@@ -18,6 +18,7 @@ use probe_ebpf::record::KernelLoss;
 use thiserror::Error;
 
 use super::account::{Account, Loss};
+use super::cpus::{self, CpuError, Cpus, Home};
 use super::receiver::{Receiver, Remains};
 use super::rounds::Rounds;
 use super::shard::{Event, Overflow, Shards};
@@ -43,6 +44,8 @@ pub struct Options {
     pub capture: LiveOptions,
     /// Shards: threads besides the receiver's, if more than one.
     pub shards: usize,
+    /// CPUs of the receive thread and the shards.
+    pub cpus: Cpus,
     /// Streams held at once, all shards together.
     pub max_streams: usize,
     /// A stream silent for so long has ended.
@@ -64,6 +67,9 @@ pub enum RunError {
     /// The system refuses a thread.
     #[error("cannot start a thread")]
     Thread(#[from] std::io::Error),
+    /// The system refuses a CPU.
+    #[error("--cpus")]
+    Cpu(#[from] CpuError),
     /// The receive thread died; its message is on standard error.
     #[error("the receive thread ended by itself; please report its message")]
     Receiver,
@@ -98,7 +104,12 @@ impl Probe {
     /// # Errors
     /// [`RunError`]; nothing is left behind.
     pub fn start(options: &Options) -> Result<Self, RunError> {
+        options.cpus.check(options.shards)?;
+        let cpu = options.cpus.receiver();
+        // Rings and frames are read by the receive thread, so they should be where it is.
+        let home = cpu.map(Home::on).transpose()?;
         let mut capture = LiveCapture::start(&options.capture)?;
+        drop(home);
         let endpoints = capture.take_endpoints().ok_or(RunError::Receiver)?;
         let (sender, events) = bounded(EVENTS);
         let limits = Limits {
@@ -106,7 +117,7 @@ impl Probe {
             idle: Some(options.idle),
             quality: Arc::clone(&options.quality),
         };
-        let shards = Shards::start(options.shards, limits, Overflow::Lose, &sender)?;
+        let shards = Shards::start_on(&options.cpus, options.shards, limits, Overflow::Lose, &sender)?;
         let decoder = Decoder::new(options.capture.config, false);
         let signalling = Signalling::new(signalling::Limits {
             follow_endpoints: true,
@@ -117,13 +128,15 @@ impl Probe {
         let receiver = Receiver::new(decoder, signalling, shards, endpoints, sender);
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, interval) = (Arc::clone(&stop), options.interval);
-        let builder = thread::Builder::new().name("vox-rx".to_owned());
+        let name = "vox-rx".to_owned();
         let (occupancies, thread) = match (capture.take_rings(), capture.take_mirror()) {
             (Some(rings), _) => {
-                (rings.occupancies(), builder.spawn(move || receive(rings, receiver, interval, &stopped))?)
+                let occupancies = rings.occupancies();
+                (occupancies, cpus::spawn(name, cpu, move || receive(rings, receiver, interval, &stopped))?)
             }
             (None, Some(mirror)) => {
-                (mirror.occupancies(), builder.spawn(move || receive(mirror, receiver, interval, &stopped))?)
+                let occupancies = mirror.occupancies();
+                (occupancies, cpus::spawn(name, cpu, move || receive(mirror, receiver, interval, &stopped))?)
             }
             (None, None) => return Err(RunError::Receiver),
         };

@@ -15,6 +15,7 @@
 //! dropped has a name in [`Loss`], and `matched = analysed + sum(losses)` is checked at the end of every run.
 
 pub mod account;
+pub mod cpus;
 pub mod dedup;
 mod flows;
 mod index;

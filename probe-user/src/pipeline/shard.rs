@@ -8,6 +8,7 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 
 use super::account::{Account, Loss};
+use super::cpus::{self, Cpus};
 use super::table::{End, Limits, StreamTable};
 use super::wheel::Part;
 use crate::decode::CarrierReport;
@@ -178,12 +179,27 @@ impl Shards {
         overflow: Overflow,
         events: &Sender<Event>,
     ) -> Result<Self, std::io::Error> {
+        Self::start_on(&Cpus::default(), count, limits, overflow, events)
+    }
+
+    /// The same with each thread on a CPU of its own, if there is one for it.
+    ///
+    /// # Errors
+    /// If the system refuses a thread or its CPU.
+    pub fn start_on(
+        cpus: &Cpus,
+        count: usize,
+        limits: Limits,
+        overflow: Overflow,
+        events: &Sender<Event>,
+    ) -> Result<Self, std::io::Error> {
         let count = count.max(1);
         let limits = Limits { streams: (limits.streams / count).max(1), ..limits };
         let lanes = if count == 1 {
             Lanes::Inline(Box::new(Shard::new(0, limits, overflow, events.clone())))
         } else {
-            let lane = |index| Lane::start(Shard::new(index, limits.clone(), overflow, events.clone()));
+            let shard = |index| Shard::new(index, limits.clone(), overflow, events.clone());
+            let lane = |index| Lane::start(shard(index), cpus.shard(index));
             Lanes::Threads((0..count).map(lane).collect::<Result<_, _>>()?)
         };
         Ok(Self { lanes, overflow, lost: Account::default() })
@@ -312,12 +328,12 @@ pub(super) fn share_of(hash: u64, shares: usize) -> usize {
 }
 
 impl Lane {
-    fn start(mut shard: Shard) -> Result<Self, std::io::Error> {
+    fn start(mut shard: Shard, cpu: Option<usize>) -> Result<Self, std::io::Error> {
         let (to, mut from) = rtrb::RingBuffer::new(QUEUE);
         let (mut give_back, back) = rtrb::RingBuffer::new(QUEUE);
         let streams = Arc::new(AtomicUsize::new(0));
         let held = Arc::clone(&streams);
-        let thread = thread::Builder::new().name(format!("vox-shard-{}", shard.index)).spawn(move || {
+        let thread = cpus::spawn(format!("vox-shard-{}", shard.index), cpu, move || {
             loop {
                 match from.pop() {
                     Ok(Message::Packets(mut batch)) => {
