@@ -129,6 +129,8 @@ fn close(streams: u32, of: u16, options: &Options) -> Result<Closing> {
     core.rounds(options.warm_up);
     let mut closing = Closing { longest: Duration::ZERO, all: Duration::ZERO };
     for round in 1..=2 {
+        // Each stream has something to tell, and a run.
+        core.rounds(8);
         closing = Closing { longest: Duration::ZERO, all: Duration::ZERO };
         for index in 0..of {
             let now = core.now();
@@ -141,6 +143,7 @@ fn close(streams: u32, of: u16, options: &Options) -> Result<Closing> {
             events.try_iter().for_each(drop);
             core.some();
         }
+        core.end_round();
     }
     Ok(closing)
 }
@@ -208,10 +211,15 @@ impl Core {
         }
         self.feed();
         self.at = end;
-        if end == order.len() {
-            (self.at, self.round) = (0, self.round + 1);
-        }
         self.order = order;
+        if end == self.order.len() {
+            self.end_round();
+        }
+    }
+
+    /// What is left of a round does not come.
+    fn end_round(&mut self) {
+        (self.at, self.round) = (0, self.round + 1);
     }
 
     fn rounds(&mut self, rounds: u64) {
