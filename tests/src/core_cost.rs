@@ -4,17 +4,24 @@
 //! drift, and the simulated buffers. Packets are G.711 at 20 ms with a jitter of up to 4 ms. They come in an order that
 //! stays the same from round to round, as phases do, and that has nothing to do with the order in which streams began.
 //! They are made apart from the clock, and lie in a cache when the core reads them, as after a decoder.
+//!
+//! With `--interval` it is a shard: how long packets wait while an interval is closed, all streams at once or a part at a time,
+//! with packets of other streams in between. The lines are taken apart from the clock, as another thread does.
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail, ensure};
+use crossbeam_channel::unbounded;
 use probe_ebpf::Fingerprint;
 use rustix::time::{ClockId, clock_gettime};
 use voxprobe::packet::{
     Carrier, Encapsulation, Endpoint, Evidence, Flow, MediaId, Nanos, RtpHeader, RtpPacket, Tap, Vlans,
 };
+use voxprobe::pipeline::shard::{Overflow, Shards};
 use voxprobe::pipeline::table::{Limits, StreamTable};
+use voxprobe::pipeline::wheel::{Part, SPOKES};
 
 use crate::random::Random;
 
@@ -39,6 +46,9 @@ pub struct Options {
     /// Show each packet again, 50 us later, by another tap.
     #[arg(long)]
     copies: bool,
+    /// Close intervals: all streams at once, and then in so many parts.
+    #[arg(long, value_name = "PARTS")]
+    interval: Option<u16>,
 }
 
 /// What a packet costs, and a stream holds.
@@ -52,6 +62,17 @@ pub struct Cost {
 /// Prints the table.
 pub fn run(options: &Options) -> Result<()> {
     for &streams in &options.streams {
+        if let Some(parts) = options.interval {
+            ensure!(
+                parts.is_power_of_two() && usize::from(parts) <= SPOKES,
+                "--interval: a power of two up to {SPOKES}"
+            );
+            for of in [1, parts] {
+                let Closing { longest, all } = close(streams, of, options)?;
+                println!("{streams:>8} streams: longest {longest:.1?} of {all:.0?} in {of} parts");
+            }
+            continue;
+        }
         let before = resident_kib();
         let Cost { ns, bytes } = measure(streams, options);
         println!(
@@ -67,12 +88,20 @@ pub fn run(options: &Options) -> Result<()> {
 pub(crate) fn orderly(streams: u32, packets: u64) -> Cost {
     measure(
         streams,
-        &Options { streams: Vec::new(), warm_up: 140, packets, loss_per_mille: 0, copies: false },
+        &Options {
+            streams: Vec::new(),
+            warm_up: 140,
+            packets,
+            loss_per_mille: 0,
+            copies: false,
+            interval: None,
+        },
     )
 }
 
 fn measure(streams: u32, options: &Options) -> Cost {
-    let mut core = Core::new(streams, options);
+    let table = Box::new(StreamTable::new(limits(streams)));
+    let mut core = Core::new(Analysis::Table(table), streams, options);
     let idle = resident_kib();
     core.rounds(options.warm_up);
     core.spent_ns = 0.0;
@@ -83,8 +112,54 @@ fn measure(streams: u32, options: &Options) -> Cost {
     Cost { ns: core.spent_ns / core.packets as f64, bytes }
 }
 
+/// How long packets wait for an interval to be closed.
+struct Closing {
+    /// The longest round.
+    longest: Duration,
+    /// All rounds together.
+    all: Duration,
+}
+
+/// Closes the second interval of so many streams; the first makes room that a stream keeps.
+fn close(streams: u32, of: u16, options: &Options) -> Result<Closing> {
+    let (sender, events) = unbounded();
+    let limits = Limits { idle: Some(Duration::from_secs(30)), ..limits(streams) };
+    let shards = Shards::start(1, limits, Overflow::Lose, &sender)?;
+    let mut core = Core::new(Analysis::Shard(shards), streams, options);
+    core.rounds(options.warm_up);
+    let mut closing = Closing { longest: Duration::ZERO, all: Duration::ZERO };
+    for round in 1..=2 {
+        // Each stream has something to tell, and a run.
+        core.rounds(8);
+        closing = Closing { longest: Duration::ZERO, all: Duration::ZERO };
+        for index in 0..of {
+            let now = core.now();
+            let Analysis::Shard(shards) = &mut core.analysis else { bail!("it was made a shard") };
+            let begun = thread_ns();
+            shards.close_intervals(Part { index, of }, now, round);
+            let took = Duration::from_secs_f64((thread_ns() - begun) / 1e9);
+            closing.longest = closing.longest.max(took);
+            closing.all += took;
+            events.try_iter().for_each(drop);
+            core.some();
+        }
+        core.end_round();
+    }
+    Ok(closing)
+}
+
+fn limits(streams: u32) -> Limits {
+    Limits { streams: streams as usize, idle: None, quality: Arc::default() }
+}
+
+/// Who gets the packets.
+enum Analysis {
+    Table(Box<StreamTable>),
+    Shard(Shards),
+}
+
 struct Core {
-    table: StreamTable,
+    analysis: Analysis,
     order: Vec<u32>,
     random: Random,
     round: u64,
@@ -92,21 +167,22 @@ struct Core {
     chunk: Vec<RtpPacket>,
     loss: f64,
     copies: bool,
+    /// Place in a round of which only some packets have come.
+    at: usize,
     spent_ns: f64,
     packets: u64,
 }
 
 impl Core {
-    fn new(streams: u32, options: &Options) -> Self {
+    fn new(analysis: Analysis, streams: u32, options: &Options) -> Self {
         let mut random = Random::new(7);
         let mut order: Vec<u32> = (0..streams).collect();
         for at in (1..order.len()).rev() {
             let other = random.next_u64() % (at as u64 + 1);
             order.swap(at, usize::try_from(other).unwrap_or(at));
         }
-        let limits = Limits { streams: streams as usize, idle: None, quality: Arc::default() };
         Self {
-            table: StreamTable::new(limits),
+            analysis,
             order,
             random,
             round: 0,
@@ -114,9 +190,36 @@ impl Core {
             chunk: Vec::with_capacity(2 * CHUNK),
             loss: f64::from(options.loss_per_mille) / 1e3,
             copies: options.copies,
+            at: 0,
             spent_ns: 0.0,
             packets: 0,
         }
+    }
+
+    /// The time of the running round of packets.
+    fn now(&self) -> Nanos {
+        Nanos(1_000_000_000 + self.round * 20_000_000)
+    }
+
+    /// The next packets in the order of a round: what comes while the control plane is at work.
+    fn some(&mut self) {
+        let order = std::mem::take(&mut self.order);
+        let end = order.len().min(self.at + CHUNK);
+        self.chunk.clear();
+        for &stream in order.get(self.at..end).unwrap_or_default() {
+            self.make(stream, order.len() as u64);
+        }
+        self.feed();
+        self.at = end;
+        self.order = order;
+        if end == self.order.len() {
+            self.end_round();
+        }
+    }
+
+    /// What is left of a round does not come.
+    fn end_round(&mut self) {
+        (self.at, self.round) = (0, self.round + 1);
     }
 
     fn rounds(&mut self, rounds: u64) {
@@ -141,7 +244,7 @@ impl Core {
         self.number += 1;
         let phase = self.number % streams * 15_000_000 / streams;
         let late = self.random.next_u64() % 4_000_000;
-        let at = Nanos(1_000_000_000 + self.round * 20_000_000 + phase + late);
+        let at = Nanos(self.now().0 + phase + late);
         let first = packet(stream, self.round, at, self.number);
         self.chunk.push(first);
         if self.copies {
@@ -153,10 +256,16 @@ impl Core {
     }
 
     fn feed(&mut self) {
+        let packets = self.chunk.len() as u64;
         let begun = thread_ns();
-        self.table.observe_batch(black_box(&self.chunk), |gone| drop(black_box(gone)));
+        match &mut self.analysis {
+            Analysis::Table(table) => {
+                table.observe_batch(black_box(&self.chunk), |gone| drop(black_box(gone)));
+            }
+            Analysis::Shard(shards) => shards.packets(black_box(&mut self.chunk)),
+        }
         self.spent_ns += thread_ns() - begun;
-        self.packets += self.chunk.len() as u64;
+        self.packets += packets;
     }
 }
 

@@ -17,6 +17,7 @@ use voxprobe::capture::clock::monotonic_ns;
 use voxprobe::capture::live::{LiveOptions, Mode, interfaces};
 use voxprobe::capture::xsk::MirrorOptions;
 use voxprobe::packet::Nanos;
+use voxprobe::pipeline::cpus::Cpus;
 use voxprobe::pipeline::live::{Options as ProbeOptions, Probe};
 use voxprobe::report::contract::Report;
 use voxprobe::report::monitor::Monitor;
@@ -119,6 +120,7 @@ pub fn measure(spec: &Spec, duration: Duration, setup: Setup) -> Result<Run> {
     let options = ProbeOptions {
         capture: LiveOptions { mode, ring_bytes, ..LiveOptions::new(["far0"]) },
         shards,
+        cpus: Cpus::default(),
         max_streams: 1 << 17,
         idle: Duration::from_secs(30),
         interval: Duration::from_secs(1),

@@ -19,6 +19,7 @@ use voxlab::tunnels::{RpcapSession, Tunnel, tunnel};
 use voxprobe::capture::live::{LiveCapture, LiveOptions, Record, Records as _};
 use voxprobe::packet::Endpoint;
 use voxprobe::pipeline::account::Account;
+use voxprobe::pipeline::cpus::Cpus;
 use voxprobe::pipeline::live::{Options, Outcome, Probe};
 use voxprobe::pipeline::shard::Event;
 
@@ -95,6 +96,7 @@ fn options() -> Options {
     Options {
         capture: LiveOptions::new(["far0"]),
         shards: 1,
+        cpus: Cpus::default(),
         max_streams: 1_024,
         idle: Duration::from_secs(30),
         interval: Duration::from_millis(200),

@@ -139,6 +139,9 @@ impl TapReport {
 #[derive(Debug, Default)]
 pub struct Watch {
     known: Vec<Watched>,
+    /// Taps that appeared in this round.
+    changes: Vec<Change>,
+    is_traffic: bool,
     since: Nanos,
 }
 
@@ -147,6 +150,7 @@ struct Watched {
     key: TapKey,
     report: TapReport,
     silent_rounds: u32,
+    is_heard: bool,
     is_present: bool,
 }
 
@@ -160,39 +164,39 @@ pub enum Change {
 }
 
 impl Watch {
-    /// Takes the taps of all streams that were heard in the round that ends `now`. Streams with one tap say nothing
-    /// but that there is traffic.
-    pub fn round<'a>(&mut self, now: Nanos, streams: impl Iterator<Item = &'a [TapPart]>) -> Vec<Change> {
-        let mut changes = Vec::new();
-        let mut is_traffic = false;
-        for watched in &mut self.known {
-            watched.silent_rounds += 1;
-        }
-        for parts in streams {
-            is_traffic = true;
-            let heard = parts.iter().filter(|part| part.last >= self.since && parts.len() > 1);
-            for part in heard.filter(|part| part.evidence != part.reference) {
-                let key = TapKey::of(part);
-                let report = || {
-                    let mut report = TapReport::new(&key, part);
-                    (report.streams, report.packets) = (1, part.packets);
-                    report.late_us = part.late_ns.map(|(late, _)| late as f64 / 1e3);
-                    report.late_spread_us = part.late_ns.map(|(_, spread)| spread as f64 / 1e3);
-                    report
-                };
-                if let Some(known) = self.known.iter_mut().find(|known| known.key == key) {
-                    known.silent_rounds = 0;
-                    if !std::mem::replace(&mut known.is_present, true) {
-                        changes.push(Change::Appeared(report()));
-                    }
-                } else if self.known.len() < MAX_TAPS {
-                    let report = report();
-                    changes.push(Change::Appeared(report.clone()));
-                    self.known.push(Watched { key, report, silent_rounds: 0, is_present: true });
+    /// Takes the taps of a stream that was heard in this round. One with one tap says nothing but that there is traffic.
+    pub fn hear(&mut self, parts: &[TapPart]) {
+        self.is_traffic = true;
+        let heard = parts.iter().filter(|part| part.last >= self.since && parts.len() > 1);
+        for part in heard.filter(|part| part.evidence != part.reference) {
+            let key = TapKey::of(part);
+            let report = || {
+                let mut report = TapReport::new(&key, part);
+                (report.streams, report.packets) = (1, part.packets);
+                report.late_us = part.late_ns.map(|(late, _)| late as f64 / 1e3);
+                report.late_spread_us = part.late_ns.map(|(_, spread)| spread as f64 / 1e3);
+                report
+            };
+            if let Some(known) = self.known.iter_mut().find(|known| known.key == key) {
+                known.is_heard = true;
+                if !std::mem::replace(&mut known.is_present, true) {
+                    self.changes.push(Change::Appeared(report()));
                 }
+            } else if self.known.len() < MAX_TAPS {
+                let report = report();
+                self.changes.push(Change::Appeared(report.clone()));
+                self.known.push(Watched { key, report, silent_rounds: 0, is_heard: true, is_present: true });
             }
         }
+    }
+
+    /// Ends the round, and says what changed in it.
+    pub fn close(&mut self, now: Nanos) -> Vec<Change> {
+        let mut changes = std::mem::take(&mut self.changes);
+        let is_traffic = std::mem::take(&mut self.is_traffic);
         for watched in &mut self.known {
+            watched.silent_rounds = if watched.is_heard { 0 } else { watched.silent_rounds + 1 };
+            watched.is_heard = false;
             if is_traffic && watched.is_present && watched.silent_rounds >= GONE_AFTER {
                 watched.is_present = false;
                 changes.push(Change::Vanished(watched.report.clone()));
@@ -253,7 +257,8 @@ mod tests {
     fn a_tap_is_told_when_it_appears_vanishes_and_comes_back() {
         let mut watch = Watch::default();
         let mut round = |now: u64, parts: &[TapPart]| {
-            let changes = watch.round(Nanos(now), std::iter::once(parts));
+            watch.hear(parts);
+            let changes = watch.close(Nanos(now));
             changes
                 .iter()
                 .map(|change| match change {

@@ -4,6 +4,8 @@
 //! The key itself lies with the stream, where it is needed anyway; where an entry belongs can be told from itself. Room for
 //! all streams is taken at the start, and costs nothing until it is used.
 
+use std::hash::{BuildHasher as _, RandomState};
+
 use super::memory::{huge_zeros, prefetch};
 use crate::packet::Endpoint;
 use crate::rtp::StreamKey;
@@ -11,6 +13,7 @@ use crate::rtp::StreamKey;
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Index {
+    secret: Secret,
     /// Half of the hash above, place and one below; 0 is free.
     entries: Vec<u64>,
     /// By how much a hash is shifted to say where its entry belongs.
@@ -18,36 +21,52 @@ pub(super) struct Index {
     len: usize,
 }
 
-/// Entries at the start, at most: 16 MiB of them. More than half of that many streams make it double when they come.
-const MOST_AT_FIRST: usize = 1 << 21;
+/// Entries at the start, at most, for 16,777,216 streams: 256 MiB of addresses. More streams make it double when they come.
+const MOST_AT_FIRST: usize = 1 << 25;
 
-/// Hash of a key.
+/// Hash of a key, by an index's [`Secret`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Hash(u64);
 
 impl Hash {
-    /// Five words, each mixed in by one multiplication. Whoever may send here can make keys that collide, as with most hashes
-    /// of this price; then a look-up takes as long as there are such streams.
+    fn tag(self) -> u64 {
+        self.0 & !PLACE
+    }
+}
+
+/// What a hash depends on besides the key, another in each index: whoever may send here cannot make keys that crowd in one
+/// place. Only where a key is found depends on it, and nothing that anybody is told.
+#[derive(Clone, Copy, Debug)]
+struct Secret([u64; 4]);
+
+impl Secret {
+    /// The system's random numbers, stretched as the standard library's maps do.
+    fn new() -> Self {
+        let random = RandomState::new();
+        Self([0, 1, 2, 3].map(|word: u64| random.hash_one(word)))
+    }
+
+    /// Five words, mixed by three multiplications whose halves are folded (as wyhash does).
     #[inline]
-    pub(super) fn of(key: &StreamKey) -> Self {
-        const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+    fn hash(&self, key: &StreamKey) -> Hash {
         let words = |endpoint: &Endpoint| {
             let ([first, second], _) = endpoint.address.as_chunks::<8>() else { return [0; 2] };
             [u64::from_ne_bytes(*first), u64::from_ne_bytes(*second)]
         };
-        let [a, b] = words(&key.flow.src);
-        let [c, d] = words(&key.flow.dst);
+        let ([src, src_low], [dst, dst_low]) = (words(&key.flow.src), words(&key.flow.dst));
         let ports = u64::from(key.flow.src.port) << 48 | u64::from(key.flow.dst.port) << 32;
-        let mixed = [a, b, c, d]
-            .into_iter()
-            .fold(ports | u64::from(key.ssrc), |hash, word| (hash.wrapping_mul(MIX).rotate_left(29)) ^ word);
-        let mixed = mixed.wrapping_mul(MIX);
-        Self((mixed ^ (mixed >> 32)).wrapping_mul(MIX))
+        let [first, second, third, last] = self.0;
+        let mixed = folded((ports | u64::from(key.ssrc)) ^ first, src_low ^ second);
+        Hash(folded(folded(mixed ^ dst_low, src ^ third) ^ dst, last))
     }
+}
 
-    fn tag(self) -> u64 {
-        self.0 & !PLACE
-    }
+/// Both halves of a product, one on the other.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "each half for itself")]
+fn folded(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    product as u64 ^ (product >> 64) as u64
 }
 
 /// The lower half of an entry.
@@ -56,11 +75,18 @@ const PLACE: u64 = 0xffff_ffff;
 impl Index {
     /// Room for so many streams.
     pub(super) fn new(streams: usize) -> Self {
-        Self::with_entries(streams.saturating_mul(2).clamp(16, MOST_AT_FIRST).next_power_of_two())
+        let count = streams.saturating_mul(2).clamp(16, MOST_AT_FIRST).next_power_of_two();
+        Self::with_entries(count, Secret::new())
     }
 
-    fn with_entries(count: usize) -> Self {
-        Self { entries: huge_zeros(count), shift: 64 - count.trailing_zeros(), len: 0 }
+    fn with_entries(count: usize, secret: Secret) -> Self {
+        Self { secret, entries: huge_zeros(count), shift: 64 - count.trailing_zeros(), len: 0 }
+    }
+
+    /// How this index calls a key.
+    #[inline]
+    pub(super) fn hash(&self, key: &StreamKey) -> Hash {
+        self.secret.hash(key)
     }
 
     /// Asks for the line where the search for a key begins.
@@ -98,7 +124,7 @@ impl Index {
 
     #[cold]
     fn grow(&mut self) {
-        let before = std::mem::replace(self, Self::with_entries(self.entries.len() * 2));
+        let before = std::mem::replace(self, Self::with_entries(self.entries.len() * 2, self.secret));
         before.entries.into_iter().filter(|entry| *entry != 0).for_each(|entry| self.put(entry));
     }
 
@@ -203,14 +229,40 @@ mod tests {
         }
     }
 
-    #[test]
-    fn keys_spread() {
-        let key = crate::rtp::StreamKey::from(&crate::rtp::testing::packet(0));
-        let mut used: Vec<u64> =
-            (0..1 << 12).map(|ssrc| Hash::of(&StreamKey { ssrc, ..key }).0 >> 52).collect();
+    fn key(ssrc: u32, host: u8) -> StreamKey {
+        let mut key = crate::rtp::StreamKey::from(&crate::rtp::testing::packet(0));
+        key.flow.src.address[15] = host;
+        StreamKey { ssrc, ..key }
+    }
+
+    /// Of 4,096 keys, how many of as many places are hit. By chance it is 63 %.
+    fn spread(keys: impl Iterator<Item = StreamKey>) -> usize {
+        let index = Index::new(4);
+        let mut used: Vec<u64> = keys.take(1 << 12).map(|key| index.hash(&key).0 >> 52).collect();
         used.sort_unstable();
         used.dedup();
-        // Of 4,096 hashes into as many places by chance, 63 % are hit.
-        assert!(used.len() > 2_400, "{}", used.len());
+        used.len()
+    }
+
+    #[test]
+    fn keys_spread_whatever_they_differ_in() {
+        let spreads = [
+            spread((0..).map(|ssrc| key(ssrc, 1))),
+            spread((0..).map(|ssrc| key(ssrc << 20, 1))),
+            spread((0..).map(|ssrc| key(ssrc / 256, u8::try_from(ssrc % 256).unwrap()))),
+        ];
+        assert!(spreads.iter().all(|used| (2_400..2_800).contains(used)), "{spreads:?}");
+    }
+
+    #[test]
+    fn keys_that_crowd_in_one_index_do_not_in_another() {
+        let (one, other) = (Index::new(4), Index::new(4));
+        let crowd: Vec<_> =
+            (0..1 << 20).map(|ssrc| key(ssrc, 1)).filter(|key| one.hash(key).0 >> 52 == 7).collect();
+        assert!(crowd.len() > 100, "{}", crowd.len());
+        let mut places: Vec<_> = crowd.iter().map(|key| other.hash(key).0 >> 52).collect();
+        places.sort_unstable();
+        places.dedup();
+        assert!(places.len() * 10 > crowd.len() * 9, "{} of {}", places.len(), crowd.len());
     }
 }

@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver as Events, bounded};
@@ -18,7 +18,9 @@ use probe_ebpf::record::KernelLoss;
 use thiserror::Error;
 
 use super::account::{Account, Loss};
+use super::cpus::{self, CpuError, Cpus, Home};
 use super::receiver::{Receiver, Remains};
+use super::rounds::Rounds;
 use super::shard::{Event, Overflow, Shards};
 use super::shed::{History, Pressure, SharedHistory, Valve};
 use super::table::Limits;
@@ -29,9 +31,11 @@ use crate::packet::Nanos;
 use crate::rtp::quality::Settings;
 use crate::sip::{LegHeaders, Signalling, signalling};
 
-/// Records taken in one round, before clocks and flags are looked at again: 2 ms at 2 Mpps.
-const ROUND: usize = 4096;
-/// Events that may wait for the control plane: an interval's worth of lines.
+/// Records taken in one go, before clocks and flags are looked at again: 2 ms at 2 Mpps.
+const BURST: usize = 4096;
+/// How often calls and media lines are told the time: what is due then is little, and never waits for long.
+const ADVANCE_NS: i64 = 10_000_000;
+/// Events that may wait for the control plane. Half of them are for lines: of 16 rounds, or more.
 const EVENTS: usize = 1 << 16;
 
 /// How to run.
@@ -41,6 +45,8 @@ pub struct Options {
     pub capture: LiveOptions,
     /// Shards: threads besides the receiver's, if more than one.
     pub shards: usize,
+    /// CPUs of the receive thread and the shards.
+    pub cpus: Cpus,
     /// Streams held at once, all shards together.
     pub max_streams: usize,
     /// A stream silent for so long has ended.
@@ -64,6 +70,9 @@ pub enum RunError {
     /// The system refuses a thread.
     #[error("cannot start a thread")]
     Thread(#[from] std::io::Error),
+    /// The system refuses a CPU.
+    #[error("--cpus")]
+    Cpu(#[from] CpuError),
     /// The receive thread died; its message is on standard error.
     #[error("the receive thread ended by itself; please report its message")]
     Receiver,
@@ -102,7 +111,12 @@ impl Probe {
     /// # Errors
     /// [`RunError`]; nothing is left behind.
     pub fn start(options: &Options) -> Result<Self, RunError> {
+        options.cpus.check(options.shards)?;
+        let cpu = options.cpus.receiver();
+        // Rings and frames are read by the receive thread, so they should be where it is.
+        let home = cpu.map(Home::on).transpose()?;
         let mut capture = LiveCapture::start(&options.capture)?;
+        drop(home);
         let endpoints = capture.take_endpoints().ok_or(RunError::Receiver)?;
         let floor = u32::from(options.capture.config.sampled_below);
         let shedding = SharedHistory::new(History::new(floor));
@@ -115,7 +129,7 @@ impl Probe {
             idle: Some(options.idle),
             quality: Arc::clone(&options.quality),
         };
-        let shards = Shards::start(options.shards, limits, Overflow::Lose, &sender)?;
+        let shards = Shards::start_on(&options.cpus, options.shards, limits, Overflow::Lose, &sender)?;
         let decoder = Decoder::new(options.capture.config, false);
         let signalling = Signalling::new(signalling::Limits {
             follow_endpoints: true,
@@ -126,15 +140,21 @@ impl Probe {
         let receiver = Receiver::new(decoder, signalling, shards, endpoints, sender);
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, interval) = (Arc::clone(&stop), options.interval);
-        let builder = thread::Builder::new().name("vox-rx".to_owned());
+        let name = "vox-rx".to_owned();
         let (occupancies, thread) = match (capture.take_rings(), capture.take_mirror()) {
             (Some(rings), _) => {
                 let occupancies = rings.occupancies();
-                (occupancies, builder.spawn(move || receive(rings, receiver, interval, valve, &stopped))?)
+                (
+                    occupancies,
+                    cpus::spawn(name, cpu, move || receive(rings, receiver, interval, valve, &stopped))?,
+                )
             }
             (None, Some(mirror)) => {
                 let occupancies = mirror.occupancies();
-                (occupancies, builder.spawn(move || receive(mirror, receiver, interval, valve, &stopped))?)
+                (
+                    occupancies,
+                    cpus::spawn(name, cpu, move || receive(mirror, receiver, interval, valve, &stopped))?,
+                )
             }
             (None, None) => return Err(RunError::Receiver),
         };
@@ -205,7 +225,7 @@ pub fn add_kernel_losses(account: &mut Account, counters: &KernelCounters) {
     account.lose(Loss::SocketRingFull, counters.sockets.ring_full);
 }
 
-/// The receive thread. One clock call a round, none a record.
+/// The receive thread. One clock call a burst, none a record.
 fn receive<R: Records, S: super::receiver::EndpointSink>(
     mut records: R,
     mut receiver: Receiver<S>,
@@ -213,29 +233,36 @@ fn receive<R: Records, S: super::receiver::EndpointSink>(
     mut valve: Option<Valve>,
     stop: &AtomicBool,
 ) -> Ended {
-    let interval_ns = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
-    let mut next_interval = clock::monotonic_ns().saturating_add(interval_ns);
+    let mut now = Nanos(clock::monotonic_ns());
+    let (mut rounds, mut advanced) = (Rounds::new(now, interval), now);
     loop {
         // Acquire: pairs with the release in `Probe::stop`. Read before the rings, so that an empty round
         // after it is the last.
         let stopping = stop.load(Ordering::Acquire);
-        let taken = records.poll(ROUND, |record| receiver.record(record));
+        let taken = records.poll(BURST, |record| receiver.record(record));
         receiver.flush();
         // Without one of its shards the account cannot be kept: better an end that is seen.
         if taken == 0 && stopping || receiver.has_failed() {
             let remains = receiver.finish();
             return Ended { remains, malformed_records: records.malformed() };
         }
-        let now = clock::monotonic_ns();
+        now = Nanos(clock::monotonic_ns());
         if let Some(valve) = &mut valve {
             let pressure = Pressure { fullest: records.fullest(), lost: receiver.lost_by_shards() };
-            valve.look(Nanos(now), pressure, |resumed| receiver.end_shed(resumed));
+            valve.look(now, pressure, |resumed| receiver.end_shed(resumed));
         }
-        if now >= next_interval && !stopping {
-            receiver.close_interval(Nanos(now));
-            next_interval = now.saturating_add(interval_ns);
+        if now.since(advanced) >= ADVANCE_NS {
+            receiver.advance(now);
+            advanced = now;
         }
-        if taken < ROUND && !stopping {
+        // A control plane that is behind gets its lines later, rather than never.
+        if !stopping
+            && receiver.is_heard()
+            && let Some(part) = rounds.due(now, receiver.streams())
+        {
+            receiver.close_round(part, now);
+        }
+        if taken < BURST && !stopping {
             records.rest();
         }
     }

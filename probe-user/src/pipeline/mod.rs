@@ -15,6 +15,7 @@
 //! dropped has a name in [`Loss`], and `matched = analysed + sum(losses)` is checked at the end of every run.
 
 pub mod account;
+pub mod cpus;
 pub mod dedup;
 mod flows;
 mod index;
@@ -23,11 +24,13 @@ pub(crate) mod memory;
 pub mod offline;
 pub mod outlet;
 pub mod receiver;
+mod rounds;
 mod schedule;
 pub mod shard;
 pub mod shed;
 mod stretch;
 pub mod table;
+pub mod wheel;
 pub mod workers;
 
 pub use account::{Account, Loss};

@@ -285,7 +285,7 @@ impl Collected {
                 self.status.events_dropped += status.events_dropped;
             }
             Event::Interval(_)
-            | Event::IntervalDone(_)
+            | Event::RoundDone(_)
             | Event::Receiver(_)
             | Event::Call(_)
             | Event::Carrier(_)

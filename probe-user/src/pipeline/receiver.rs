@@ -16,6 +16,7 @@ use super::outlet::Outlet;
 use super::shard::{Event, ReceiverStatus, Shards};
 use super::shed::Resumed;
 use super::stretch::{Lanes, Stretch, Taker};
+use super::wheel::Part;
 use crate::capture::file::Frame;
 use crate::capture::live::{KernelEndpoints, Record};
 use crate::decode::{self, CarrierReport, Census, Datagram, Decoded, Decoder, RemoteCapture, Tunnels};
@@ -94,6 +95,7 @@ pub struct Receiver<S, O = Shards> {
     analysis: Analysis<S, O>,
     number: u64,
     round: u64,
+    interval: u64,
     sip_frames_cut: u64,
     first: Option<Nanos>,
     last: Nanos,
@@ -183,7 +185,7 @@ impl<S: EndpointSink, O: Outlet> Receiver<S, O> {
             reports: Clusters::new(MAX_REPORTS, REPORT_MEMORY),
         };
         let (first, last) = (None, Nanos::default());
-        Self { decoder, analysis, number: 0, round: 0, sip_frames_cut: 0, first, last }
+        Self { decoder, analysis, number: 0, round: 0, interval: 0, sip_frames_cut: 0, first, last }
     }
 
     /// Notes what each frame is, for [`Remains::classes`]. With one shard only: others answer too late.
@@ -334,22 +336,43 @@ impl<S: EndpointSink> Receiver<S> {
         self.analysis.outlet.flush();
     }
 
-    /// Closes the interval: every stream reports, and so does this.
-    pub fn close_interval(&mut self, now: Nanos) {
-        self.settle_fragments();
+    /// Lets time pass: for calls that fall silent, and for lines whose calls have ended.
+    pub fn advance(&mut self, now: Nanos) {
         self.analysis.settle();
         self.analysis.signalling.advance(now);
         self.analysis.follow_signalling();
+    }
+
+    /// Streams that are held, about.
+    pub fn streams(&self) -> usize {
+        self.analysis.outlet.streams()
+    }
+
+    /// Does the control plane keep up, so that there is room for the lines of a round?
+    pub fn is_heard(&self) -> bool {
+        let events = &self.analysis.events;
+        events.capacity().is_none_or(|capacity| events.len() <= capacity / 2)
+    }
+
+    /// Closes the interval of a part of the streams: each reports, and then so does this.
+    pub fn close_round(&mut self, part: Part, now: Nanos) {
+        self.settle_fragments();
+        self.advance(now);
         self.round += 1;
-        self.analysis.outlet.close_intervals(now, self.round);
-        let news = self.analysis.beside.rtcp.take_news();
-        if !news.is_empty() {
-            self.analysis.emit(Event::Reports(news));
+        if part.is_first() {
+            self.interval += 1;
+            let news = self.analysis.beside.rtcp.take_news();
+            if !news.is_empty() {
+                self.analysis.emit(Event::Reports(news));
+            }
         }
+        self.analysis.outlet.close_intervals(part, now, self.round);
         let Analysis { signalling, outlet, account, events_dropped, sink, .. } = &self.analysis;
         let media = signalling.media();
         let mut status = ReceiverStatus {
             round: self.round,
+            interval: self.interval,
+            part,
             now,
             account: *account,
             calls: signalling.calls().live() as u64,

@@ -1,14 +1,17 @@
 //! Shards: who owns which stream, and how packets get there.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
 use super::account::{Account, Loss};
+use super::cpus::{self, Cpus};
 use super::shed::Resumed;
 use super::table::{End, Limits, StreamTable};
+use super::wheel::Part;
 use crate::decode::CarrierReport;
 use crate::dedup::FrameClass;
 use crate::packet::{Encapsulation, FlowWords, MediaId, Nanos, RtpPacket};
@@ -31,26 +34,30 @@ pub enum Event {
     Interval(Box<IntervalLine>),
     /// A stream's end.
     Ended(Box<StreamParts>, End),
-    /// All of a shard's intervals were sent.
-    IntervalDone(ShardStatus),
+    /// All lines of a shard's part in a round were sent.
+    RoundDone(ShardStatus),
     /// A shard is empty and gone.
     Finished(ShardStatus),
-    /// The receiver's own figures, at the end of an interval.
+    /// The receiver's own figures, at the end of a round.
     Receiver(ReceiverStatus),
     /// A call changed.
     Call(CallEvent),
     /// Something carries packets that was not seen before.
     Carrier(CarrierReport),
-    /// What receivers reported in the interval that closes next.
+    /// What receivers reported in the interval whose lines come next.
     Reports(Vec<crate::rtcp::News>),
 }
 
 /// The receiver's own figures.
 #[derive(Clone, Copy, Debug)]
 pub struct ReceiverStatus {
-    /// Which interval: they are numbered, because events can be dropped.
+    /// Which round: they are numbered, because events can be dropped.
     pub round: u64,
-    /// When it was closed, by the clock that stamps frames.
+    /// Which interval it is of, from 1.
+    pub interval: u64,
+    /// Whose lines it had.
+    pub part: Part,
+    /// When it was, by the clock that stamps frames.
     pub now: Nanos,
     /// Since the start; without what shards analysed.
     pub account: Account,
@@ -67,7 +74,7 @@ pub struct ReceiverStatus {
 pub struct ShardStatus {
     /// Whose, from 0.
     pub shard: usize,
-    /// The last interval that it closed, from 1.
+    /// Its last round, from 1.
     pub round: u64,
     /// Packets analysed since the start.
     pub analysed: u64,
@@ -82,7 +89,7 @@ pub struct ShardStatus {
 /// One stream in one interval, for a health line.
 #[derive(Clone, Debug)]
 pub struct IntervalLine {
-    /// Which interval.
+    /// Which round.
     pub round: u64,
     /// Whose.
     pub key: StreamKey,
@@ -117,7 +124,7 @@ enum Message {
     Epoch(Nanos),
     Announce(MediaId, Arc<Announcement>),
     Packets(Vec<RtpPacket>),
-    CloseIntervals(Nanos, u64),
+    CloseIntervals(Part, Nanos, u64),
     EndShed(Resumed),
     Finish,
 }
@@ -160,6 +167,8 @@ struct Lane {
     to: rtrb::Producer<Message>,
     /// Emptied batches come back, so that the steady state allocates nothing.
     back: rtrb::Consumer<Vec<RtpPacket>>,
+    /// Streams that the shard holds, as it said last.
+    streams: Arc<AtomicUsize>,
     thread: JoinHandle<()>,
 }
 
@@ -174,12 +183,27 @@ impl Shards {
         overflow: Overflow,
         events: &Sender<Event>,
     ) -> Result<Self, std::io::Error> {
+        Self::start_on(&Cpus::default(), count, limits, overflow, events)
+    }
+
+    /// The same with each thread on a CPU of its own, if there is one for it.
+    ///
+    /// # Errors
+    /// If the system refuses a thread or its CPU.
+    pub fn start_on(
+        cpus: &Cpus,
+        count: usize,
+        limits: Limits,
+        overflow: Overflow,
+        events: &Sender<Event>,
+    ) -> Result<Self, std::io::Error> {
         let count = count.max(1);
         let limits = Limits { streams: (limits.streams / count).max(1), ..limits };
         let lanes = if count == 1 {
             Lanes::Inline(Box::new(Shard::new(0, limits, overflow, events.clone())))
         } else {
-            let lane = |index| Lane::start(Shard::new(index, limits.clone(), overflow, events.clone()));
+            let shard = |index| Shard::new(index, limits.clone(), overflow, events.clone());
+            let lane = |index| Lane::start(shard(index), cpus.shard(index));
             Lanes::Threads((0..count).map(lane).collect::<Result<_, _>>()?)
         };
         Ok(Self { lanes, overflow, lost: Account::default() })
@@ -238,9 +262,22 @@ impl Shards {
         );
     }
 
-    /// Closes the interval of every stream and ends the silent ones.
-    pub fn close_intervals(&mut self, now: Nanos, round: u64) {
-        self.tell(|shard| shard.close_intervals(now, round), || Message::CloseIntervals(now, round));
+    /// Closes the interval of every stream of a part, and ends its silent ones: between the packets that came before
+    /// and those that come after, in every shard.
+    pub fn close_intervals(&mut self, part: Part, now: Nanos, round: u64) {
+        self.tell(
+            |shard| shard.close_intervals(part, now, round),
+            || Message::CloseIntervals(part, now, round),
+        );
+    }
+
+    /// Streams that are held, about.
+    pub fn streams(&self) -> usize {
+        match &self.lanes {
+            Lanes::Inline(shard) => shard.table.len(),
+            // Relaxed: a number to go by, which nothing hangs on.
+            Lanes::Threads(lanes) => lanes.iter().map(|lane| lane.streams.load(Ordering::Relaxed)).sum(),
+        }
     }
 
     /// Ends the streams of sessions that were shed, before they come back.
@@ -300,21 +337,27 @@ pub(super) fn share_of(hash: u64, shares: usize) -> usize {
 }
 
 impl Lane {
-    fn start(mut shard: Shard) -> Result<Self, std::io::Error> {
+    fn start(mut shard: Shard, cpu: Option<usize>) -> Result<Self, std::io::Error> {
         let (to, mut from) = rtrb::RingBuffer::new(QUEUE);
         let (mut give_back, back) = rtrb::RingBuffer::new(QUEUE);
-        let thread = thread::Builder::new().name(format!("vox-shard-{}", shard.index)).spawn(move || {
+        let streams = Arc::new(AtomicUsize::new(0));
+        let held = Arc::clone(&streams);
+        let thread = cpus::spawn(format!("vox-shard-{}", shard.index), cpu, move || {
             loop {
                 match from.pop() {
                     Ok(Message::Packets(mut batch)) => {
                         shard.packets(&batch);
+                        held.store(shard.table.len(), Ordering::Relaxed);
                         batch.clear();
                         // No room to give it back: it is freed, and the receiver makes another.
                         let _ = give_back.push(batch);
                     }
                     Ok(Message::Epoch(epoch)) => shard.table.set_epoch(epoch),
                     Ok(Message::Announce(media, announcement)) => shard.table.announce(media, announcement),
-                    Ok(Message::CloseIntervals(now, round)) => shard.close_intervals(now, round),
+                    Ok(Message::CloseIntervals(part, now, round)) => {
+                        shard.close_intervals(part, now, round);
+                        held.store(shard.table.len(), Ordering::Relaxed);
+                    }
                     Ok(Message::EndShed(resumed)) => shard.end_shed(resumed),
                     Ok(Message::Finish) => break shard.finish(),
                     Err(rtrb::PopError::Empty) if from.is_abandoned() => break shard.finish(),
@@ -322,7 +365,7 @@ impl Lane {
                 }
             }
         })?;
-        Ok(Self { batch: Vec::with_capacity(BATCH), to, back, thread })
+        Ok(Self { batch: Vec::with_capacity(BATCH), to, back, streams, thread })
     }
 
     fn flush(&mut self, overflow: Overflow, lost: &mut Account) {
@@ -395,19 +438,19 @@ impl Shard {
         });
     }
 
-    fn close_intervals(&mut self, now: Nanos, round: u64) {
+    fn close_intervals(&mut self, part: Part, now: Nanos, round: u64) {
         self.round = round;
         let Self { table, events, events_dropped, .. } = self;
         let mut emit = |event| *events_dropped += u64::from(events.try_send(event).is_err());
-        table.sweep(now, |ended| emit(Event::Ended(Box::new(ended), End::Silent)));
-        table.close_intervals(|stream, summary| {
+        table.sweep(part, now, |ended| emit(Event::Ended(Box::new(ended), End::Silent)));
+        table.close_intervals(part, |stream, summary| {
             // One that was silent has nothing to tell; its end will be told when it is one.
             if summary.totals.frames > 0 {
                 emit(Event::Interval(Box::new(IntervalLine::of(stream, summary, round))));
             }
         });
         let status = self.status();
-        self.emit(Event::IntervalDone(status));
+        self.emit(Event::RoundDone(status));
     }
 
     fn end_shed(&mut self, resumed: Resumed) {
@@ -502,6 +545,40 @@ mod tests {
         drop(events);
     }
 
+    /// The lines of 90 streams, of which each round closes a part, in an order that does not tell who sent them.
+    fn lines_of(shards: usize) -> Vec<String> {
+        let (sender, events) = crossbeam_channel::unbounded();
+        let limits = Limits { streams: 1_000, ..limits() };
+        let mut shards = Shards::start(shards, limits, Overflow::Wait, &sender).unwrap();
+        drop(sender);
+        let mut round = 0;
+        for number in 1..=90 * 60_u64 {
+            let mut packet = RtpPacket { number, ..packet(number / 90) };
+            packet.flow.src.port = u16::try_from(2_000 + number % 90).unwrap();
+            shards.packets(&mut vec![packet]);
+            if number % 100 == 0 {
+                round += 1;
+                let part = Part { index: u16::try_from(round % 8).unwrap(), of: 8 };
+                shards.close_intervals(part, packet.time, round);
+            }
+        }
+        shards.finish();
+        let line = |event| match event {
+            Event::Interval(line) => Some(format!("{line:?}")),
+            _ => None,
+        };
+        let mut lines: Vec<_> = events.iter().filter_map(line).collect();
+        lines.sort_unstable();
+        lines
+    }
+
+    #[test]
+    fn lines_are_the_same_however_many_shards_there_are() {
+        let lines = lines_of(1);
+        assert!(lines.len() > 500, "{}", lines.len());
+        assert!(lines == lines_of(3), "they are not");
+    }
+
     #[test]
     fn a_stream_without_frames_in_an_interval_sends_no_line() {
         let (sender, events) = crossbeam_channel::bounded(16);
@@ -509,13 +586,13 @@ mod tests {
         for seq in 1..=3 {
             shards.packet(&packet(seq));
         }
-        shards.close_intervals(packet(4).time, 1);
-        shards.close_intervals(packet(5).time, 2);
+        shards.close_intervals(Part::WHOLE, packet(4).time, 1);
+        shards.close_intervals(Part::WHOLE, packet(5).time, 2);
         let rounds: Vec<_> = events
             .try_iter()
             .map(|event| match event {
                 Event::Interval(line) => ("line", line.round),
-                Event::IntervalDone(status) => ("done", status.round),
+                Event::RoundDone(status) => ("done", status.round),
                 other => panic!("{other:?}"),
             })
             .collect();

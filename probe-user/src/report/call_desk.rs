@@ -55,6 +55,8 @@ pub(super) struct CallDesk {
     order: VecDeque<Arc<str>>,
     /// Ends of the running interval.
     ended: Vec<CallEvent>,
+    /// Ends of the interval before, whose last lines are still to come.
+    waiting: Vec<CallEvent>,
     told: usize,
     left_out: u64,
     sources: FxHashMap<IpAddr, Source>,
@@ -171,10 +173,22 @@ impl CallDesk {
         }
     }
 
-    /// The interval closes: the ends of its calls, floods that began in it, and how many lines were left out.
-    pub(super) fn close(&mut self, history: &History) -> (Vec<Ended>, Option<Finding>, u64) {
-        let mut entries = Vec::with_capacity(self.ended.len());
-        for event in std::mem::take(&mut self.ended) {
+    /// The interval closes: the ends of its calls, floods that began in it, and how many lines were left out. Where its
+    /// streams were closed one after the other, some before a call's end, the ends wait for an interval more.
+    pub(super) fn close(
+        &mut self,
+        is_at_once: bool,
+        history: &History,
+    ) -> (Vec<Ended>, Option<Finding>, u64) {
+        let mut due = std::mem::take(&mut self.waiting);
+        let ended = std::mem::take(&mut self.ended);
+        if is_at_once {
+            due.extend(ended);
+        } else {
+            self.waiting = ended;
+        }
+        let mut entries = Vec::with_capacity(due.len());
+        for event in due {
             let watched = self.calls.remove(&event.call_id).unwrap_or_default();
             let end = Some(watched.end(&event, history));
             entries.push((event.moment.time, CallEntry { end, ..CallEntry::new(&event) }));
@@ -186,7 +200,8 @@ impl CallDesk {
 
     /// The probe ends: the ends that wait are told with what the report says of their media.
     pub(super) fn finish(&mut self, calls: &[CallWithStreams], streams: &[StreamReport]) -> Vec<Ended> {
-        let ended = std::mem::take(&mut self.ended);
+        let mut ended = std::mem::take(&mut self.waiting);
+        ended.append(&mut self.ended);
         if ended.is_empty() {
             return Vec::new();
         }

@@ -56,7 +56,7 @@ fn ends(desk: &mut CallDesk, call_id: &str) -> (String, CallEnd) {
         desk.event(event(call_id, 9_000, What::Bye, CallState::Ended)).is_none(),
         "it waits for the interval"
     );
-    let (mut ended, ..) = desk.close(&History::default());
+    let (mut ended, ..) = desk.close(true, &History::default());
     let (at, entry) = ended.remove(0);
     assert_eq!(at, Nanos(9_000_000_000));
     (entry.text(), entry.end.unwrap())
@@ -104,7 +104,7 @@ fn one_way_audio_and_no_media_are_named_and_a_short_call_misses_nothing() {
     let mut short = event("c", 1_000, What::Bye, CallState::Ended);
     short.figures.talked_ms = Some(800.0);
     desk.event(short);
-    assert_eq!(ids(desk.close(&History::default()).0[0].1.end.as_ref().unwrap()), [""; 0]);
+    assert_eq!(ids(desk.close(true, &History::default()).0[0].1.end.as_ref().unwrap()), [""; 0]);
 }
 
 #[test]
@@ -143,17 +143,17 @@ fn a_flood_is_told_once_and_displaces_no_call_that_rang() {
         told.count()
     };
     assert_eq!(flood(&mut desk, 10), MAX_LINES - 3);
-    let (_, finding, left_out) = desk.close(&History::default());
+    let (_, finding, left_out) = desk.close(true, &History::default());
     let finding = finding.unwrap();
     assert_eq!(left_out, 4_003);
     assert_eq!(finding.title, "INVITE flood from 10.0.0.1: 5,000 calls in 1 s");
     assert!(finding.detail.contains("4,003 lines of calls are left out"), "{}", finding.detail);
     assert_eq!(desk.calls.len(), 1);
     flood(&mut desk, 20);
-    assert!(desk.close(&History::default()).1.is_none(), "it was told");
-    desk.close(&History::default());
+    assert!(desk.close(true, &History::default()).1.is_none(), "it was told");
+    desk.close(true, &History::default());
     flood(&mut desk, 40);
-    assert!(desk.close(&History::default()).1.is_some(), "it had stopped, and came back");
+    assert!(desk.close(true, &History::default()).1.is_some(), "it had stopped, and came back");
 }
 
 #[test]
@@ -163,5 +163,5 @@ fn a_trunk_whose_calls_ring_is_no_flood() {
         desk.event(event(&n.to_string(), n, What::Invite, CallState::Inviting));
         desk.event(event(&n.to_string(), n, What::Ringing(180), CallState::Ringing));
     }
-    assert!(desk.close(&History::default()).1.is_none());
+    assert!(desk.close(true, &History::default()).1.is_none());
 }

@@ -8,7 +8,7 @@ mod copies;
 mod quality;
 mod signalling;
 
-pub(super) use self::copies::live as live_copies;
+pub(super) use self::copies::{CopiedLines, live as live_copies};
 
 use probe_ebpf::Verdict;
 

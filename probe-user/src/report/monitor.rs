@@ -1,10 +1,11 @@
 //! From events to entries: what the control plane of a live probe keeps between two intervals.
 //!
-//! Intervals are numbered rounds, because events can be dropped when the control plane is behind: a round is over
-//! when all shards and the receiver have told it, or when something of a later one comes. So a round that lacks
-//! an event costs lines of its own, and never those of the rounds after it.
+//! An interval is one round, or with many streams several, each of which closes a part of them. Rounds are numbered, because
+//! events can be dropped when the control plane is behind: a round is over when all shards and the receiver have told it, or
+//! when something of a later one comes. So a round that lacks an event costs lines of its own, and never those of the
+//! rounds after it. What the rounds of an interval add up to is told at its end.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::call_desk::CallDesk;
@@ -12,8 +13,9 @@ use super::call_entry::CallEntry;
 use super::contract::{CaptureReport, Report, StreamReport, TunnelReport, verdicts_by_name};
 use super::forensics::{Explanation, Told, changes_media};
 use super::health::{EndEntry, Entry, LossEntry, StreamEntry, SummaryEntry, TapEntry};
-use super::left_out::{self, CutReport, Interval};
-use super::{findings, joins};
+use super::interval::{self, Interval};
+use super::joins;
+use super::left_out::{self, CutReport};
 use crate::capture::live::{KernelCounters, Occupancy};
 use crate::decode::CarrierReport;
 use crate::dedup::stats::{CauseReport, Session};
@@ -23,8 +25,8 @@ use crate::pipeline::live::{Outcome, add_kernel_losses};
 use crate::pipeline::shard::{ReceiverStatus, ShardStatus};
 use crate::pipeline::shed::{History, SharedHistory};
 use crate::pipeline::table::End;
+use crate::pipeline::wheel::Part;
 use crate::pipeline::{Account, Event, Loss};
-use crate::rtcp::News;
 use crate::rtp::stream::StreamParts;
 use crate::sip::CallEvent;
 use crate::sip::calls::Moment;
@@ -62,16 +64,15 @@ pub struct Monitor {
     shedding: SharedHistory,
     /// The level that was told last.
     told_level: u32,
-    /// When the round that is gathered began.
-    began: Nanos,
+    /// When the interval before the running one began, and when that one did.
+    begun: [Nanos; 2],
     entries: Vec<Stamped>,
     /// The round that is gathered.
     round: u64,
     lines: Vec<StreamEntry>,
-    /// What receivers said of them.
-    reports: Vec<News>,
     ends: Vec<EndEntry>,
-    ends_left_out: u64,
+    /// What the rounds of this interval add up to.
+    interval: Interval,
     receiver: Option<ReceiverStatus>,
     /// What began a later round before this one was complete.
     next: Option<Event>,
@@ -79,9 +80,12 @@ pub struct Monitor {
     shards: Vec<ShardStatus>,
     finished: ShardStatus,
     reported: Account,
-    losses_grew: bool,
+    /// Frames that the probe itself had lost by the last round.
+    lost: u64,
     /// The end of the last round in which the probe itself lost frames.
     lost_until: Option<Nanos>,
+    /// The last interval with lines that may have a hole of that round.
+    doubted_until: u64,
     ended: Vec<StreamParts>,
     ended_left_out: u64,
     copies_found: bool,
@@ -104,20 +108,20 @@ impl Monitor {
             lines_shown,
             shedding: SharedHistory::default(),
             told_level: 0,
-            began: started,
+            begun: [started; 2],
             entries: Vec::new(),
             round: 0,
             lines: Vec::new(),
-            reports: Vec::new(),
             ends: Vec::new(),
-            ends_left_out: 0,
+            interval: Interval::new(1),
             receiver: None,
             next: None,
             shards: vec![ShardStatus::default(); shards],
             finished: ShardStatus::default(),
             reported: Account::default(),
-            losses_grew: false,
+            lost: 0,
             lost_until: None,
+            doubted_until: 0,
             ended: Vec::new(),
             ended_left_out: 0,
             copies_found: false,
@@ -146,11 +150,11 @@ impl Monitor {
         }
     }
 
-    /// Takes one event. True if it completed an interval, which is then to be [closed](Self::close).
+    /// Takes one event. True if it completed a round, which is then to be [closed](Self::close).
     pub fn take(&mut self, event: Event) -> bool {
         let round = match &event {
             Event::Interval(line) => line.round,
-            Event::IntervalDone(status) => status.round,
+            Event::RoundDone(status) => status.round,
             Event::Receiver(status) => status.round,
             Event::Ended(..)
             | Event::Finished(_)
@@ -188,12 +192,12 @@ impl Monitor {
                 self.entries.push(Stamped { at, entry: Entry::Tunnel(carrier) });
             }
             Event::Interval(_) | Event::Receiver(_) | Event::Carrier(_) => {}
-            Event::IntervalDone(status) => {
+            Event::RoundDone(status) => {
                 if let Some(shard) = self.shards.get_mut(status.shard) {
                     *shard = status;
                 }
             }
-            Event::Reports(news) => self.reports = news,
+            Event::Reports(news) => self.interval.report(news),
             Event::Ended(parts, end) => self.end(*parts, end),
             Event::Finished(status) => {
                 self.finished.analysed += status.analysed;
@@ -219,20 +223,18 @@ impl Monitor {
         self.moments.push_back((Arc::clone(&event.call_id), event.moment));
     }
 
-    /// Joins pauses to the signalling at their beginning.
-    fn join_moments(&self, lines: &mut [StreamEntry]) {
-        for line in lines {
-            let Some(gap) = &line.interruption else { continue };
-            let its = self.moments.iter().filter(|(of, _)| Some(of) == line.call_id.as_ref());
-            let told: Vec<_> = its.map(|(_, moment)| Told::own(*moment)).collect();
-            line.explanation = Some(Explanation::new(gap, line.loss_is_upper_bound, &told));
-        }
+    /// Joins a pause to the signalling at its beginning.
+    fn join_moments(&self, line: &mut StreamEntry) {
+        let Some(gap) = &line.interruption else { return };
+        let its = self.moments.iter().filter(|(of, _)| Some(of) == line.call_id.as_ref());
+        let told: Vec<_> = its.map(|(_, moment)| Told::own(*moment)).collect();
+        line.explanation = Some(Explanation::new(gap, line.loss_is_upper_bound, &told));
     }
 
     /// Says which taps began or ceased to show what others show.
-    fn watch_taps(&mut self, lines: &[StreamEntry], at: Option<Nanos>) {
-        let now = at.unwrap_or_default();
-        for change in self.taps.round(now, lines.iter().map(|line| line.taps.as_slice())) {
+    fn watch_taps(&mut self, now: Nanos) {
+        let at = Some(now);
+        for change in self.taps.close(now) {
             let (change, mut tap) = match change {
                 Change::Appeared(tap) => ("appeared", tap),
                 Change::Vanished(tap) => ("vanished", tap),
@@ -255,11 +257,12 @@ impl Monitor {
                 End::Evicted => "evicted",
                 End::Finished => "finished",
             };
-            if self.ends.len() < self.lines_shown.min(MAX_END_LINES) {
+            if self.interval.ends_shown < self.lines_shown.min(MAX_END_LINES) {
+                self.interval.ends_shown += 1;
                 let start_s = parts.first_seen.since(self.started) as f64 / 1e9;
                 self.ends.push(EndEntry { ended, report: StreamReport::new(parts.clone(), start_s) });
             } else {
-                self.ends_left_out += 1;
+                self.interval.lines_left_out += 1;
             }
         }
         // Those that the end finds in the table are bounded by it.
@@ -277,7 +280,8 @@ impl Monitor {
         parts.encapsulation == Encapsulation::NONE && u32::from(parts.key.flow.bucket()) < level
     }
 
-    /// Turns what was gathered into entries: streams that ended, worst streams first, then losses, then the sum.
+    /// Turns what was gathered of a round into entries, and with the last of an interval what all of them add up to: streams
+    /// that ended, worst streams first, then losses, then the sum.
     pub fn close(&mut self, counters: &KernelCounters, rings: &[Occupancy]) {
         let Some(receiver) = self.receiver.take() else { return };
         let mut account = receiver.account;
@@ -286,62 +290,38 @@ impl Monitor {
         add_kernel_losses(&mut account, counters);
 
         let history = self.shedding.read();
-        let left_out = Interval::of(&history, std::mem::replace(&mut self.began, receiver.now), receiver.now);
+        if receiver.part.is_first() {
+            let [_, before] = self.begun;
+            self.begun = [before, receiver.now];
+        }
+        // Of a part that is closed later in the interval it is more than its lines are about.
+        let left_out = left_out::Interval::of(&history, self.begun[0], receiver.now);
+        if self.interval.number != receiver.interval {
+            // The last round of the one before was dropped.
+            self.interval = Interval::new(receiver.interval);
+        }
+        self.note_losses(&account, &receiver);
+        self.interval.look_at(rings);
         let mut lines = std::mem::take(&mut self.lines);
-        join_reports(&mut lines, &std::mem::take(&mut self.reports), left_out);
-        // The interval after it, too: a hole is found by the packet that follows it.
-        let grew = account.lost_by_the_probe() > self.reported.lost_by_the_probe();
-        if grew {
-            self.lost_until = Some(receiver.now);
-        }
-        if grew || self.losses_grew {
-            lines.iter_mut().for_each(StreamEntry::doubt_loss);
-        }
         for line in &mut lines {
+            if left_out.is_comparable(line) {
+                self.interval.join_report(line);
+            }
+            if receiver.interval <= self.doubted_until {
+                line.doubt_loss();
+            }
             left_out.mark(line);
-        }
-        self.join_moments(&mut lines);
-        self.losses_grew = grew;
-        let at = Some(receiver.now);
-        for line in &lines {
+            self.join_moments(line);
             self.desk.hear(line);
+            self.taps.hear(&line.taps);
         }
-        let ends_left_out = self.tell_ends(at, &history);
-        let mut by_status = BTreeMap::new();
-        for line in &lines {
-            *by_status.entry(line.status.word()).or_insert(0) += 1;
+        self.tell_ends(Some(receiver.now), &history);
+        let told = self.interval.hear(receiver.now, lines, self.lines_shown);
+        if receiver.part.is_last() {
+            self.close_interval(&receiver, account, &history, told);
+        } else {
+            self.tell_lines(told);
         }
-        let call_lines_left_out = self.tell_calls(at, &history);
-        self.watch_taps(&lines, at);
-        self.find_copies(&lines, at);
-        let streams = lines.len() as u64;
-        let left_out = lines.len().saturating_sub(self.lines_shown);
-        if left_out > 0 {
-            lines.sort_by(|a, b| b.status.cmp(&a.status).then(b.lost_percent.total_cmp(&a.lost_percent)));
-            lines.truncate(self.lines_shown);
-        }
-        lines.sort_by(|a, b| (&a.call_id, a.src, a.dst).cmp(&(&b.call_id, b.src, b.dst)));
-        let entry = |line| Stamped { at, entry: Entry::Stream(Box::new(line)) };
-        self.entries.extend(lines.into_iter().map(entry));
-        self.report_losses(&account, at);
-        let shards_dropped: u64 = self.shards.iter().map(|shard| shard.events_dropped).sum();
-        let entry = Entry::Summary(SummaryEntry {
-            calls: receiver.calls,
-            streams,
-            by_status,
-            matched: account.matched,
-            analysed: account.analysed,
-            losses: account.losses(),
-            in_flight: account.unaccounted().max(0).unsigned_abs(),
-            ring_peak_percent: peak_percent(rings),
-            shed_percent: history.shed_percent(history.level()),
-            lines_left_out: left_out as u64 + ends_left_out,
-            call_lines_left_out,
-            events_dropped: receiver.events_dropped + shards_dropped,
-            announcements_given_up: receiver.announcements_given_up,
-        });
-        self.entries.push(Stamped { at, entry });
-        self.reported = account;
         self.begin(self.round + 1);
         if let Some(event) = self.next.take() {
             // One event does not complete a round: it takes the receiver's and a shard's.
@@ -349,9 +329,63 @@ impl Monitor {
         }
     }
 
-    /// The ends of this round; the loss of a stream that lived when the probe lost frames is doubted. Returns how
-    /// many there was no room for.
-    fn tell_ends(&mut self, at: Option<Nanos>, history: &History) -> u64 {
+    /// Which lines may have a hole that the probe made since the last round: those of the interval that it is in, and of the one
+    /// after it, because a hole is found by the packet that follows it. Streams that this interval has closed already
+    /// are in it with the next.
+    fn note_losses(&mut self, account: &Account, receiver: &ReceiverStatus) {
+        let lost = account.lost_by_the_probe();
+        if lost > self.lost {
+            self.lost_until = Some(receiver.now);
+            self.doubted_until = receiver.interval + if receiver.part.is_first() { 1 } else { 2 };
+        }
+        self.lost = lost;
+    }
+
+    /// Tells an interval as a whole, after its last round and that round's lines.
+    fn close_interval(
+        &mut self,
+        receiver: &ReceiverStatus,
+        account: Account,
+        history: &History,
+        told: Vec<interval::Line>,
+    ) {
+        let now = receiver.now;
+        let at = Some(now);
+        let call_lines_left_out = self.tell_calls(at, receiver.part == Part::WHOLE, history);
+        self.watch_taps(now);
+        self.find_copies(at);
+        self.tell_lines(told);
+        let worst = self.interval.take_worst();
+        self.tell_lines(worst);
+        self.report_losses(&account, at);
+        let shards_dropped: u64 = self.shards.iter().map(|shard| shard.events_dropped).sum();
+        let interval = std::mem::replace(&mut self.interval, Interval::new(receiver.interval + 1));
+        let entry = Entry::Summary(SummaryEntry {
+            calls: receiver.calls,
+            streams: interval.streams,
+            by_status: interval.by_status,
+            matched: account.matched,
+            analysed: account.analysed,
+            losses: account.losses(),
+            in_flight: account.unaccounted().max(0).unsigned_abs(),
+            ring_peak_percent: interval.ring_peak_percent,
+            shed_percent: history.shed_percent(history.level()),
+            lines_left_out: interval.lines_left_out,
+            call_lines_left_out,
+            events_dropped: receiver.events_dropped + shards_dropped,
+            announcements_given_up: receiver.announcements_given_up,
+        });
+        self.entries.push(Stamped { at, entry });
+        self.reported = account;
+    }
+
+    fn tell_lines(&mut self, lines: Vec<interval::Line>) {
+        let entry = |(at, line)| Stamped { at: Some(at), entry: Entry::Stream(Box::new(line)) };
+        self.entries.extend(lines.into_iter().map(entry));
+    }
+
+    /// The ends of this round; the loss of a stream that lived when the probe lost frames is doubted.
+    fn tell_ends(&mut self, at: Option<Nanos>, history: &History) {
         let lost_until_s = self.lost_until.map(|time| time.since(self.started) as f64 / 1e9);
         for mut end in std::mem::take(&mut self.ends) {
             if lost_until_s.is_some_and(|time| end.report.start_s <= time) {
@@ -360,12 +394,11 @@ impl Monitor {
             end.report.mark_shed(history, self.started);
             self.entries.push(Stamped { at, entry: Entry::StreamEnd(Box::new(end)) });
         }
-        std::mem::take(&mut self.ends_left_out)
     }
 
-    /// The calls that ended in this round, and whoever floods. Returns how many lines of calls were left out.
-    fn tell_calls(&mut self, at: Option<Nanos>, history: &History) -> u64 {
-        let (ended, flood, left_out) = self.desk.close(history);
+    /// The calls that ended in this interval, and whoever floods. Returns how many lines of calls were left out.
+    fn tell_calls(&mut self, at: Option<Nanos>, is_at_once: bool, history: &History) -> u64 {
+        let (ended, flood, left_out) = self.desk.close(is_at_once, history);
         self.entries.extend(ended.into_iter().map(Stamped::call));
         self.entries.extend(flood.map(|finding| Stamped { at, entry: Entry::Finding(finding) }));
         left_out
@@ -385,11 +418,11 @@ impl Monitor {
     }
 
     /// Says once that every frame is copied, and again after it had stopped.
-    fn find_copies(&mut self, lines: &[StreamEntry], at: Option<Nanos>) {
+    fn find_copies(&mut self, at: Option<Nanos>) {
         let session = |cause: &mut CauseReport| {
             cause.carrier = Session::find(&self.sessions, cause.session, cause.layer);
         };
-        let finding = findings::live_copies(lines, session);
+        let finding = self.interval.find_copies(session);
         let found = finding.is_some();
         if let Some(finding) = finding.filter(|_| !self.copies_found) {
             self.entries.push(Stamped { at, entry: Entry::Finding(finding) });
@@ -408,11 +441,11 @@ impl Monitor {
         let mut account = outcome.remains.account;
         account.analysed += self.finished.analysed;
         self.lines.clear();
-        if account.lost_by_the_probe() > self.reported.lost_by_the_probe() {
+        if account.lost_by_the_probe() > self.lost {
             self.lost_until = Some(outcome.remains.last);
         }
         let history = self.shedding.read();
-        let ends_left_out = self.tell_ends(None, &history);
+        self.tell_ends(None, &history);
         let (first, last) = (outcome.remains.first, outcome.remains.last);
         let mut notes = Vec::new();
         if self.ended_left_out > 0 {
@@ -498,37 +531,13 @@ impl Monitor {
             in_flight: account.unaccounted().max(0).unsigned_abs(),
             ring_peak_percent: 0,
             shed_percent: history.shed_percent(history.level()),
-            lines_left_out: ends_left_out,
+            lines_left_out: self.interval.lines_left_out,
             call_lines_left_out: 0,
             events_dropped,
             announcements_given_up: report.given_up.media_lines + outcome.remains.endpoints_refused,
         });
         self.entries.push(Stamped { at: None, entry });
         report
-    }
-}
-
-fn peak_percent(rings: &[Occupancy]) -> u64 {
-    rings.iter().map(|ring| ring.highest_bytes * 100 / ring.size_bytes.max(1)).max().unwrap_or(0)
-}
-
-/// Gives each line what its receiver said of it in this interval; the worst of several reports.
-fn join_reports(lines: &mut [StreamEntry], reports: &[News], left_out: Interval) {
-    let mut by_stream: HashMap<_, &News> = HashMap::new();
-    for news in reports {
-        let worst =
-            by_stream.entry((news.ssrc, news.flow.dst.address, news.flow.src.address)).or_insert(news);
-        if news.lost_percent > worst.lost_percent {
-            *worst = news;
-        }
-    }
-    if by_stream.is_empty() {
-        return;
-    }
-    for line in lines.iter_mut().filter(|line| left_out.is_comparable(line)) {
-        if let Some(news) = by_stream.get(&(line.key.ssrc, line.src.address, line.dst.address)) {
-            line.hear(news);
-        }
     }
 }
 

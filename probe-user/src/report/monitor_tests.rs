@@ -42,7 +42,7 @@ fn line(round: u64, expected: u64) -> Event {
 }
 
 fn done(shard: usize, round: u64) -> Event {
-    Event::IntervalDone(ShardStatus { shard, round, analysed: 50 * round, ..ShardStatus::default() })
+    Event::RoundDone(ShardStatus { shard, round, analysed: 50 * round, ..ShardStatus::default() })
 }
 
 fn receiver(round: u64, own_losses: u64) -> Event {
@@ -51,6 +51,8 @@ fn receiver(round: u64, own_losses: u64) -> Event {
     let now = Nanos(round * SECOND);
     Event::Receiver(ReceiverStatus {
         round,
+        interval: round,
+        part: Part::WHOLE,
         now,
         account,
         calls: 0,
@@ -285,4 +287,64 @@ fn a_flood_of_ends_is_counted_not_told() {
     let entries: Vec<_> = monitor.drain().map(|stamped| stamped.entry).collect();
     let Some(Entry::Summary(summary)) = entries.last() else { panic!("{entries:?}") };
     assert_eq!((entries.len(), summary.lines_left_out), (4, 7));
+}
+
+/// The rounds of an interval in four parts, each with a line, and with so many frames lost so far.
+fn quarters(interval: u64, lost: [u64; 4]) -> Vec<Event> {
+    let of = |(index, lost)| {
+        let round = 4 * (interval - 1) + u64::from(index) + 1;
+        let Event::Receiver(status) = receiver(round, lost) else { unreachable!() };
+        let part = Part { index, of: 4 };
+        [line(round, 100), done(0, round), Event::Receiver(ReceiverStatus { interval, part, ..status })]
+    };
+    (0..4).zip(lost).flat_map(of).collect()
+}
+
+#[test]
+fn an_interval_of_several_rounds_has_one_sum_and_lines_stamped_with_their_rounds() {
+    let mut monitor = Monitor::new(Nanos(0), 1, 100);
+    let mut lines: Vec<_> = (1..=4).map(|at| entry("stream", at, "loss")).collect();
+    lines.push(entry("summary", 4, ""));
+    assert_eq!(fed(&mut monitor, quarters(1, [0; 4])), lines);
+}
+
+#[test]
+fn where_all_lines_are_shown_a_round_does_not_wait_for_the_others() {
+    let mut monitor = Monitor::new(Nanos(0), 1, usize::MAX);
+    let told = fed(&mut monitor, quarters(1, [0; 4]).into_iter().take(6));
+    assert_eq!(told, [entry("stream", 1, "loss"), entry("stream", 2, "loss")]);
+}
+
+#[test]
+fn the_worst_lines_are_those_of_the_whole_interval() {
+    let mut monitor = Monitor::new(Nanos(0), 1, 2);
+    let mut events = quarters(1, [0; 4]);
+    // The third round's line is the worst, the last one's the best.
+    events[6] = line(3, 500);
+    events[9] = line(4, 50);
+    for event in events {
+        if monitor.take(event) {
+            monitor.close(&counters(), &[]);
+        }
+    }
+    let entries: Vec<_> = monitor.drain().map(|stamped| stamped.entry).collect();
+    let Some(Entry::Summary(summary)) = entries.last() else { panic!("{entries:?}") };
+    let shown = |entry: &Entry| if let Entry::Stream(line) = entry { Some(line.lost) } else { None };
+    let mut lost: Vec<_> = entries.iter().filter_map(shown).collect();
+    lost.sort_unstable();
+    assert_eq!((lost, summary.streams, summary.lines_left_out), (vec![50, 450], 4, 2));
+    assert_eq!(summary.by_status, BTreeMap::from([("loss", 3), ("ok", 1)]));
+}
+
+#[test]
+fn loss_is_doubted_in_every_line_whose_stream_may_have_its_hole_from_the_probe() {
+    let mut monitor = Monitor::new(Nanos(0), 1, 100);
+    // Lost between the second round of the first interval and the third.
+    let lost = [[0, 0, 7, 7], [7; 4], [7; 4], [7; 4]];
+    let events: Vec<_> = (1..).zip(lost).flat_map(|(interval, lost)| quarters(interval, lost)).collect();
+    let told = fed(&mut monitor, events);
+    let statuses: Vec<_> = told.iter().filter(|(kind, ..)| kind == "stream").map(|told| &*told.2).collect();
+    // Those of the first two parts had been closed before: it is in their next interval, and may be found in the one after.
+    let expected = [&["loss"; 2][..], &["hole"; 2], &["hole"; 8], &["loss"; 4]].concat();
+    assert_eq!(statuses, expected);
 }

@@ -222,12 +222,29 @@ fn without_copies(streams: &[StreamReport]) -> String {
     )
 }
 
+/// Frames of the streams' lines of an interval, and the causes of their copies.
+#[derive(Debug, Default)]
+pub(in crate::report) struct CopiedLines {
+    packets: u64,
+    frames: u64,
+    causes: Vec<CauseReport>,
+}
+
+impl CopiedLines {
+    /// Adds lines.
+    pub(in crate::report) fn hear(&mut self, lines: &[StreamEntry]) {
+        self.packets += lines.iter().map(|line| line.packets).sum::<u64>();
+        self.frames += lines.iter().map(|line| line.frames).sum::<u64>();
+        let causes = std::mem::take(&mut self.causes);
+        self.causes = CopyStats::sum_up(causes.iter().chain(lines.iter().flat_map(|line| &line.causes)));
+    }
+}
+
 /// What a running probe says as soon as it sees that most frames come more than once. `name` fills in a tunnel's session.
-pub(in crate::report) fn live(lines: &[StreamEntry], name: impl Fn(&mut CauseReport)) -> Option<Finding> {
-    let mut causes = CopyStats::sum_up(lines.iter().flat_map(|line| &line.causes));
+pub(in crate::report) fn live(lines: &CopiedLines, name: impl Fn(&mut CauseReport)) -> Option<Finding> {
+    let CopiedLines { packets, frames, ref causes } = *lines;
+    let mut causes = causes.clone();
     causes.iter_mut().for_each(name);
-    let packets: u64 = lines.iter().map(|line| line.packets).sum();
-    let frames: u64 = lines.iter().map(|line| line.frames).sum();
     let ratio = frames as f64 / packets.max(1) as f64;
     if packets == 0 || ratio < 1.0 + MOST || causes.is_empty() {
         return None;
