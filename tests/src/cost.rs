@@ -12,9 +12,10 @@ use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunOptions};
 use probe_ebpf::Config;
 use probe_ebpf::config::MediaRule;
+use probe_ebpf::record::KernelLoss;
 use voxprobe::capture::live::{LiveCapture, LiveOptions, Mode, Records as _};
 use voxprobe::capture::xsk::MirrorOptions;
-use voxprobe::packet::Endpoint;
+use voxprobe::packet::{Endpoint, Flow};
 
 use crate::frames::{invite, rtp, sip, tcp, udp};
 use crate::traffic;
@@ -30,6 +31,8 @@ struct Case {
     frame: Vec<u8>,
     /// Bytes of the ring that its record takes; zero for none.
     record_bytes: u32,
+    /// Media sessions of buckets below it are shed.
+    shed_below: u32,
 }
 
 fn cases() -> Vec<Case> {
@@ -40,13 +43,21 @@ fn cases() -> Vec<Case> {
     let event = rtp().payload(&[1, 10, 0, 160]).over(udp()).ethernet();
     let rpcap = tcp().ports(2002, 40_000).payload(&[0; 1_400]).ethernet();
     let arp = [&[0xff; 6][..], &[2; 6], &[8, 6], &[0; 46]].concat();
-    let case = |name, rule, frame, record_bytes| Case { name, rule, frame, record_bytes };
+    let case = |name, rule, frame, record_bytes| Case { name, rule, frame, record_bytes, shed_below: 0 };
+    let (src, dst) = (Endpoint::v4([10, 0, 0, 1], 20_000), Endpoint::v4([10, 0, 0, 2], 30_000));
+    let bucket = u32::from(Flow { src, dst }.bucket());
+    let shedding = |name, record_bytes, shed_below| Case {
+        shed_below,
+        ..case(name, MediaRule::Range, media.ethernet(), record_bytes)
+    };
     vec![
         case("ARP", MediaRule::Range, arp, 0),
         case("TCP", MediaRule::Range, https, 0),
         case("other UDP (DNS)", MediaRule::Range, dns, 0),
         case("RTP, by range", MediaRule::Range, media.ethernet(), 64),
         case("RTP, announced", MediaRule::Announced, media.ethernet(), 64),
+        shedding("RTP, while others are shed", 64, bucket),
+        shedding("RTP, shed", 0, bucket + 1),
         case("RTP over IPv6, by range", MediaRule::Range, media.clone().v6().ethernet(), 96),
         case("RTP, checksum left to the card", MediaRule::Range, media.clone().checksum(0).ethernet(), 64),
         case("SIP, 900 bytes", MediaRule::Range, sip(&invite(900)).ethernet(), 1_024),
@@ -105,6 +116,8 @@ pub fn measure() -> Result<Vec<Cost>> {
         let mut rings = capture.take_rings().context("the rings are there once")?;
         let mut endpoints = capture.take_endpoints().context("the table is there once")?;
         endpoints.insert(Endpoint::v4([10, 0, 0, 2], 30_000));
+        let mut shed = capture.take_shed().context("the level is there once")?;
+        anyhow::ensure!(shed.set(case.shed_below), "{}: the kernel refuses the level", case.name);
         let repeat = match case.record_bytes {
             0 => 1_000_000,
             bytes => RING_BYTES / bytes * 9 / 10,
@@ -115,7 +128,8 @@ pub fn measure() -> Result<Vec<Cost>> {
             with.push(capture.test_run(false, &case.frame, repeat)?.mean);
             while rings.poll(65_536, |_| ()) > 0 {}
         }
-        anyhow::ensure!(capture.counters()?.lost() == 0, "{}: the ring overflowed", case.name);
+        let overflowed = capture.counters()?.total().losses[KernelLoss::RingFull as usize] > 0;
+        anyhow::ensure!(!overflowed, "{}: the ring overflowed", case.name);
         let (with, without) = (median(with), median(without));
         costs.push(Cost { name: case.name, ns: with - without, empty_ns: without });
     }

@@ -97,13 +97,19 @@ impl Run {
 }
 
 /// `near0` here, `far0` there.
-pub(crate) fn connect(near: &Namespace, far: &Namespace) -> Result<()> {
+///
+/// # Errors
+/// If the pair cannot be made.
+pub fn connect(near: &Namespace, far: &Namespace) -> Result<()> {
     let end = |namespace, interface, mac| End { namespace, interface, mac };
     join(end(near, "near0", "02:00:00:00:00:01"), end(far, "far0", "02:00:00:00:00:02"))
 }
 
 /// The number of an interface of this namespace.
-pub(crate) fn index_of(name: &str) -> Result<u32> {
+///
+/// # Errors
+/// If it is not there.
+pub fn index_of(name: &str) -> Result<u32> {
     let all = interfaces()?;
     Ok(all.iter().find(|interface| interface.name == name).with_context(|| format!("{name} is gone"))?.index)
 }
