@@ -163,7 +163,7 @@ fn under_overload_whole_sessions_are_shed_never_sip_and_the_others_keep_their_ve
     while !bench.entries().iter().any(is_shed) {
         assert!(Instant::now() < deadline, "nothing is shed");
         bench.probe.signal(Signal::STOP).unwrap();
-        thread::sleep(Duration::from_millis(1_000));
+        thread::sleep(Duration::from_secs(1));
         bench.probe.signal(Signal::CONT).unwrap();
         thread::sleep(Duration::from_millis(200));
     }
