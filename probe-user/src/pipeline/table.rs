@@ -325,7 +325,8 @@ impl StreamTable {
 
     /// Closes the interval of every stream of a part that is more than a byte pattern.
     ///
-    /// Budget: 2 us a stream that has left the caches, 0.5 one that has not; `voxlab core-cost --interval` measures.
+    /// Budget: 4 us a stream that has left the caches, a third of it the allocator's for its line; `voxlab core-cost --interval`
+    /// measures.
     pub fn close_intervals(&mut self, part: Part, mut closed: impl FnMut(&Stream, IntervalSummary)) {
         let mut places = std::mem::take(&mut self.places);
         places.extend(self.wheel.places(part));
