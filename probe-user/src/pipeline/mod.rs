@@ -9,10 +9,11 @@
 //!                events (intervals, ended streams) ◀────────────────────┘ over one crossbeam channel
 //! ```
 //!
-//! Of a file several such receivers each see every frame, and analyse their share of the flows: [`workers`].
+//! Over a file, workers do the receiver's work and the shards' by turns: [`workers`].
 //!
-//! Nothing is shared: a stream belongs to one shard, a batch to whoever holds it. No locks. Whatever is
-//! dropped has a name in [`Loss`], and `matched = analysed + sum(losses)` is checked at the end of every run.
+//! Nothing is shared: a stream belongs to one shard, a batch to whoever holds it. No locks, but for one around who does
+//! what next over a file. Whatever is dropped has a name in [`Loss`], and `matched = analysed + sum(losses)` is checked at
+//! the end of every run.
 
 pub mod account;
 pub mod cpus;

@@ -4,6 +4,8 @@
 //! tells media from other UDP, in the kernel's map, and deterministically in files. SIP is rare; the price is
 //! paid only by it.
 
+mod settle;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +17,6 @@ use super::flows::{Flows, Place};
 use super::outlet::Outlet;
 use super::shard::{Event, ReceiverStatus, Shards};
 use super::shed::Resumed;
-use super::stretch::{Lanes, Stretch, Taker};
 use super::wheel::Part;
 use crate::capture::file::Frame;
 use crate::capture::live::{KernelEndpoints, Record};
@@ -29,7 +30,6 @@ use crate::rtp::demux::{Demux, Other};
 use crate::sip::signalling::Told;
 use crate::sip::{EndpointChange, MediaInfo, Signalling, SignallingReport, Transcript, Transport};
 use probe_ebpf::Verdict;
-use probe_ebpf::classify::VERDICTS;
 
 /// RTCP reports remembered for the classes of frames, and for how long: a copy is never later.
 const MAX_REPORTS: usize = 16_384;
@@ -85,9 +85,6 @@ impl EndpointSink for () {
 /// Packets that wait to be given their lines together: look-ups that follow each other closely wait for memory together, and
 /// those between much other work one by one. So many stay in the first-level cache.
 const BATCH: usize = 32;
-
-/// Packets of a stretch whose flows are asked for ahead: some 100 ns.
-const AHEAD: usize = 8;
 
 /// See the module.
 pub struct Receiver<S, O = Shards> {
@@ -397,53 +394,6 @@ impl<S: EndpointSink> Receiver<S> {
     /// Has a shard ended by itself? Then so should the run.
     pub fn has_failed(&self) -> bool {
         self.analysis.outlet.has_failed()
-    }
-}
-
-/// Of files, whose plain RTP was decoded before.
-impl<S: EndpointSink> Receiver<S, Lanes> {
-    /// Takes a stretch's frames in order: plain RTP is given its line, all others are decoded. `verdicts` counts them.
-    pub(super) fn stretch(&mut self, stretch: &mut Stretch, verdicts: &mut [u64; VERDICTS]) {
-        let Stretch { frames, takers, lanes, .. } = stretch;
-        std::mem::swap(&mut self.analysis.outlet, lanes);
-        if let Some(first) = frames.get(0) {
-            self.begin(first.time);
-        }
-        let mut plain = 0;
-        for (at, taker) in takers.iter().enumerate() {
-            if let Some(soon) = takers.get(at + AHEAD) {
-                self.analysis.flows.prefetch(soon.place);
-            }
-            if self.analysis.plain(*taker) {
-                plain += 1;
-            } else if let Some(frame) = frames.get(at) {
-                verdicts[self.frame(&frame) as usize] += 1;
-                self.analysis.settle();
-            }
-        }
-        self.analysis.follow_endpoints();
-        self.analysis.account.matched += plain;
-        verdicts[Verdict::Rtp as usize] += plain;
-        if let Some(last) = frames.len().checked_sub(1).and_then(|at| frames.get(at)) {
-            self.last = last.time;
-        }
-        std::mem::swap(&mut self.analysis.outlet, lanes);
-    }
-}
-
-impl<S: EndpointSink> Analysis<S, Lanes> {
-    /// Gives the next packet of a plain frame's taker its line; `false` if the frame is not plain.
-    #[inline]
-    fn plain(&mut self, taker: Taker) -> bool {
-        let Self { flows, signalling, outlet, .. } = self;
-        let Some(packet) = outlet.next(taker) else { return false };
-        let (media, is_new) =
-            flows.line(signalling.media_mut(), &packet.flow.into(), taker.place, packet.time);
-        packet.media = media;
-        if is_new {
-            self.announce(media);
-        }
-        true
     }
 }
 

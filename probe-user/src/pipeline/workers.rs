@@ -29,7 +29,7 @@ use crate::decode::{Decoder, Plain};
 use crate::packet::Nanos;
 use crate::sip::{Signalling, signalling};
 
-/// Threads beyond which there is nothing to win: to read and to settle, one at a time, is a third of the work of one.
+/// Threads beyond which there is nothing to win: to read, one at a time, is a quarter of the work of one.
 pub const MAX_WORKERS: usize = 16;
 /// Said of a file that begins before the one before it ended.
 const OVERLAP: &str = "begins before the files before it end; merge them by time first (mergecap), else copies between \
