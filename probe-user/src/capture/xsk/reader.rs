@@ -26,7 +26,7 @@ use crate::capture::live::{Gauges, Occupancies, Record, Records};
 const NAP: Duration = Duration::from_micros(750);
 
 /// How long a reader waits for a frame, after a round without one, before flags and clocks are looked at again.
-const WAIT: Duration = Duration::from_millis(50);
+const WAIT: Duration = Duration::from_millis(10);
 
 /// The sockets of all queues. Lives on the thread that receives.
 pub struct MirrorReader {
