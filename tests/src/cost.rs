@@ -5,6 +5,7 @@
 //! the machine may be busy with something else. Records go into a ring that is emptied between rounds, so that what is
 //! measured is the writing of a record and not its loss.
 
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -58,7 +59,9 @@ fn cases() -> Vec<Case> {
         case("RTP, announced", MediaRule::Announced, media.ethernet(), 64),
         shedding("RTP, while others are shed", 64, bucket),
         shedding("RTP, shed", 0, bucket + 1),
+        case("RTP under a VLAN tag, by range", MediaRule::Range, media.clone().vlan(100).ethernet(), 64),
         case("RTP over IPv6, by range", MediaRule::Range, media.clone().v6().ethernet(), 96),
+        case("RTP over IPv6, announced", MediaRule::Announced, media.clone().v6().ethernet(), 96),
         case("RTP, checksum left to the card", MediaRule::Range, media.clone().checksum(0).ethernet(), 64),
         case("SIP, 900 bytes", MediaRule::Range, sip(&invite(900)).ethernet(), 1_024),
         case("RTP of a telephone event", MediaRule::Range, event, 96),
@@ -115,9 +118,11 @@ pub fn measure() -> Result<Vec<Cost>> {
         let mut capture = LiveCapture::detached(&options)?;
         let mut rings = capture.take_rings().context("the rings are there once")?;
         let mut endpoints = capture.take_endpoints().context("the table is there once")?;
+        let v6 = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
         endpoints.insert(Endpoint::v4([10, 0, 0, 2], 30_000));
         let mut shed = capture.take_shed().context("the level is there once")?;
         anyhow::ensure!(shed.set(case.shed_below), "{}: the kernel refuses the level", case.name);
+        endpoints.insert(Endpoint::v6(v6.octets(), 30_000));
         let repeat = match case.record_bytes {
             0 => 1_000_000,
             bytes => RING_BYTES / bytes * 9 / 10,

@@ -137,7 +137,7 @@ fn median(mut times: Vec<f64>) -> f64 {
 
 /// A packet as one of four taps sees it: the first, another that re-emits, and both inside rpcap.
 #[expect(clippy::cast_possible_truncation, reason = "what the wire has room for")]
-fn packet(ssrc: u32, seq: u64, tap: u8) -> RtpPacket {
+pub(crate) fn packet(ssrc: u32, seq: u64, tap: u8) -> RtpPacket {
     let time = Nanos(1_000_000_000 + seq * 20_000_000 + u64::from(ssrc) * 1_000 + u64::from(tap) * 38_000);
     let is_second = tap % 2 == 1;
     let rpcap = Encapsulation::NONE.with(Layer::Rpcap).unwrap_or_default();

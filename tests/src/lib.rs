@@ -8,7 +8,7 @@
 //!   traffic               RTP of many streams at millions of packets a second
 //!   frames, segments, tunnels   bytes of frames from named fields
 //!   story                 whole captures from a seed, with the truth about every frame
-//!   bench, cost, dedup_cost, throughput   what it costs, beside peers in the same run
+//!   bench, cost, dedup_cost, throughput, effort   what it costs, beside peers in the same run
 //!   scenes                calls as RFCs describe them, with the truth about each call
 //!   lab, probe            all of it together, and the probe that watches
 //! ```
@@ -24,6 +24,7 @@ pub mod core_cost;
 pub mod cost;
 pub mod dedup_cost;
 pub mod dissect;
+pub mod effort;
 pub mod frames;
 pub mod g711;
 pub mod lab;

@@ -100,9 +100,9 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
         args: Vec<String>,
     },
-    /// Measure the probe, and every peer that is installed beside it, in one run: parts, files, live.
+    /// Measure the probe, and every peer that is installed beside it, in one run: parts, files, live, scaling.
     ///
-    /// Arguments go to `voxlab bench`: [--only micro,files,live] [--quick] [--json FILE] [--gate] [--peer NAME=COMMAND] …
+    /// Arguments go to `voxlab bench`: [--only micro,files,live,scale] [--quick] [--json FILE] [--gate] [--peer NAME=COMMAND] …
     #[command(disable_help_flag = true)]
     Bench {
         /// Arguments for `voxlab bench`.

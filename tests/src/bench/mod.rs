@@ -3,7 +3,8 @@
 //! ```text
 //!   micro   one part at a time: XDP programs by TEST_RUN, the analysis core, the engine of copies, the SIP parser
 //!   files   whole processes on the same generated captures: voxprobe, and every peer that is installed
-//!   live    a generator in the kernel, and who receives how much of it
+//!   live    a generator in the kernel, and who receives how much of it, at what cost to the machine; and who costs what idle
+//!   scale   the whole probe by streams and shards
 //!      └──▶ Figure: a name, a number, a unit ─▶ table, JSON, gate
 //! ```
 //!
@@ -12,9 +13,11 @@
 
 mod files;
 mod gate;
+mod idle;
 mod live;
 mod micro;
 mod process;
+mod scale;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -52,6 +55,7 @@ enum Part {
     Micro,
     Files,
     Live,
+    Scale,
 }
 
 /// One number.
@@ -110,11 +114,17 @@ pub fn run(options: &Options) -> Result<()> {
     if is_asked(Part::Files) {
         files::measure(&mut run, options)?;
     }
-    if is_asked(Part::Live) {
-        live::measure(
-            &mut run,
-            if options.quick { Duration::from_secs(1) } else { Duration::from_secs(10) },
-        )?;
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root && (is_asked(Part::Live) || is_asked(Part::Scale)) {
+        run.leave_out("live and scale: need root".to_owned());
+    }
+    let seconds = |full| Duration::from_secs(if options.quick { 1 } else { full });
+    if is_root && is_asked(Part::Live) {
+        live::measure(&mut run, seconds(6))?;
+        idle::measure(&mut run, seconds(10))?;
+    }
+    if is_root && is_asked(Part::Scale) {
+        scale::measure(&mut run, seconds(5))?;
     }
     if let Some(path) = &options.json {
         let text = serde_json::to_string_pretty(&run)?;

@@ -21,9 +21,12 @@ use super::socket::{self, Bound};
 use super::umem::{Chunk, Umem};
 use crate::capture::live::{Gauges, Occupancies, Record, Records};
 
-/// How long an idle reader sleeps: a quarter of what 16,384 chunks, the fewest by default, last at 5.25 Mpps, 10 Gb/s of
-/// G.711.
+/// How long a reader sleeps between rounds that find something: a quarter of what 16,384 chunks, the
+/// fewest by default, last at 5.25 Mpps, 10 Gb/s of G.711.
 const NAP: Duration = Duration::from_micros(750);
+
+/// How long a reader waits for a frame, after a round without one, before flags and clocks are looked at again.
+const WAIT: Duration = Duration::from_millis(10);
 
 /// The sockets of all queues. Lives on the thread that receives.
 pub struct MirrorReader {
@@ -34,6 +37,29 @@ pub struct MirrorReader {
     /// Bytes of a frame that is taken whole.
     snap: usize,
     polls_driver: bool,
+    /// Did the last round find anything?
+    found: bool,
+}
+
+/// What a reader does until the next round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    /// Nothing: it is its own interrupt.
+    None,
+    /// Sleeps for a [`NAP`]. Frames that come meanwhile wake nobody, which costs their sender nothing.
+    Nap,
+    /// Sleeps until a frame comes: on an idle port hardly ever anything is done.
+    Wait,
+}
+
+impl Rest {
+    fn after(found: bool, polls_driver: bool) -> Self {
+        match (polls_driver, found) {
+            (true, _) => Self::None,
+            (false, true) => Self::Nap,
+            (false, false) => Self::Wait,
+        }
+    }
 }
 
 struct Queue {
@@ -55,7 +81,8 @@ impl MirrorReader {
         let sizes = sockets.iter().map(|endowed| (endowed.chunks.len() * endowed.umem.chunk_bytes()) as u64);
         let gauges = Gauges::new(sizes);
         let queues: Vec<_> = sockets.into_iter().map(Queue::new).collect();
-        Self { heads: BinaryHeap::with_capacity(queues.len()), queues, gauges, snap, polls_driver }
+        let heads = BinaryHeap::with_capacity(queues.len());
+        Self { heads, queues, gauges, snap, polls_driver, found: true }
     }
 
     /// A handle for whoever reports how full the sockets are.
@@ -112,6 +139,7 @@ impl Records for MirrorReader {
                 socket::wake(queue.socket.as_fd());
             }
         }
+        self.found = taken > 0;
         taken
     }
 
@@ -124,8 +152,15 @@ impl Records for MirrorReader {
     }
 
     fn rest(&mut self) {
-        if !self.polls_driver {
-            thread::sleep(NAP);
+        match Rest::after(self.found, self.polls_driver) {
+            Rest::None => {}
+            Rest::Nap => thread::sleep(NAP),
+            Rest::Wait => {
+                let sockets = self.queues.iter().map(|queue| queue.socket.as_fd());
+                if socket::wait(sockets, WAIT).is_err() {
+                    thread::sleep(NAP);
+                }
+            }
         }
     }
 }
@@ -137,5 +172,16 @@ impl Queue {
         let mut exchange = Exchange::new(umem, rx, fill, chunks);
         exchange.refill();
         Self { socket, exchange, chunk_bytes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_naps_between_frames_and_waits_where_there_are_none() {
+        assert_eq!((Rest::after(true, false), Rest::after(false, false)), (Rest::Nap, Rest::Wait));
+        assert_eq!((Rest::after(true, true), Rest::after(false, true)), (Rest::None, Rest::None));
     }
 }

@@ -18,6 +18,9 @@ use libc::{
     c_int, c_void, sockaddr_xdp, socklen_t, xdp_desc, xdp_mmap_offsets, xdp_statistics, xdp_umem_reg,
 };
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
 use super::mapped::Mapped;
 use super::umem::Umem;
 
@@ -207,6 +210,17 @@ pub(crate) fn wake(socket: BorrowedFd<'_>) {
             std::ptr::null_mut(),
         )
     };
+}
+
+/// Waits until one of the sockets has a frame, or the time is over.
+pub(crate) fn wait<'a>(
+    sockets: impl Iterator<Item = BorrowedFd<'a>>,
+    timeout: Duration,
+) -> rustix::io::Result<()> {
+    let mut all: Vec<_> = sockets.map(|socket| PollFd::from_borrowed_fd(socket, PollFlags::IN)).collect();
+    let timeout = Timespec::try_from(timeout).map_err(|_| Errno::INVAL)?;
+    poll(&mut all, Some(&timeout))?;
+    Ok(())
 }
 
 /// What the kernel counted for a socket.
