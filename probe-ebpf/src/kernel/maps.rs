@@ -19,11 +19,12 @@ static CONFIG: Global<Config> = Global::new(Config::DEFAULT);
 #[btf_map]
 static ENDPOINTS: HashMap<EndpointKey, u32, MAX_ENDPOINTS> = HashMap::new();
 
-/// A bit for each port that an entry of [`ENDPOINTS`] has. Nearly every frame that is not ours has two ports that are
-/// nobody's, and is told so here by two loads, where two look-ups of a hash map cost as much as all the rest. Filled by
-/// userspace, after the entry and emptied after it, so that a bit missing for a moment costs what a late announcement does.
+/// A bit for each port that the configuration names, or that an entry of [`ENDPOINTS`] has. Nearly every frame that is not
+/// ours has two ports that are neither, and is told so here by two loads. One entry, so that both are found by one look-up.
+/// Filled by userspace, after the entry and emptied after it, so that a bit missing for a moment costs what a late
+/// announcement does.
 #[btf_map]
-static PORTS: Array<u64, PORT_WORDS> = Array::new();
+static PORTS: Array<[u64; PORT_WORDS], 1> = Array::new();
 
 /// What became of every frame, by tap; each CPU has its own, so a plain addition is exact.
 #[btf_map]
@@ -87,9 +88,12 @@ impl Endpoints for Announced {
     }
 
     #[inline(always)]
-    fn may_know(&self, protocol: u8, port: u16) -> bool {
+    fn may_matter(&self, protocol: u8, port: u16) -> bool {
         let (word, bit) = port_bit(protocol, port);
-        PORTS.get(word).is_some_and(|word| *word & bit != 0)
+        let Some(ports) = PORTS.get_ptr(0) else { return true };
+        let word = word as usize & (PORT_WORDS - 1);
+        // SAFETY: below PORT_WORDS by the mask. Userspace may be writing it: any of the two values will do.
+        unsafe { ports.cast::<u64>().add(word).read_volatile() & bit != 0 }
     }
 }
 
