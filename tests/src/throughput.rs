@@ -87,6 +87,8 @@ pub struct Run {
     pub report: Report,
     /// CPU time of the probe's receive thread.
     pub receiver_cpu: Duration,
+    /// The longest that a record waited in a ring.
+    pub oldest: Duration,
 }
 
 impl Run {
@@ -142,12 +144,13 @@ pub fn measure(spec: &Spec, duration: Duration, setup: Setup) -> Result<Run> {
     // What is still on its way through the softirq.
     thread::sleep(Duration::from_millis(200));
     let receiver_cpu = cpu_of_thread("vox-rx")?;
+    let oldest = probe.occupancies().take_oldest();
     let mut monitor = Monitor::new(started, shards, usize::MAX).following(probe.shedding().clone());
     let outcome = probe.stop(|event| {
         monitor.take(event);
     })?;
     let report = monitor.finish(outcome, &["far0".to_owned()], false);
-    Ok(Run { sent, report, receiver_cpu })
+    Ok(Run { sent, report, receiver_cpu, oldest })
 }
 
 /// The `throughput` command.
@@ -186,6 +189,12 @@ pub fn run(options: &Options) -> Result<()> {
         run.receiver_cpu.as_nanos() as f64 / capture.analysed.max(1) as f64,
         run.receiver_cpu.as_secs_f64() / seconds * 100.0
     );
+    if options.mode == Take::Tap {
+        println!(
+            "latency   {:.3} ms at most from a record's stamp until it was taken",
+            run.oldest.as_secs_f64() * 1e3
+        );
+    }
     Ok(())
 }
 

@@ -27,6 +27,7 @@ mod interfaces;
 mod load;
 mod log;
 mod merge;
+mod pace;
 mod ring;
 mod rings;
 mod shed;

@@ -9,6 +9,7 @@ use probe_ebpf::record::{MediaHead4, MediaHead6, PacketHead};
 use probe_ebpf::slots::GRACE_NS;
 
 use super::merge::Merge;
+use super::pace::Pace;
 use super::ring::Ring;
 use super::slots::{Mapped, Slots};
 use crate::capture::clock;
@@ -51,18 +52,23 @@ pub trait Records {
     fn rest(&mut self);
 }
 
-/// How long an idle reader sleeps. At 1 Mpps a nap gathers 1,000 records of 64 bytes, a hundredth of the default
-/// ring; sleeping less only costs CPU.
-const NAP: Duration = Duration::from_millis(1);
-
 /// The rings of all CPUs. Lives on the thread that receives.
 pub struct RingReader {
     merge: Merge<Mapped>,
     gauges: Gauges,
+    /// In the last round.
+    taken: usize,
+    pace: Pace,
 }
 
-/// How full each ring or socket was, written by the reader and read by whoever reports.
-pub(crate) struct Gauges(Arc<[Gauge]>);
+/// How full each ring or socket was, and how long records waited. Written by the reader, read by whoever reports.
+pub(crate) struct Gauges(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    rings: Box<[Gauge]>,
+    oldest_ns: AtomicU64,
+}
 
 #[derive(Debug, Default)]
 struct Gauge {
@@ -74,12 +80,13 @@ struct Gauge {
 impl Gauges {
     /// One for each of these sizes, in bytes.
     pub(crate) fn new(sizes: impl Iterator<Item = u64>) -> Self {
-        Self(sizes.map(|size| Gauge { size: size.into(), ..Gauge::default() }).collect())
+        let rings = sizes.map(|size| Gauge { size: size.into(), ..Gauge::default() }).collect();
+        Self(Arc::new(Shared { rings, oldest_ns: AtomicU64::new(0) }))
     }
 
     /// So many bytes wait in one of them.
     pub(crate) fn note(&self, index: usize, waiting: u64) {
-        let Some(gauge) = self.0.get(index) else { return };
+        let Some(gauge) = self.0.rings.get(index) else { return };
         gauge.waiting.store(waiting, Ordering::Relaxed);
         if waiting > gauge.highest.load(Ordering::Relaxed) {
             gauge.highest.store(waiting, Ordering::Relaxed);
@@ -91,7 +98,14 @@ impl Gauges {
         let of = |gauge: &Gauge| {
             gauge.waiting.load(Ordering::Relaxed) * 1_000 / gauge.size.load(Ordering::Relaxed).max(1)
         };
-        self.0.iter().map(of).max().unwrap_or(0)
+        self.0.rings.iter().map(of).max().unwrap_or(0)
+    }
+
+    /// The oldest record of a round was so old when the round began.
+    fn note_age(&self, age_ns: u64) {
+        if age_ns > self.0.oldest_ns.load(Ordering::Relaxed) {
+            self.0.oldest_ns.store(age_ns, Ordering::Relaxed);
+        }
     }
 
     /// For whoever reports.
@@ -113,7 +127,7 @@ pub struct Occupancy {
 
 /// A view of the occupancy for another thread.
 #[derive(Clone, Debug)]
-pub struct Occupancies(Arc<[Gauge]>);
+pub struct Occupancies(Arc<Shared>);
 
 impl Occupancies {
     /// One entry a ring; starts a new period for the highest values.
@@ -123,14 +137,20 @@ impl Occupancies {
             highest_bytes: gauge.highest.swap(0, Ordering::Relaxed),
             size_bytes: gauge.size.load(Ordering::Relaxed),
         };
-        self.0.iter().map(read).collect()
+        self.0.rings.iter().map(read).collect()
+    }
+
+    /// The longest that a record waited to be taken, from its stamp, since this was last called. A mirror's reader does
+    /// not tell.
+    pub fn take_oldest(&self) -> Duration {
+        Duration::from_nanos(self.0.oldest_ns.swap(0, Ordering::Relaxed))
     }
 }
 
 impl RingReader {
     pub(crate) fn new(slots: Vec<Slots<Mapped>>, packets: Vec<Ring>) -> Self {
         let merge = Merge::new(slots, packets);
-        Self { gauges: Gauges::new(merge.sizes()), merge }
+        Self { gauges: Gauges::new(merge.sizes()), merge, taken: 0, pace: Pace::default() }
     }
 
     /// Is there anything to read? A load per ring: cheap enough to ask in a spin, and wrong only in saying
@@ -152,8 +172,17 @@ impl Records for RingReader {
     /// The kernel gets the space back while this goes on, so a record is only lent for the call of
     /// `consume`.
     fn poll(&mut self, limit: usize, mut consume: impl FnMut(Record<'_>)) -> usize {
-        let horizon = clock::monotonic_ns().saturating_sub(GRACE_NS);
-        self.merge.poll(horizon, limit, &self.gauges, &mut consume)
+        let now = clock::monotonic_ns();
+        let mut oldest = None;
+        let horizon = now.saturating_sub(GRACE_NS);
+        self.taken = self.merge.poll(horizon, limit, &self.gauges, &mut |record| {
+            oldest.get_or_insert(record.time_ns());
+            consume(record);
+        });
+        if let Some(oldest) = oldest {
+            self.gauges.note_age(now.saturating_sub(oldest));
+        }
+        self.taken
     }
 
     fn malformed(&self) -> u64 {
@@ -165,6 +194,6 @@ impl Records for RingReader {
     }
 
     fn rest(&mut self) {
-        thread::sleep(NAP);
+        thread::sleep(self.pace.nap(self.taken));
     }
 }
