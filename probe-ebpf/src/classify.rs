@@ -120,9 +120,10 @@ pub trait Endpoints {
         false
     }
 
-    /// May anybody be found at this port of UDP or TCP? Asked before the others, where they are dear: "no" must be
-    /// right, "yes" need not be.
-    fn may_know(&self, _protocol: u8, _port: u16) -> bool {
+    /// May this port of UDP or TCP mean anything: is it one that the configuration names, or may anybody be found at it?
+    /// Asked first of every frame, where the rest is dear: "no" must be right, "yes" need not be.
+    #[inline(always)]
+    fn may_matter(&self, _protocol: u8, _port: u16) -> bool {
         true
     }
 }
@@ -189,12 +190,16 @@ fn tcp<B: Bytes + ?Sized, E: Endpoints>(
     config: &Config,
     endpoints: &E,
 ) -> Verdict {
+    let matters = Matters::of(TCP, layers, endpoints);
+    if !matters.any() {
+        return Verdict::OtherTcp;
+    }
     let (with_data, without) = if config.is_sip(layers.src_port, layers.dst_port) {
         (Verdict::SipTcp, Verdict::SipTcpEmpty)
     } else if config.is_tls(layers.src_port, layers.dst_port) {
         (Verdict::SipTls, Verdict::SipTcpEmpty)
     } else if config.is_carrier(layers.src_port, layers.dst_port)
-        || is_carrier(frame, layers, config, endpoints)
+        || is_carrier(frame, layers, matters, config, endpoints)
     {
         (Verdict::Tunnel, Verdict::OtherTcp)
     } else {
@@ -234,11 +239,14 @@ fn udp<B: Bytes + ?Sized, E: Endpoints>(
     config: &Config,
     endpoints: &E,
 ) -> Verdict {
-    if config.is_sip(layers.src_port, layers.dst_port) {
-        return Verdict::SipUdp;
-    }
-    if config.is_tunnel(layers.src_port, layers.dst_port) {
-        return Verdict::Tunnel;
+    let matters = Matters::of(UDP, layers, endpoints);
+    if matters.any() {
+        if config.is_sip(layers.src_port, layers.dst_port) {
+            return Verdict::SipUdp;
+        }
+        if config.is_tunnel(layers.src_port, layers.dst_port) {
+            return Verdict::Tunnel;
+        }
     }
     // The rule before the table: where the rule suffices, the table cannot change the verdict, and a look-up
     // costs as much as everything up to here.
@@ -247,7 +255,8 @@ fn udp<B: Bytes + ?Sized, E: Endpoints>(
             && config.in_media_range(layers.src_port)
             && config.in_media_range(layers.dst_port));
     let shape = media_shape(frame, layers);
-    let known = (allowed && !matches!(shape, Shape::Neither)) || is_announced(frame, layers, endpoints);
+    let known =
+        (allowed && !matches!(shape, Shape::Neither)) || is_announced(frame, layers, matters, endpoints);
     match shape {
         _ if !known => Verdict::OtherUdp,
         Shape::Rtp => Verdict::Rtp,
@@ -256,26 +265,48 @@ fn udp<B: Bytes + ?Sized, E: Endpoints>(
     }
 }
 
+/// Which of a datagram's ports may mean anything. Nearly every frame that is not ours has none, and is done with.
+#[derive(Clone, Copy)]
+struct Matters {
+    src: bool,
+    dst: bool,
+}
+
+impl Matters {
+    #[inline(always)]
+    fn of<E: Endpoints>(protocol: u8, layers: &Layers, endpoints: &E) -> Self {
+        let may_matter = |port| endpoints.may_matter(protocol, port);
+        Self { src: may_matter(layers.src_port), dst: may_matter(layers.dst_port) }
+    }
+
+    #[inline(always)]
+    fn any(self) -> bool {
+        self.src | self.dst
+    }
+}
+
 #[inline(always)]
-fn is_announced<B: Bytes + ?Sized, E: Endpoints>(frame: &B, layers: &Layers, endpoints: &E) -> bool {
-    (endpoints.may_know(UDP, layers.dst_port)
-        && destination(frame, layers).is_some_and(|key| endpoints.is_announced(&key)))
-        || (endpoints.may_know(UDP, layers.src_port)
-            && source(frame, layers).is_some_and(|key| endpoints.is_announced(&key)))
+fn is_announced<B: Bytes + ?Sized, E: Endpoints>(
+    frame: &B,
+    layers: &Layers,
+    matters: Matters,
+    endpoints: &E,
+) -> bool {
+    (matters.dst && destination(frame, layers).is_some_and(|key| endpoints.is_announced(&key)))
+        || (matters.src && source(frame, layers).is_some_and(|key| endpoints.is_announced(&key)))
 }
 
 #[inline(always)]
 fn is_carrier<B: Bytes + ?Sized, E: Endpoints>(
     frame: &B,
     layers: &Layers,
+    matters: Matters,
     config: &Config,
     endpoints: &E,
 ) -> bool {
     config.follows_carriers()
-        && ((endpoints.may_know(TCP, layers.dst_port)
-            && destination(frame, layers).is_some_and(|key| endpoints.is_carrier(&key)))
-            || (endpoints.may_know(TCP, layers.src_port)
-                && source(frame, layers).is_some_and(|key| endpoints.is_carrier(&key))))
+        && ((matters.dst && destination(frame, layers).is_some_and(|key| endpoints.is_carrier(&key)))
+            || (matters.src && source(frame, layers).is_some_and(|key| endpoints.is_carrier(&key))))
 }
 
 /// The source as a key of the endpoint map.

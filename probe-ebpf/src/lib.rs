@@ -25,6 +25,7 @@ pub mod parse;
 pub mod record;
 #[cfg(test)]
 mod sample;
+pub mod slots;
 pub mod tunnel;
 
 pub use classify::{Endpoints, Verdict, classify};

@@ -91,6 +91,8 @@ pub struct Run {
     pub receiver_cpu: Duration,
     /// CPU time of generator, softirqs and probe while frames were sent and taken.
     pub effort: Effort,
+    /// The longest that a record waited in a ring.
+    pub oldest: Duration,
 }
 
 impl Run {
@@ -151,12 +153,13 @@ pub fn measure(spec: &Spec, duration: Duration, setup: Setup) -> Result<Run> {
     thread::sleep(Duration::from_millis(200));
     let effort = meter.stop();
     let receiver_cpu = cpu_of_thread("vox-rx")?;
+    let oldest = probe.occupancies().take_oldest();
     let mut monitor = Monitor::new(started, shards, usize::MAX).following(probe.shedding().clone());
     let outcome = probe.stop(|event| {
         monitor.take(event);
     })?;
     let report = monitor.finish(outcome, &["far0".to_owned()], false);
-    Ok(Run { sent, report, receiver_cpu, effort })
+    Ok(Run { sent, report, receiver_cpu, effort, oldest })
 }
 
 /// The `throughput` command.
@@ -200,6 +203,12 @@ pub fn run(options: &Options) -> Result<()> {
         run.effort.total().as_nanos() as f64 / run.sent.frames.max(1) as f64,
         run.effort.others_percent()
     );
+    if options.mode == Take::Tap {
+        println!(
+            "latency   {:.3} ms at most from a record's stamp until it was taken",
+            run.oldest.as_secs_f64() * 1e3
+        );
+    }
     Ok(())
 }
 

@@ -70,6 +70,8 @@ unsafe impl Plain for u8 {}
 unsafe impl Plain for u16 {}
 // SAFETY: as above.
 unsafe impl Plain for u32 {}
+// SAFETY: as above.
+unsafe impl Plain for u64 {}
 
 /// The directly readable part of a frame: `data` to `data_end` of the context.
 #[derive(Clone, Copy)]

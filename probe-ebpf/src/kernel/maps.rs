@@ -5,7 +5,8 @@ use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, RingBuf, XskM
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use aya_ebpf::macros::btf_map;
 use probe_ebpf::config::{MAX_CPUS, MAX_ENDPOINTS, PORT_WORDS, SOCKET_ENTRIES, port_bit, socket_slot};
-use probe_ebpf::record::{COUNTER_ENTRIES, Counters, MAX_PACKET, MediaHead4, PacketHead, point};
+use probe_ebpf::record::{COUNTER_ENTRIES, Counters, MAX_PACKET, MediaHead6, PacketHead, point};
+use probe_ebpf::slots::{Positions, SLOT_BYTES, Slot};
 use probe_ebpf::{Config, EndpointKey, Endpoints};
 
 use super::frame::COPIED_HEAD;
@@ -19,18 +20,33 @@ static CONFIG: Global<Config> = Global::new(Config::DEFAULT);
 #[btf_map]
 static ENDPOINTS: HashMap<EndpointKey, u32, MAX_ENDPOINTS> = HashMap::new();
 
-/// A bit for each port that an entry of [`ENDPOINTS`] has. Nearly every frame that is not ours has two ports that are
-/// nobody's, and is told so here by two loads, where two look-ups of a hash map cost as much as all the rest. Filled by
-/// userspace, after the entry and emptied after it, so that a bit missing for a moment costs what a late announcement does.
+/// A bit for each port that the configuration names, or that an entry of [`ENDPOINTS`] has. Nearly every frame that is not
+/// ours has two ports that are neither, and is told so here by two loads. One entry, so that both are found by one look-up.
+/// Filled by userspace, after the entry and emptied after it, so that a bit missing for a moment costs what a late
+/// announcement does.
 #[btf_map]
-static PORTS: Array<u64, PORT_WORDS> = Array::new();
+static PORTS: Array<[u64; PORT_WORDS], 1> = Array::new();
 
 /// What became of every frame, by tap; each CPU has its own, so a plain addition is exact.
 #[btf_map]
 static COUNTERS: PerCpuArray<Counters, COUNTER_ENTRIES> = PerCpuArray::new();
 
-/// One ring per CPU, made by userspace: two CPUs never wait for each other's reservation. The size here is
-/// only the template's.
+/// The rings of slots of all CPUs, one after the other, and how far each is. Userspace sets the number of entries of
+/// both, and maps them. Plain arrays: the verifier puts their look-ups in line.
+#[btf_map]
+pub(super) static SLOTS: Array<Slot, { 4_096 / SLOT_BYTES as usize }, BPF_F_MMAPABLE> = Array::new();
+#[btf_map]
+pub(super) static POSITIONS: Array<Positions, MAX_CPUS, BPF_F_MMAPABLE> = Array::new();
+
+/// Slots of each CPU, a power of two. Written by the loader before the verifier sees the program.
+#[unsafe(no_mangle)]
+pub(super) static SLOTS_PER_CPU: Global<u32> = Global::new(4_096 / SLOT_BYTES);
+
+/// Of include/uapi/linux/bpf.h.
+const BPF_F_MMAPABLE: usize = 1 << 10;
+
+/// One BPF ring per CPU for all that fits no slot, made by userspace: two CPUs never wait for each other's
+/// reservation. The size here is only the template's.
 #[btf_map]
 static RINGS: ArrayOfMaps<Ring, MAX_CPUS> = ArrayOfMaps::new();
 
@@ -51,8 +67,8 @@ static HEAD: PerCpuArray<[u8; COPIED_HEAD], 1> = PerCpuArray::new();
 #[btf_map]
 pub(super) static SOCKETS: XskMap<SOCKET_ENTRIES> = XskMap::new();
 
-/// A CPU's ring.
-pub(crate) type Ring = RingBuf<MediaHead4, 4096>;
+/// A CPU's BPF ring.
+pub(crate) type Ring = RingBuf<MediaHead6, 4096>;
 
 /// A packet record before it is output. 16,408 bytes; a value of a per-CPU array may have 32 KiB.
 #[repr(C)]
@@ -87,9 +103,12 @@ impl Endpoints for Announced {
     }
 
     #[inline(always)]
-    fn may_know(&self, protocol: u8, port: u16) -> bool {
+    fn may_matter(&self, protocol: u8, port: u16) -> bool {
         let (word, bit) = port_bit(protocol, port);
-        PORTS.get(word).is_some_and(|word| *word & bit != 0)
+        let Some(ports) = PORTS.get_ptr(0) else { return true };
+        let word = word as usize & (PORT_WORDS - 1);
+        // SAFETY: below PORT_WORDS by the mask. Userspace may be writing it: any of the two values will do.
+        unsafe { ports.cast::<u64>().add(word).read_volatile() & bit != 0 }
     }
 }
 

@@ -9,6 +9,7 @@ pub(crate) mod mirror;
 mod opaque;
 mod record;
 mod shed;
+mod slots;
 mod source;
 
 use aya_ebpf::EbpfContext;

@@ -17,6 +17,7 @@ use probe_ebpf::record::{
 use super::frame::{Frame, Memory};
 use super::maps::{self, Tap};
 use super::opaque::{forget, opaque};
+use super::slots::Reserved;
 use super::source::Source;
 
 /// Hands over the head of an RTP packet.
@@ -29,14 +30,12 @@ pub(crate) fn media<S: Source, M: Memory>(
     any: u64,
 ) -> Result<(), KernelLoss> {
     let fingerprint = fingerprint::of_rtp(frame, layers).ok_or(KernelLoss::CopyFailed)?;
-    let flags = if fingerprint.hashed { kind::HASHED } else { 0 };
-    let ethernet = frame.0.window::<14>(0).ok_or(KernelLoss::CopyFailed)?;
     let tags = Tags::of(source, frame, layers, any);
+    let ethernet = frame.0.window::<14>(0).ok_or(KernelLoss::CopyFailed)?;
     let udp = frame.0.window::<20>(layers.transport).ok_or(KernelLoss::CopyFailed)?;
-    let ring = maps::ring().ok_or(KernelLoss::NoRing)?;
-    let common = MediaCommon {
+    let common = || MediaCommon {
         time_ns: 0,
-        kind: flags,
+        kind: if fingerprint.hashed { kind::HASHED } else { 0 },
         point: tap.point() | tags.point(),
         outer_vlan: tags.outer(),
         udp_len: u16::from_be(udp.read::<u16, 4>()),
@@ -46,13 +45,15 @@ pub(crate) fn media<S: Source, M: Memory>(
         ip_id: 0,
         ttl: 0,
         tos: 0,
-        rtp: octets(udp.read::<u32, 8>(), udp.read::<u32, 12>(), udp.read::<u32, 16>()),
-        macs: octets(ethernet.read::<u32, 0>(), ethernet.read::<u32, 4>(), ethernet.read::<u32, 8>()),
+        rtp: octets(udp.read::<u64, 8>(), udp.read::<u32, 16>()),
+        macs: octets(ethernet.read::<u64, 0>(), ethernet.read::<u32, 8>()),
     };
     if layers.v6 {
         let ip = frame.0.window::<40>(layers.ip).ok_or(KernelLoss::CopyFailed)?;
-        let first = u32::from_be(ip.read::<u32, 0>());
+        let ring = maps::ring().ok_or(KernelLoss::NoRing)?;
         let mut entry = ring.reserve_untyped::<MediaHead6>(0).ok_or(KernelLoss::RingFull)?;
+        let first = u32::from_be(ip.read::<u32, 0>());
+        let common = common();
         entry.write(MediaHead6 {
             common: MediaCommon {
                 time_ns: now_ns(),
@@ -61,18 +62,8 @@ pub(crate) fn media<S: Source, M: Memory>(
                 tos: (first >> 20) as u8,
                 ..common
             },
-            src: address(
-                ip.read::<u32, 8>(),
-                ip.read::<u32, 12>(),
-                ip.read::<u32, 16>(),
-                ip.read::<u32, 20>(),
-            ),
-            dst: address(
-                ip.read::<u32, 24>(),
-                ip.read::<u32, 28>(),
-                ip.read::<u32, 32>(),
-                ip.read::<u32, 36>(),
-            ),
+            src: address(ip.read::<u64, 8>(), ip.read::<u64, 16>()),
+            dst: address(ip.read::<u64, 24>(), ip.read::<u64, 32>()),
             inner_vlan: tags.inner(),
             inner_tagged: u16::from(tags.has_inner()),
             flow_label: first & 0x000f_ffff,
@@ -81,36 +72,40 @@ pub(crate) fn media<S: Source, M: Memory>(
         return Ok(());
     }
     let ip = frame.0.window::<20>(layers.ip).ok_or(KernelLoss::CopyFailed)?;
-    let fragment = u16::from_be(ip.read::<u16, 6>());
-    let common = MediaCommon {
-        kind: common.kind | if fragment & 0x4000 != 0 { kind::DONT_FRAGMENT } else { 0 },
-        ip_id: u16::from_be(ip.read::<u16, 4>()),
-        ttl: ip.read::<u8, 8>(),
-        tos: ip.read::<u8, 1>(),
-        ..common
+    let common = |kind: u8| {
+        let common = common();
+        // "Don't fragment" is in the first octet of the field.
+        let whole = (ip.read::<u8, 6>() & 0x40) >> 1;
+        MediaCommon {
+            kind: common.kind | kind | whole,
+            ip_id: u16::from_be(ip.read::<u16, 4>()),
+            ttl: ip.read::<u8, 8>(),
+            tos: ip.read::<u8, 1>(),
+            ..common
+        }
     };
-    let (src, dst) = (ip.read::<u32, 12>(), ip.read::<u32, 16>());
     if tags.has_inner() {
         // Opaque, or the compiler calls a function to fill in zeros, byte by byte.
-        let zero = opaque(0) as u32;
+        let zero = opaque(0);
+        let ring = maps::ring().ok_or(KernelLoss::NoRing)?;
         let mut entry = ring.reserve_untyped::<MediaHead6>(0).ok_or(KernelLoss::RingFull)?;
         entry.write(MediaHead6 {
-            common: MediaCommon { time_ns: now_ns(), kind: common.kind | kind::MEDIA4_TWO_TAGS, ..common },
-            src: address(src, zero, zero, zero),
-            dst: address(dst, zero, zero, zero),
+            common: MediaCommon { time_ns: now_ns(), ..common(kind::MEDIA4_TWO_TAGS) },
+            src: address(u64::from(ip.read::<u32, 12>()), zero),
+            dst: address(u64::from(ip.read::<u32, 16>()), zero),
             inner_vlan: tags.inner(),
             inner_tagged: 1,
             flow_label: 0,
         });
         entry.submit(u64::from(BPF_RB_NO_WAKEUP));
     } else {
-        let mut entry = ring.reserve_untyped::<MediaHead4>(0).ok_or(KernelLoss::RingFull)?;
-        entry.write(MediaHead4 {
-            common: MediaCommon { time_ns: now_ns(), kind: common.kind | kind::MEDIA4, ..common },
-            src: src.to_ne_bytes(),
-            dst: dst.to_ne_bytes(),
+        let mut slot = Reserved::next()?;
+        slot.fill(MediaHead4 {
+            common: common(kind::MEDIA4),
+            src: ip.read::<u32, 12>().to_ne_bytes(),
+            dst: ip.read::<u32, 16>().to_ne_bytes(),
         });
-        entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+        slot.commit(now_ns());
     }
     Ok(())
 }
@@ -235,18 +230,17 @@ fn now_ns() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
-/// Three words as read from the wire, as bytes again.
+/// Twelve octets as read from the wire, as bytes again.
 #[inline(always)]
-fn octets(a: u32, b: u32, c: u32) -> [u8; 12] {
-    let ([a0, a1, a2, a3], [b0, b1, b2, b3], [c0, c1, c2, c3]) =
-        (a.to_ne_bytes(), b.to_ne_bytes(), c.to_ne_bytes());
-    [a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3]
+fn octets(a: u64, b: u32) -> [u8; 12] {
+    let ([a0, a1, a2, a3, a4, a5, a6, a7], [b0, b1, b2, b3]) = (a.to_ne_bytes(), b.to_ne_bytes());
+    [a0, a1, a2, a3, a4, a5, a6, a7, b0, b1, b2, b3]
 }
 
-/// Four words as read from the wire, as bytes again.
+/// Sixteen octets as read from the wire, as bytes again.
 #[inline(always)]
-fn address(a: u32, b: u32, c: u32, d: u32) -> [u8; 16] {
-    let ([a0, a1, a2, a3], [b0, b1, b2, b3]) = (a.to_ne_bytes(), b.to_ne_bytes());
-    let ([c0, c1, c2, c3], [d0, d1, d2, d3]) = (c.to_ne_bytes(), d.to_ne_bytes());
-    [a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3]
+fn address(a: u64, b: u64) -> [u8; 16] {
+    let ([a0, a1, a2, a3, a4, a5, a6, a7], [b0, b1, b2, b3, b4, b5, b6, b7]) =
+        (a.to_ne_bytes(), b.to_ne_bytes());
+    [a0, a1, a2, a3, a4, a5, a6, a7, b0, b1, b2, b3, b4, b5, b6, b7]
 }

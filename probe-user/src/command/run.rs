@@ -92,7 +92,7 @@ pub(crate) struct Run {
     /// Stream lines an interval in the text log, worst first; 0 shows all
     #[arg(long, value_name = "N", default_value_t = 100)]
     lines: usize,
-    /// Ring of each CPU in KiB, a power of two; 8 MiB last 130 ms at 1 Mpps
+    /// Each CPU's two rings, of RTP and of the rest, in KiB, a power of two; 8 MiB last 130 ms at 1 Mpps
     #[arg(long, value_name = "KIB", default_value_t = 8192)]
     ring_size: u32,
     /// Threads that hold streams; 1 means the receiving one

@@ -2,17 +2,17 @@
 //!
 //! ```text
 //!   SDP, rpcap's control connection ─▶ insert, remove ─┬▶ ENDPOINTS  address and port: is it ours?
-//!                                                      └▶ PORTS      one bit a port: is it worth asking?
+//!                   ports of the configuration ────────┴▶ PORTS      one bit a port: is it worth asking?
 //! ```
 //!
-//! The bit of a port is set while at least one entry has that port. Entry first, bit second, both ways: the kernel wants
+//! The bit of a port is set while at least one entry has that port, and always if the configuration names it. Entry first, bit second, both ways: the kernel wants
 //! both, so an entry counts from the second write to the first.
 
 use aya::Pod;
 use aya::maps::{Array, HashMap, MapData, MapError};
-use probe_ebpf::EndpointKey;
 use probe_ebpf::config::{PORT_WORDS, port_bit};
 use probe_ebpf::parse::{TCP, UDP};
+use probe_ebpf::{Config, EndpointKey};
 use rustc_hash::FxHashMap;
 use rustix::io::Errno;
 
@@ -21,24 +21,45 @@ use crate::packet::Endpoint;
 /// See the module. Bounded by the kernel's table, [`MAX_ENDPOINTS`](probe_ebpf::config::MAX_ENDPOINTS).
 pub struct KernelEndpoints {
     map: HashMap<MapData, EndpointWords, u32>,
-    ports: Array<MapData, u64>,
+    ports: Array<MapData, PortWords>,
     /// What `ports` holds.
-    words: Box<[u64; PORT_WORDS]>,
-    /// Entries by protocol and port.
+    words: Box<PortWords>,
+    /// Entries by protocol and port; a port of the configuration has one more.
     entries: FxHashMap<(u8, u16), u32>,
     failed: u64,
 }
 
 type EndpointWords = [u32; 5];
+/// The only entry of `PORTS`.
+type PortWords = [u64; PORT_WORDS];
 
 const _: () = {
     const fn is_pod<T: Pod>() {}
     is_pod::<EndpointWords>();
+    is_pod::<PortWords>();
 };
 
 impl KernelEndpoints {
-    pub(super) fn new(map: HashMap<MapData, EndpointWords, u32>, ports: Array<MapData, u64>) -> Self {
-        Self { map, ports, words: Box::new([0; PORT_WORDS]), entries: FxHashMap::default(), failed: 0 }
+    /// Empty tables, but for the ports that the configuration names.
+    ///
+    /// # Errors
+    /// If the kernel refuses those.
+    pub(super) fn new(
+        map: HashMap<MapData, EndpointWords, u32>,
+        mut ports: Array<MapData, PortWords>,
+        config: &Config,
+    ) -> Result<Self, MapError> {
+        let mut words = Box::new([0; PORT_WORDS]);
+        let mut entries: FxHashMap<_, u32> = FxHashMap::default();
+        for (protocol, port) in configured(config) {
+            let (index, bit) = port_bit(protocol, port);
+            if let Some(word) = words.get_mut(index as usize) {
+                *word |= bit;
+            }
+            *entries.entry((protocol, port)).or_default() += 1;
+        }
+        ports.set(0, *words, 0)?;
+        Ok(Self { map, ports, words, entries, failed: 0 })
     }
 
     /// Media sent to or from `endpoint` counts from now on. False if the kernel's table is full; such media is
@@ -108,10 +129,17 @@ impl KernelEndpoints {
         let (index, bit) = port_bit(protocol, port);
         let Some(word) = self.words.get_mut(index as usize) else { return false };
         *word = if set { *word | bit } else { *word & !bit };
-        let written = self.ports.set(index, *word, 0).is_ok();
+        let written = self.ports.set(0, *self.words, 0).is_ok();
         self.failed += u64::from(!written);
         written
     }
+}
+
+/// Protocol and port of all that a configuration names: signalling and carriers of tunnels.
+fn configured(config: &Config) -> impl Iterator<Item = (u8, u16)> {
+    let udp = config.sip_ports.iter().chain(&config.tunnel_ports).map(|port| (UDP, *port));
+    let of_tcp = config.sip_ports.iter().chain(&config.tls_ports).chain(&config.carrier_ports);
+    udp.chain(of_tcp.map(|port| (TCP, *port))).filter(|(_, port)| *port != 0)
 }
 
 fn is_errno(error: &MapError, errno: Errno) -> bool {

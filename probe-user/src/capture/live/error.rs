@@ -101,6 +101,16 @@ pub enum LiveError {
         /// The smallest possible.
         page: usize,
     },
+    /// More slots than an array has entries.
+    #[error(
+        "rings of {bytes} bytes on {cpus} CPUs are more than one BPF array holds: use a smaller --ring-size"
+    )]
+    RingsTooLarge {
+        /// Of each.
+        bytes: u32,
+        /// So many.
+        cpus: u32,
+    },
     /// The kernel lacks a feature.
     #[error("{feature} needs Linux {needed}, this is {running}: {remedy}")]
     KernelTooOld {

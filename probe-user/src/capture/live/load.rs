@@ -8,9 +8,11 @@ use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use aya::util::online_cpus;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use probe_ebpf::config::{Config, MAX_CPUS, MAX_INTERFACES};
+use probe_ebpf::slots::SLOT_BYTES;
 
 use super::attach::Tap;
 use super::ring::Ring;
+use super::slots::{Mapped, MappedPositions, Slots};
 use super::{
     CounterWords, KernelEndpoints, KernelLog, KernelShed, LiveError, LiveOptions, Mode, RingReader, Rung,
     chain, diagnose,
@@ -63,6 +65,11 @@ pub(crate) fn load(options: &LiveOptions, taps: &[Tap], ladder: &mut Vec<Rung>) 
     if !options.ring_bytes.is_power_of_two() || (options.ring_bytes as usize) < page {
         return Err(LiveError::RingSize { bytes: options.ring_bytes, page });
     }
+    // A ring for each CPU up to the highest that is online, as their slots are one array.
+    let cpus = cpus()?;
+    let slots_per_cpu = options.ring_bytes / SLOT_BYTES;
+    let too_large = LiveError::RingsTooLarge { bytes: options.ring_bytes, cpus };
+    let entries = slots_per_cpu.checked_mul(cpus).ok_or(too_large)?;
     let mut ifindex = [0; MAX_INTERFACES];
     for (slot, tap) in ifindex.iter_mut().zip(taps) {
         *slot = tap.index;
@@ -70,14 +77,22 @@ pub(crate) fn load(options: &LiveOptions, taps: &[Tap], ladder: &mut Vec<Rung>) 
     let config = Config { ifindex, ..options.config }.looking_inside().to_ne_bytes();
     let level = options.log_level as u8;
     let mut loader = EbpfLoader::new();
-    if options.mode == Mode::Tap {
-        // Not used then.
-        loader.map_max_entries("SOCKETS", 1);
+    match options.mode {
+        // What the other mode has is not used.
+        Mode::Tap => {
+            loader.map_max_entries("SOCKETS", 1);
+            loader.map_max_entries("SLOTS", entries);
+            loader.map_max_entries("POSITIONS", cpus);
+        }
+        Mode::Mirror(_) => {
+            loader.map_max_entries("POSITIONS", 1);
+        }
     }
     let mut ebpf = loader
         // The programs have no CO-RE relocation; reading the kernel's types would take 50 ms for nothing.
         .btf(None)
         .override_global("CONFIG", &config[..], true)
+        .override_global("SLOTS_PER_CPU", &slots_per_cpu, true)
         .override_global(aya_log::LEVEL, &level, false)
         .load(object)
         .map_err(|error| refused("cannot create the BPF maps", error))?;
@@ -90,16 +105,17 @@ pub(crate) fn load(options: &LiveOptions, taps: &[Tap], ladder: &mut Vec<Rung>) 
         verify(EGRESS, classifier.load(), || classifier.info(), ladder)?;
     }
     let rings = match options.mode {
-        Mode::Tap => Some(rings(&mut ebpf, options.ring_bytes, ladder)?),
+        Mode::Tap => Some(rings(&mut ebpf, cpus, options.ring_bytes, ladder)?),
         Mode::Mirror(_) => None,
     };
     let sockets = take(&mut ebpf, "SOCKETS")?;
     let endpoints = take(&mut ebpf, "ENDPOINTS")?;
     let ports = take(&mut ebpf, "PORTS")?;
-    let endpoints = KernelEndpoints::new(endpoints, ports);
     let shed = KernelShed::new(take(&mut ebpf, "SHED")?, options.config.sampled_below);
     let counters = take(&mut ebpf, "COUNTERS")?;
     let log = KernelLog::take_from(&mut ebpf);
+    let endpoints = KernelEndpoints::new(endpoints, ports, &options.config)
+        .map_err(|error| refused("cannot fill the table of ports", error.into()))?;
     Ok(Loaded { ebpf, rings, sockets, endpoints, shed, counters, log })
 }
 
@@ -126,39 +142,51 @@ fn check_kernel(egress: bool) -> Result<(), LiveError> {
     Ok(())
 }
 
-/// Makes one ring for each CPU that is online. A CPU that comes later has none; its frames are counted as lost
-/// under that name.
-fn rings(ebpf: &mut Ebpf, bytes: u32, ladder: &mut Vec<Rung>) -> Result<RingReader, LiveError> {
-    let mut outer: ArrayOfMaps<MapData, MapData> = take(ebpf, "RINGS")?;
-    let cpus = online_cpus().map_err(|(file, error)| LiveError::Refused {
+/// CPUs that have rings: up to the highest that is online. One that comes later and is higher has none; its frames are
+/// counted as lost under that name.
+fn cpus() -> Result<u32, LiveError> {
+    let online = online_cpus().map_err(|(file, error)| LiveError::Refused {
         act: format!("cannot read {file}"),
         error,
         diagnosis: "it tells which CPUs need a ring: /sys must be mounted".into(),
     })?;
-    let mut rings = Vec::new();
-    for &cpu in cpus.iter().filter(|&&cpu| (cpu as usize) < MAX_CPUS) {
+    let highest = online.into_iter().filter(|&cpu| (cpu as usize) < MAX_CPUS).max().unwrap_or(0);
+    Ok(highest + 1)
+}
+
+/// Makes and maps the rings of each CPU: of slots, and the BPF ring.
+fn rings(ebpf: &mut Ebpf, cpus: u32, bytes: u32, ladder: &mut Vec<Rung>) -> Result<RingReader, LiveError> {
+    let mut outer: ArrayOfMaps<MapData, MapData> = take(ebpf, "RINGS")?;
+    let (slots, positions) = (array(ebpf, "SLOTS")?, array(ebpf, "POSITIONS")?);
+    let act = || format!("cannot map {bytes} bytes of slots for each of {cpus} CPUs");
+    let positions =
+        MappedPositions::map(positions.fd().as_fd(), cpus).map_err(|error| unmapped(act(), error))?;
+    let (mut heads, mut packets) = (Vec::new(), Vec::new());
+    for cpu in 0..cpus {
+        let mapped = Mapped::map(&positions, slots.fd().as_fd(), cpu, bytes);
+        heads.push(Slots::new(mapped.map_err(|error| unmapped(act(), error))?));
         let act = || format!("cannot make a ring of {bytes} bytes for CPU {cpu}");
         let template = aya_obj::Map::new_from_params(MAP_TYPE_RINGBUF, 0, 0, bytes, 0);
         let map = MapData::create(template, "VOXPROBE_RING", None)
             .map_err(|error| refused(&act(), error.into()))?;
         outer.set(cpu, &map, 0).map_err(|error| refused(&act(), error.into()))?;
-        let ring = Ring::map(map.fd().as_fd(), bytes).map_err(|error| {
-            let diagnosis = diagnose::refusal(&error);
-            LiveError::Refused { act: act(), error, diagnosis }
-        })?;
-        rings.push(ring);
+        packets.push(Ring::map(map.fd().as_fd(), bytes).map_err(|error| unmapped(act(), error))?);
     }
     ladder.push(Rung {
         what: "rings".into(),
         outcome: format!(
-            "{} CPUs x {bytes} bytes, {} RTP heads each, {} KiB in all",
-            rings.len(),
-            bytes / 64,
-            rings.len() as u64 * u64::from(bytes) / 1024
+            "{cpus} CPUs x 2 of {bytes} bytes, {} RTP heads each, {} KiB in all",
+            bytes / SLOT_BYTES,
+            2 * u64::from(cpus) * u64::from(bytes) / 1024
         ),
         ok: true,
     });
-    Ok(RingReader::new(rings))
+    Ok(RingReader::new(heads, packets))
+}
+
+fn unmapped(act: String, error: io::Error) -> LiveError {
+    let diagnosis = diagnose::refusal(&error);
+    LiveError::Refused { act, error, diagnosis }
 }
 
 /// Reports what the verifier said of a program.
@@ -204,6 +232,14 @@ fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Resul
         act: format!("the BPF object's map {name}"),
         reason: chain(&error),
     })
+}
+
+/// An array of the object by its name, to be mapped.
+fn array(ebpf: &mut Ebpf, name: &str) -> Result<MapData, LiveError> {
+    match ebpf.take_map(name) {
+        Some(Map::Array(array)) => Ok(array),
+        _ => Err(missing("array", name)),
+    }
 }
 
 fn missing(kind: &str, name: &str) -> LiveError {

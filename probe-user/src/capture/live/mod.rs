@@ -26,9 +26,12 @@ mod error;
 mod interfaces;
 mod load;
 mod log;
+mod merge;
+mod pace;
 mod ring;
 mod rings;
 mod shed;
+mod slots;
 
 use std::fmt;
 use std::time::Duration;
@@ -89,10 +92,10 @@ pub struct LiveOptions {
     pub xdp: XdpMode,
     /// What the kernel takes for media and signalling. `ifindex` is filled in here.
     pub config: Config,
-    /// Bytes of each CPU's ring: a power of two, at least a page. The default of 8 MiB holds 131,072 heads of
-    /// RTP at 64 bytes, that is 25 ms of 10 Gb/s G.711 (5.25 Mpps) on one CPU, or 250 ms of a tenth of it:
-    /// double it for every doubling of the longest pause of the reader. The kernel maps it twice but
-    /// allocates it once: 64 MiB on 8 CPUs.
+    /// Bytes of each of a CPU's two rings, that of RTP heads and that of everything else: a power of two, at least a
+    /// page. The default of 8 MiB holds 131,072 heads at 64 bytes, that is 25 ms of 10 Gb/s G.711 (5.25 Mpps) on one
+    /// CPU, or 250 ms of a tenth of it: double it for every doubling of the longest pause of the reader. 128 MiB on 8
+    /// CPUs, allocated at the start.
     pub ring_bytes: u32,
     /// What the programs may log. What they may not costs nothing: the verifier removes it.
     pub log_level: LogLevel,

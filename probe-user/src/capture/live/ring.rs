@@ -29,7 +29,7 @@ const BUSY: u32 = 1 << 31;
 const DISCARDED: u32 = 1 << 30;
 /// Consumed bytes after which the position is published even inside a batch: a sixteenth of the smallest
 /// useful ring, so that the kernel is not told "full" for space that has long been read.
-const PUBLISH_EVERY_DIVISOR: u64 = 16;
+pub(super) const PUBLISH_EVERY_DIVISOR: u64 = 16;
 
 /// What is at a ring's head.
 #[derive(Debug, PartialEq, Eq)]
@@ -143,7 +143,7 @@ impl Ring {
 }
 
 /// A shared mapping of some pages of a ring.
-struct Mapping {
+pub(super) struct Mapping {
     start: NonNull<c_void>,
     bytes: usize,
 }
@@ -152,12 +152,28 @@ struct Mapping {
 // time, which `&mut Ring` and the atomics see to.
 unsafe impl Send for Mapping {}
 
+// SAFETY: shared by reference, its memory is reached only through atomics and what they hand over.
+unsafe impl Sync for Mapping {}
+
 impl Mapping {
-    fn new(fd: BorrowedFd<'_>, offset: u64, bytes: usize, protection: ProtFlags) -> io::Result<Self> {
+    pub(super) fn new(
+        fd: BorrowedFd<'_>,
+        offset: u64,
+        bytes: usize,
+        protection: ProtFlags,
+    ) -> io::Result<Self> {
         // SAFETY: a null hint lets the kernel choose an address where nothing of ours is.
         let start = unsafe { mmap(ptr::null_mut(), bytes, protection, MapFlags::SHARED, fd, offset) }?;
         let start = NonNull::new(start).ok_or(io::ErrorKind::AddrNotAvailable)?;
         Ok(Self { start, bytes })
+    }
+
+    /// Where a `T` is, `offset` bytes from the start.
+    pub(super) fn at<T>(&self, offset: usize) -> NonNull<T> {
+        let is_inside = offset + size_of::<T>() <= self.bytes && offset.is_multiple_of(align_of::<T>());
+        assert!(is_inside, "a position outside its mapping");
+        // SAFETY: in bounds by the assertion.
+        unsafe { self.start.cast::<u8>().add(offset) }.cast()
     }
 
     /// The position at the start of the first page.

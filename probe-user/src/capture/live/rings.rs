@@ -1,27 +1,17 @@
-//! All CPUs' rings as one sequence of records in the order of kernel time.
-//!
-//! A stream's packets may hop between CPUs, and a SIP answer must come before the media that it announces,
-//! so rings are merged by the time in the record, not drained one after the other. What makes the merge exact:
-//!
-//! 1. the kernel stamps a record *after* it has reserved it;
-//! 2. the reader takes its horizon *before* it looks how far each ring was reserved.
-//!
-//! A record that this look does not see was therefore stamped after the horizon, and everything up to the
-//! horizon can be handed out, earliest first. A record still being written stops the round. Whole packets are
-//! stamped just before their record is copied in, so one of them may follow media of another CPU that is up to
-//! that copy, some microseconds, younger.
+//! What the kernel hands over, record by record, and how the reader of it fares: the receive thread's side of a tap.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-use std::collections::binary_heap::PeekMut;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use probe_ebpf::record::{MediaHead4, MediaHead6, PacketHead, kind};
+use probe_ebpf::record::{MediaHead4, MediaHead6, PacketHead};
+use probe_ebpf::slots::GRACE_NS;
 
-use super::ring::{Head, Ring};
+use super::merge::Merge;
+use super::pace::Pace;
+use super::ring::Ring;
+use super::slots::{Mapped, Slots};
 use crate::capture::clock;
 
 /// What a record is.
@@ -62,21 +52,23 @@ pub trait Records {
     fn rest(&mut self);
 }
 
-/// How long an idle reader sleeps. At 1 Mpps a nap gathers 1,000 records of 64 bytes, a hundredth of the default
-/// ring; sleeping less only costs CPU.
-const NAP: Duration = Duration::from_millis(1);
-
 /// The rings of all CPUs. Lives on the thread that receives.
 pub struct RingReader {
-    rings: Vec<Ring>,
-    /// Earliest unread record of each ring that has one in this round.
-    heads: BinaryHeap<Reverse<(u64, usize)>>,
+    merge: Merge<Mapped>,
     gauges: Gauges,
-    malformed: u64,
+    /// In the last round.
+    taken: usize,
+    pace: Pace,
 }
 
-/// How full each ring or socket was, written by the reader and read by whoever reports.
-pub(crate) struct Gauges(Arc<[Gauge]>);
+/// How full each ring or socket was, and how long records waited. Written by the reader, read by whoever reports.
+pub(crate) struct Gauges(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    rings: Box<[Gauge]>,
+    oldest_ns: AtomicU64,
+}
 
 #[derive(Debug, Default)]
 struct Gauge {
@@ -88,12 +80,13 @@ struct Gauge {
 impl Gauges {
     /// One for each of these sizes, in bytes.
     pub(crate) fn new(sizes: impl Iterator<Item = u64>) -> Self {
-        Self(sizes.map(|size| Gauge { size: size.into(), ..Gauge::default() }).collect())
+        let rings = sizes.map(|size| Gauge { size: size.into(), ..Gauge::default() }).collect();
+        Self(Arc::new(Shared { rings, oldest_ns: AtomicU64::new(0) }))
     }
 
     /// So many bytes wait in one of them.
     pub(crate) fn note(&self, index: usize, waiting: u64) {
-        let Some(gauge) = self.0.get(index) else { return };
+        let Some(gauge) = self.0.rings.get(index) else { return };
         gauge.waiting.store(waiting, Ordering::Relaxed);
         if waiting > gauge.highest.load(Ordering::Relaxed) {
             gauge.highest.store(waiting, Ordering::Relaxed);
@@ -105,7 +98,14 @@ impl Gauges {
         let of = |gauge: &Gauge| {
             gauge.waiting.load(Ordering::Relaxed) * 1_000 / gauge.size.load(Ordering::Relaxed).max(1)
         };
-        self.0.iter().map(of).max().unwrap_or(0)
+        self.0.rings.iter().map(of).max().unwrap_or(0)
+    }
+
+    /// The oldest record of a round was so old when the round began.
+    fn note_age(&self, age_ns: u64) {
+        if age_ns > self.0.oldest_ns.load(Ordering::Relaxed) {
+            self.0.oldest_ns.store(age_ns, Ordering::Relaxed);
+        }
     }
 
     /// For whoever reports.
@@ -127,7 +127,7 @@ pub struct Occupancy {
 
 /// A view of the occupancy for another thread.
 #[derive(Clone, Debug)]
-pub struct Occupancies(Arc<[Gauge]>);
+pub struct Occupancies(Arc<Shared>);
 
 impl Occupancies {
     /// One entry a ring; starts a new period for the highest values.
@@ -137,83 +137,56 @@ impl Occupancies {
             highest_bytes: gauge.highest.swap(0, Ordering::Relaxed),
             size_bytes: gauge.size.load(Ordering::Relaxed),
         };
-        self.0.iter().map(read).collect()
+        self.0.rings.iter().map(read).collect()
+    }
+
+    /// The longest that a record waited to be taken, from its stamp, since this was last called. A mirror's reader does
+    /// not tell.
+    pub fn take_oldest(&self) -> Duration {
+        Duration::from_nanos(self.0.oldest_ns.swap(0, Ordering::Relaxed))
     }
 }
 
 impl RingReader {
-    pub(crate) fn new(rings: Vec<Ring>) -> Self {
-        let gauges = Gauges::new(rings.iter().map(Ring::size));
-        Self { heads: BinaryHeap::with_capacity(rings.len()), rings, gauges, malformed: 0 }
+    pub(crate) fn new(slots: Vec<Slots<Mapped>>, packets: Vec<Ring>) -> Self {
+        let merge = Merge::new(slots, packets);
+        Self { gauges: Gauges::new(merge.sizes()), merge, taken: 0, pace: Pace::default() }
     }
 
     /// Is there anything to read? A load per ring: cheap enough to ask in a spin, and wrong only in saying
-    /// yes to a record that is still being written.
+    /// yes to a record that is still being written, or that was written a moment ago.
     pub fn has_data(&self) -> bool {
-        self.rings.iter().any(Ring::has_data)
+        self.merge.has_data()
     }
 
     /// A handle for whoever reports how full the rings are.
     pub fn occupancies(&self) -> Occupancies {
         self.gauges.handle()
     }
-
-    /// Starts a round: learns where the kernel is and what is at each ring's head. False if some ring's
-    /// head is still being written, whose time nobody knows.
-    fn refresh(&mut self) -> bool {
-        self.heads.clear();
-        let mut complete = true;
-        for (index, ring) in self.rings.iter_mut().enumerate() {
-            ring.refresh();
-            self.gauges.note(index, ring.waiting());
-            match ring.head() {
-                Head::Empty => {}
-                Head::Busy => complete = false,
-                Head::Record(bytes) => self.heads.push(Reverse((time_of(bytes), index))),
-            }
-        }
-        complete
-    }
 }
 
 impl Records for RingReader {
-    /// Hands out up to `limit` records, earliest first, none stamped after the call began. Returns how many.
+    /// Hands out up to `limit` records, earliest first, none stamped later than [`GRACE_NS`] before the call. Returns how
+    /// many.
     ///
     /// The kernel gets the space back while this goes on, so a record is only lent for the call of
-    /// `consume`. Budget: 15 ns a record besides `consume`, measured by `voxlab xdp-cost`.
+    /// `consume`.
     fn poll(&mut self, limit: usize, mut consume: impl FnMut(Record<'_>)) -> usize {
-        let horizon = clock::monotonic_ns();
-        let mut left = limit;
-        if self.refresh() {
-            while left > 0 {
-                let Some(mut head) = self.heads.peek_mut() else { break };
-                let Reverse((time_ns, index)) = *head;
-                if time_ns > horizon {
-                    break;
-                }
-                let Some(ring) = self.rings.get_mut(index) else { break };
-                let Head::Record(bytes) = ring.head() else { break };
-                let len = bytes.len();
-                if !hand_out(bytes, &mut consume) {
-                    self.malformed += 1;
-                }
-                ring.skip(len);
-                left -= 1;
-                match ring.head() {
-                    Head::Record(bytes) => *head = Reverse((time_of(bytes), index)),
-                    Head::Empty => drop(PeekMut::pop(head)),
-                    Head::Busy => break,
-                }
-            }
+        let now = clock::monotonic_ns();
+        let mut oldest = None;
+        let horizon = now.saturating_sub(GRACE_NS);
+        self.taken = self.merge.poll(horizon, limit, &self.gauges, &mut |record| {
+            oldest.get_or_insert(record.time_ns());
+            consume(record);
+        });
+        if let Some(oldest) = oldest {
+            self.gauges.note_age(now.saturating_sub(oldest));
         }
-        for ring in &mut self.rings {
-            ring.publish();
-        }
-        limit - left
+        self.taken
     }
 
     fn malformed(&self) -> u64 {
-        self.malformed
+        self.merge.malformed()
     }
 
     fn fullest(&self) -> u64 {
@@ -221,77 +194,6 @@ impl Records for RingReader {
     }
 
     fn rest(&mut self) {
-        thread::sleep(NAP);
-    }
-}
-
-/// Every record begins with its time. One that is too short for that is malformed and due at once.
-fn time_of(record: &[u8]) -> u64 {
-    record.first_chunk().map_or(0, |time| u64::from_ne_bytes(*time))
-}
-
-/// Decodes a record. False if it is none.
-fn hand_out(record: &[u8], consume: &mut impl FnMut(Record<'_>)) -> bool {
-    let Some(&kind) = record.get(8) else { return false };
-    match kind & kind::MASK {
-        kind::MEDIA4 => match record.try_into() {
-            Ok(bytes) => consume(Record::Media4(&MediaHead4::from_ne_bytes(bytes))),
-            Err(_) => return false,
-        },
-        kind::MEDIA6 | kind::MEDIA4_TWO_TAGS => match record.try_into() {
-            Ok(bytes) => consume(Record::Media6(&MediaHead6::from_ne_bytes(bytes))),
-            Err(_) => return false,
-        },
-        kind::PACKET => {
-            let Some((head, frame)) = record.split_first_chunk() else { return false };
-            let head = PacketHead::from_ne_bytes(head);
-            let Some(frame) = frame.get(..head.captured_len as usize) else { return false };
-            consume(Record::Packet(&head, frame));
-        }
-        _ => return false,
-    }
-    true
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn handed(record: &[u8]) -> Option<u64> {
-        let mut time = None;
-        hand_out(record, &mut |record| time = Some(record.time_ns())).then(|| time.unwrap())
-    }
-
-    fn record(kind: u8, len: usize) -> Vec<u8> {
-        let mut bytes = vec![0; len];
-        bytes[..8].copy_from_slice(&77_u64.to_ne_bytes());
-        bytes[8] = kind;
-        bytes
-    }
-
-    #[test]
-    fn a_record_of_each_kind_is_handed_out() {
-        assert_eq!(handed(&record(kind::MEDIA4 | kind::HASHED, 56)), Some(77));
-        assert_eq!(handed(&record(kind::MEDIA6, 88)), Some(77));
-        assert_eq!(handed(&record(kind::MEDIA4_TWO_TAGS, 88)), Some(77));
-        assert_eq!(handed(&record(kind::PACKET, 24)), Some(77));
-    }
-
-    #[test]
-    fn a_record_of_the_wrong_length_or_kind_is_refused() {
-        for len in (0..200).filter(|&len| len != 56) {
-            assert_eq!(handed(&record(kind::MEDIA4, len.max(9))[..len]), None, "media of {len} bytes");
-        }
-        assert_eq!(handed(&record(9, 56)), None);
-        assert_eq!(handed(&[]), None);
-    }
-
-    #[test]
-    fn a_packet_that_claims_more_than_its_record_holds_is_refused() {
-        let mut packet = record(kind::PACKET, 24 + 10);
-        packet[16..20].copy_from_slice(&11_u32.to_ne_bytes());
-        assert_eq!(handed(&packet), None);
-        packet[16..20].copy_from_slice(&10_u32.to_ne_bytes());
-        assert_eq!(handed(&packet), Some(77));
+        thread::sleep(self.pace.nap(self.taken));
     }
 }
