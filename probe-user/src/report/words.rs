@@ -179,12 +179,14 @@ pub fn party(uri: &str) -> &str {
     user.split([';', '?']).next().unwrap_or(user)
 }
 
-/// Text from the network, safe for a terminal: control characters are shown, not sent, and so are those that turn
-/// the direction of what follows, by which a name can show another than its own.
+/// Text from the network, safe for a terminal: control characters are shown, not sent, and so are those that end a line
+/// or turn the direction of what follows, by which a name can show another than its own. What is safe stays as it is.
 pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
+        let is_line_end = matches!(c, '\u{2028}' | '\u{2029}');
+        let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if c.is_control() || is_line_end || turns {
             out.extend(c.escape_default());
         } else {
             out.push(c);
@@ -228,3 +230,9 @@ mod tests {
         assert_eq!(printable("Jürgen אב"), "Jürgen אב");
     }
 }
+    #[test]
+    fn ends_of_lines_are_shown() {
+        assert_eq!(printable("a\u{2028}b\u{2029}c\r\nd"), "a\\u{2028}b\\u{2029}c\\r\\nd");
+        assert_eq!(printable(&printable("a\u{2028}")), "a\\u{2028}");
+    }
+

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use super::super::contract::Severity;
 use super::*;
 use crate::dedup::stats::Copy;
 use crate::dedup::{CopyStats, explain};
@@ -113,6 +114,26 @@ fn the_worst_word_wins_and_absent_numbers_say_why() {
 }
 
 #[test]
+#[test]
+fn what_the_network_named_ends_no_line_and_commands_no_terminal() {
+    let evil = "\u{1b}[2J\u{9b}31m\u{202e}\u{2028}x\n";
+    let named = line(|line| line.codec = Some(evil.to_owned()));
+    assert!(named.mos_absent_because.as_deref().is_some_and(|reason| reason.contains(evil)));
+    let finding = Finding {
+        id: "packets-lost",
+        severity: Severity::Bad,
+        title: evil.to_owned(),
+        detail: evil.to_owned(),
+        advice: evil.to_owned(),
+        evidence: Vec::new(),
+    };
+    for entry in [Entry::Stream(Box::new(named)), Entry::Finding(finding)] {
+        let text = text(&entry);
+        assert!(text.contains("\\u{1b}[2J\\u{9b}31m\\u{202e}\\u{2028}x\\n"), "{text:?}");
+        assert!(text.chars().all(|c| !c.is_control() && !matches!(c, '\u{202e}' | '\u{2028}')), "{text:?}");
+    }
+}
+
 fn a_hole_that_the_probe_made_is_not_held_against_the_network() {
     let mut entry = line(|line| line.summary.totals.expected = 1_000);
     entry.doubt_loss();
