@@ -104,7 +104,7 @@ impl Report {
         };
         let mut calls: Vec<CallWithStreams> = signalling.calls.into_iter().map(join).collect();
         related::join_legs(&mut calls, &streams);
-        call_media::judge(&mut calls, &streams, &capture);
+        call_media::judge(&mut calls, &streams, &capture, signalling.sip.captured);
         let by_call = ByCall::of(&streams);
         for call in &mut calls {
             let its = by_call.streams_of(call);

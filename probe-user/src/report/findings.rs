@@ -40,6 +40,7 @@ pub fn find(report: &Report) -> Vec<Finding> {
     findings.extend(shed_by_the_probe(report));
     findings.extend(frames_cut(report));
     findings.extend(super::remote::dropped(report));
+    findings.extend(signalling::unheard(report));
     findings.extend(copies::find(report));
     findings.extend(packets_lost(report));
     findings.extend(interrupted(report));

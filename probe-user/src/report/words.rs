@@ -2,6 +2,7 @@
 
 use crate::dedup::stats::CauseReport;
 use crate::dedup::{Cause, Differs};
+use crate::sip::CapturedReport;
 
 /// `2004` as `2,004`.
 pub fn thousands(number: u64) -> String {
@@ -111,6 +112,17 @@ pub fn times(copies_per_packet: f64) -> String {
         1.0 => "once".to_owned(),
         2.0 => "twice".to_owned(),
         n => format!("{n:.0} times"),
+/// How much of SIP the snap length cut off: "6 of 306 SIP frames are cut after 158 bytes of SIP".
+pub fn cut(captured: CapturedReport) -> String {
+    let CapturedReport { frames, cut, cut_at_bytes } = captured;
+    format!(
+        "{} of {} {} cut after {cut_at_bytes} bytes of SIP",
+        thousands(cut),
+        count(frames, "SIP frame"),
+        if cut == 1 { "is" } else { "are" }
+    )
+}
+
     }
 }
 

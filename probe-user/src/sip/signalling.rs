@@ -266,6 +266,7 @@ impl Signalling {
         }
         let at = Sighting { time, number, flow };
         self.class = FrameClass::Unique;
+        self.totals.captured.note(payload.len(), length);
         match transport {
             Transport::Udp => {
                 let parsed = Message::parse(cut::whole_lines(payload, length));
@@ -302,6 +303,7 @@ impl Signalling {
     /// are given up.
     pub fn advance(&mut self, now: Nanos) {
         self.media.advance(now);
+        self.transactions.advance(now);
         self.give_up_old_gaps(now);
         self.calls.advance(now, &mut self.media);
     }
@@ -356,6 +358,8 @@ impl Signalling {
                 pairs_both_ways: self.pairs.values().filter(|seen| **seen == 3).count() as u64,
                 calls_lost_sight: self.calls.lost_sight(),
                 transactions: self.transactions.outcomes(),
+                silent: self.transactions.silent(),
+                proofs_of_answers: self.transactions.proofs_of_answers(),
                 registrations: self.registrations.report(),
                 suspects: self.sources.suspects(),
                 ..self.totals.clone()
@@ -402,6 +406,7 @@ impl Signalling {
     /// A datagram whose beginning alone was captured before: this is the message, and that its copy.
     fn complete(&mut self, at: Sighting, evidence: &Evidence, payload: &[u8], cut: &Captured) -> Observed {
         let key = Key::datagram(at.flow, payload);
+        self.totals.captured.was_completed();
         let counted = self.transmissions.remove(&cut.key);
         let seen = self.transmissions.observe(key, at.time, at.number, evidence);
         self.revise();
@@ -553,7 +558,7 @@ impl Signalling {
 
     /// Joins requests and their answers, in calls and outside.
     fn answer(&mut self, at: Sighting, message: &Message<'_>, effect: Effect) {
-        let answer = self.transactions.observe(at.time, message);
+        let answer = self.transactions.observe(at, message);
         if message.method() == "REGISTER" {
             self.registrations.observe(message, answer);
         }
@@ -633,6 +638,10 @@ mod transfers_tests;
 #[cfg(test)]
 #[path = "sources_tests.rs"]
 mod sources_tests;
+
+#[cfg(test)]
+#[path = "unheard_tests.rs"]
+mod unheard_tests;
 
 #[cfg(test)]
 #[path = "stories_tests.rs"]

@@ -8,10 +8,12 @@ use serde::ser::{SerializeMap, Serializer};
 
 use super::call::{Sighting, shortened};
 use super::copies::{Repeat, Timer};
+use super::cut::CapturedReport;
 use super::encrypted::EncryptedReport;
 use super::message::{Malformed, Message};
 use super::reassembly::TcpFigures;
 use super::registrations::RegistrationReport;
+use super::silent::SilentReport;
 use super::sources::Suspect;
 use super::transaction::ByMethod;
 use crate::dedup::stats::CauseReport;
@@ -80,6 +82,11 @@ impl Kinds {
     pub fn responses(&self, code: u16) -> Tally {
         let place = code.checked_sub(FIRST_CODE).map(usize::from);
         place.and_then(|place| self.codes.get(place)).copied().unwrap_or_default()
+    }
+
+    /// Are there any responses?
+    pub fn has_responses(&self) -> bool {
+        self.codes.iter().any(|tally| tally.messages > 0)
     }
 
     /// What was seen: `INVITE`, …, `200`, ….
@@ -281,6 +288,8 @@ pub struct SipReport {
     pub websocket_frames: u64,
     /// Signalling over TLS. Filled when a report is made.
     pub encrypted: EncryptedReport,
+    /// How much of the frames was captured.
+    pub captured: CapturedReport,
     /// Frames that hold no message, the first few of `malformed`, and why.
     pub unreadable: Vec<Unreadable>,
     /// Repeats by their reason.
@@ -295,6 +304,10 @@ pub struct SipReport {
     pub calls_lost_sight: u64,
     /// What became of requests, by method, each hop for itself.
     pub transactions: ByMethod,
+    /// Who was asked and answers nothing. Filled when a report is made.
+    pub silent: SilentReport,
+    /// ACK, BYE and PRACK with a To tag: somebody answered, whether it was captured or not. Filled when a report is made.
+    pub proofs_of_answers: u64,
     /// What became of registrations.
     pub registrations: RegistrationReport,
     /// Who floods, scans, or is refused again and again.

@@ -1,7 +1,9 @@
-//! What signalling shows beside calls: floods, scans, refused registrations, calls that fell silent.
+//! What signalling shows beside calls: floods, scans, refused registrations, who never answers, calls that fell silent, and
+//! frames of which the half is missing.
 
 use super::super::contract::{Finding, Report, Severity};
 use super::super::words;
+use crate::sip::silent::Silent;
 use crate::sip::sources::{Suspect, Suspicion};
 
 /// Suspects named in one finding; the report lists the others.
@@ -13,6 +15,67 @@ pub(super) fn find(report: &Report) -> Vec<Finding> {
     let mut findings: Vec<_> = kinds.into_iter().filter_map(|kind| suspects(report, kind)).collect();
     findings.extend(lost_sight(report));
     findings
+}
+
+/// What is not in the capture: it explains others.
+pub(super) fn unheard(report: &Report) -> Vec<Finding> {
+    frames_cut(report).into_iter().chain(unanswered(report)).collect()
+}
+
+/// A snap length of the capture that is too short for SIP. The probe's own is told with what else it cut.
+fn frames_cut(report: &Report) -> Option<Finding> {
+    let captured = report.sip.captured;
+    (captured.cut > 0 && report.capture.cut.is_none()).then(|| Finding {
+        id: "frames-cut",
+        severity: Severity::Warn,
+        title: words::cut(captured),
+        detail: "The capture holds their beginning only (its snap length), so headers and SDP are missing: calls, \
+                 addresses of media and codecs may not be known, and what is said to be missing may have been sent."
+            .to_owned(),
+        advice: "capture whole frames: tcpdump -s 0, or without -s".to_owned(),
+        evidence: Vec::new(),
+    })
+}
+
+/// Endpoints that answered nothing at all.
+fn unanswered(report: &Report) -> Option<Finding> {
+    let silent = &report.sip.silent;
+    let first = silent.named.first()?;
+    let to = match silent.endpoints {
+        1 => first.endpoint.to_string(),
+        count => words::count(count, "endpoint"),
+    };
+    let told = |one: &Silent| {
+        format!(
+            "{}: {} from {}, the first {}",
+            one.endpoint,
+            words::count(one.requests, "request"),
+            one.from,
+            one.method
+        )
+    };
+    let mut detail: Vec<String> = silent.named.iter().take(NAMED).map(told).collect();
+    if silent.endpoints > NAMED as u64 {
+        detail.push(format!("{} more", words::thousands(silent.endpoints - NAMED as u64)));
+    }
+    Some(Finding {
+        id: "requests-unanswered",
+        severity: Severity::Warn,
+        title: format!(
+            "{} to {to} {} never answered",
+            words::count(silent.requests, "request"),
+            if silent.requests == 1 { "was" } else { "were" }
+        ),
+        detail: format!(
+            "{}. Not even a provisional response came, and nothing else shows that there was any. Repeats are not \
+             counted.",
+            detail.join("; ")
+        ),
+        advice: "see whether it is up, listens on that port, and gets through a firewall; if it does answer, its answers \
+                 take a way that is not captured"
+            .to_owned(),
+        evidence: silent.named.iter().take(NAMED).map(|one| one.first_frame).collect(),
+    })
 }
 
 fn suspects(report: &Report, kind: Suspicion) -> Option<Finding> {
@@ -107,4 +170,45 @@ fn lost_sight(report: &Report) -> Option<Finding> {
         advice: "look whether BYE takes another path than INVITE (no Record-Route), or was lost by the capture".to_owned(),
         evidence: first.map(|call| call.call.first_frame).into_iter().collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::Endpoint;
+    use crate::report::contract::testing::report;
+    use crate::sip::CapturedReport;
+    use crate::sip::silent::SilentReport;
+
+    #[test]
+    fn who_never_answers_is_named_with_what_was_asked() {
+        let silent = |host: u8| Silent {
+            endpoint: Endpoint::v4([10, 0, 0, host], 5060),
+            from: Endpoint::v4([10, 0, 0, 1], 5060),
+            method: "INVITE".into(),
+            requests: 3,
+            first_frame: host.into(),
+        };
+        let mut report = report(Vec::new());
+        assert_eq!(unheard(&report), []);
+        report.sip.silent = SilentReport { endpoints: 1, requests: 3, named: vec![silent(2)] };
+        let found = unheard(&report).remove(0);
+        assert_eq!(found.title, "3 requests to 10.0.0.2:5060 were never answered");
+        assert!(found.detail.starts_with("10.0.0.2:5060: 3 requests from 10.0.0.1:5060, the first INVITE. "));
+        let named = (2..7).map(silent).collect();
+        report.sip.silent = SilentReport { endpoints: 5, requests: 15, named };
+        let found = unheard(&report).remove(0);
+        assert_eq!((found.id, &found.evidence[..]), ("requests-unanswered", &[2, 3, 4][..]));
+        assert_eq!(found.title, "15 requests to 5 endpoints were never answered");
+        assert!(found.detail.contains("; 2 more. "), "{}", found.detail);
+    }
+
+    #[test]
+    fn a_snap_length_too_short_for_sip_is_told() {
+        let mut report = report(Vec::new());
+        report.sip.captured = CapturedReport { frames: 306, cut: 6, cut_at_bytes: 158 };
+        let found = unheard(&report).remove(0);
+        assert_eq!((found.id, found.severity), ("frames-cut", Severity::Warn));
+        assert_eq!(found.title, "6 of 306 SIP frames are cut after 158 bytes of SIP");
+    }
 }
