@@ -455,6 +455,7 @@ impl Signalling {
             self.totals.malformed = self.totals.malformed.saturating_sub(1);
             self.totals.unreadable.retain(|unreadable| unreadable.frame != cut.number);
         }
+        self.totals.defects.retain(|defective| defective.frame != cut.number);
         for noted in counted {
             self.totals.uncount(noted.tally, cut.is_defective);
             if let Some(call) = noted.call {
@@ -476,8 +477,9 @@ impl Signalling {
         message: &Message<'_>,
     ) {
         self.class = if self.challenges.observe(message) { FrameClass::AuthRetry } else { cut.class };
-        let defective = self.totals.defective + u64::from(message.defects.any());
-        self.totals.defective = defective.saturating_sub(u64::from(cut.is_defective));
+        self.totals.defective = self.totals.defective.saturating_sub(u64::from(cut.is_defective));
+        self.totals.defects.retain(|defective| defective.frame != cut.number);
+        self.totals.note_defects(at.number, message.defects);
         let begun = Message::parse(cut::whole_lines(&cut.bytes, cut.length));
         let was_understood = begun.is_ok_and(|begun| begun.method() == message.method());
         for mut noted in counted {
@@ -531,7 +533,7 @@ impl Signalling {
         }
         self.note_direction(&at.flow);
         self.totals.messages += 1;
-        self.totals.defective += u64::from(message.defects.any());
+        self.totals.note_defects(at.number, message.defects);
         let tally = self.totals.kinds.count(message.status(), message.method());
         if repeat.is_none() && matches!(message.status(), Some(401 | 407)) {
             self.totals.auth_challenges += 1;
@@ -585,6 +587,7 @@ impl Signalling {
                 }
             };
             self.copies.observe(&copy);
+            self.totals.defects.retain(|defective| defective.frame != copy.number);
             for noted in noted {
                 self.totals.was_copy(noted.tally, noted.is_defective, repeat);
                 if let Some(call) = noted.call {

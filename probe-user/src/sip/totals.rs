@@ -9,6 +9,7 @@ use serde::ser::{SerializeMap, Serializer};
 use super::call::{Sighting, shortened};
 use super::copies::{Repeat, Timer};
 use super::cut::CapturedReport;
+use super::defects::Defects;
 use super::encrypted::EncryptedReport;
 use super::message::{Malformed, Message};
 use super::reassembly::TcpFigures;
@@ -202,6 +203,20 @@ pub struct Unreadable {
     pub reason: Malformed,
 }
 
+/// A message that could be read in spite of its defects.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Defective {
+    /// Its frame.
+    pub frame: u64,
+    /// What is wrong with it.
+    #[serde(serialize_with = "as_names")]
+    pub defects: Defects,
+}
+
+fn as_names<S: Serializer>(defects: &Defects, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(defects.names())
+}
+
 fn in_words<S: Serializer>(reason: &Malformed, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(reason)
 }
@@ -237,6 +252,14 @@ impl SipReport {
             to: at.flow.dst,
             call_id: String::from_utf8_lossy(shortened(message.call_id)).into_owned(),
         });
+    }
+
+    /// Counts a message's defects, if it has any, and keeps the first few.
+    pub(super) fn note_defects(&mut self, frame: u64, defects: Defects) {
+        self.defective += u64::from(defects.any());
+        if defects.any() && self.defects.len() < MAX_UNREADABLE {
+            self.defects.push(Defective { frame, defects });
+        }
     }
 
     /// What was counted as a repeated message was a copy.
@@ -276,6 +299,8 @@ pub struct SipReport {
     pub malformed: u64,
     /// Messages with a defect that did not prevent reading.
     pub defective: u64,
+    /// The first few of `defective`, and what is wrong with them.
+    pub defects: Vec<Defective>,
     /// Datagrams of line ends only.
     pub keep_alives: u64,
     /// Messages over TCP that a gap or the limit of memory cut off.

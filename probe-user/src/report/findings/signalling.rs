@@ -3,6 +3,7 @@
 
 use super::super::contract::{Finding, Report, Severity};
 use super::super::words;
+use crate::sip::CallState;
 use crate::sip::silent::Silent;
 use crate::sip::sources::{Suspect, Suspicion};
 
@@ -14,12 +15,43 @@ pub(super) fn find(report: &Report) -> Vec<Finding> {
     let kinds = [Suspicion::InviteFlood, Suspicion::Scan, Suspicion::RefusedRegistrations];
     let mut findings: Vec<_> = kinds.into_iter().filter_map(|kind| suspects(report, kind)).collect();
     findings.extend(lost_sight(report));
+    findings.extend(defects(report));
     findings
 }
 
 /// What is not in the capture: it explains others.
 pub(super) fn unheard(report: &Report) -> Vec<Finding> {
     frames_cut(report).into_iter().chain(unanswered(report)).collect()
+}
+
+/// What is wrong with messages; where frames are cut, that is what is wrong.
+fn defects(report: &Report) -> Option<Finding> {
+    let sip = &report.sip;
+    if sip.malformed + sip.defective == 0 || sip.captured.is_most() {
+        return None;
+    }
+    let parts = [
+        (sip.defective, "SIP message", "with a defect"),
+        (sip.malformed, "frame", "without a message that can be read"),
+    ];
+    let said = parts.iter().filter(|(count, ..)| *count > 0);
+    let said: Vec<_> =
+        said.map(|(count, noun, what)| format!("{} {what}", words::count(*count, noun))).collect();
+    let defective = sip.defects.iter().map(|one| {
+        let names: Vec<_> = one.defects.names().map(|name| name.replace('_', " ")).collect();
+        format!("frame {}: {}", one.frame, names.join(", "))
+    });
+    let unreadable = sip.unreadable.iter().map(|one| format!("frame {}: {}", one.frame, one.reason));
+    let examples: Vec<_> = defective.take(NAMED).chain(unreadable.take(NAMED)).collect();
+    let frames = sip.defects.iter().map(|one| one.frame).take(NAMED);
+    Some(Finding {
+        id: "sip-defects",
+        severity: Severity::Info,
+        title: said.join(", "),
+        detail: format!("{}. Read as far as could be; a peer may refuse it.", examples.join("; ")),
+        advice: "sip.defects and sip.unreadable in --json name more of them".to_owned(),
+        evidence: frames.chain(sip.unreadable.iter().map(|one| one.frame).take(NAMED)).collect(),
+    })
 }
 
 /// A snap length of the capture that is too short for SIP. The probe's own is told with what else it cut.
@@ -158,17 +190,18 @@ fn told(suspect: &Suspect) -> String {
 }
 
 fn lost_sight(report: &Report) -> Option<Finding> {
-    let lost = report.sip.calls_lost_sight;
-    let first = report.calls.iter().find(|call| call.call.state == crate::sip::CallState::LostSight);
-    (lost > 0).then(|| Finding {
+    // Times that calls were given up are not calls: one may come back, and be given up again.
+    let mut lost = report.calls.iter().filter(|call| call.call.state == CallState::LostSight);
+    let first = lost.next()?;
+    Some(Finding {
         id: "calls-lost-sight",
         severity: Severity::Info,
-        title: format!("{} neither ended nor heard of any more", words::count(lost, "call")),
+        title: format!("{} neither ended nor heard of any more", words::count(1 + lost.count() as u64, "call")),
         detail: "Unanswered calls are given up after 5 minutes without SIP, answered ones after 30 minutes without SIP and \
                  media, or after their Session-Expires."
             .to_owned(),
         advice: "look whether BYE takes another path than INVITE (no Record-Route), or was lost by the capture".to_owned(),
-        evidence: first.map(|call| call.call.first_frame).into_iter().collect(),
+        evidence: vec![first.call.first_frame],
     })
 }
 
@@ -176,9 +209,11 @@ fn lost_sight(report: &Report) -> Option<Finding> {
 mod tests {
     use super::*;
     use crate::packet::Endpoint;
-    use crate::report::contract::testing::report;
+    use crate::report::contract::testing::{call, report};
     use crate::sip::CapturedReport;
+    use crate::sip::message::Malformed;
     use crate::sip::silent::SilentReport;
+    use crate::sip::totals::{Defective, Unreadable};
 
     #[test]
     fn who_never_answers_is_named_with_what_was_asked() {
@@ -201,6 +236,33 @@ mod tests {
         assert_eq!((found.id, &found.evidence[..]), ("requests-unanswered", &[2, 3, 4][..]));
         assert_eq!(found.title, "15 requests to 5 endpoints were never answered");
         assert!(found.detail.contains("; 2 more. "), "{}", found.detail);
+    }
+
+    #[test]
+    fn what_is_wrong_with_messages_is_told_with_its_frames_unless_the_capture_cut_them() {
+        let mut report = report(Vec::new());
+        (report.sip.defective, report.sip.malformed) = (2, 1);
+        let message =
+            crate::sip::message::Message::parse(b"OPTIONS sip:a SIP/2.0\r\nno colon\r\n\r\n").unwrap();
+        report.sip.defects.push(Defective { frame: 7, defects: message.defects });
+        report.sip.unreadable.push(Unreadable { frame: 9, reason: Malformed::KeepAlive });
+        let found = find(&report).remove(0);
+        assert_eq!((found.id, &found.evidence[..]), ("sip-defects", &[7, 9][..]));
+        assert_eq!(found.title, "2 SIP messages with a defect, 1 frame without a message that can be read");
+        assert!(found.detail.contains("frame 7: missing header, ") && found.detail.contains("not a header"));
+        report.sip.captured = CapturedReport { frames: 3, cut: 3, cut_at_bytes: 158 };
+        assert_eq!(find(&report), []);
+    }
+
+    #[test]
+    fn calls_that_were_lost_sight_of_are_counted_not_the_times() {
+        let mut report = report(Vec::new());
+        report.sip.calls_lost_sight = 3;
+        assert_eq!(find(&report), []);
+        let mut lost = call("a");
+        lost.call.state = CallState::LostSight;
+        report.calls.push(lost);
+        assert_eq!(find(&report)[0].title, "1 call neither ended nor heard of any more");
     }
 
     #[test]
