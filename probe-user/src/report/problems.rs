@@ -11,7 +11,7 @@ use super::forensics::Cause;
 use super::troubles::InterruptionReport;
 use super::words;
 use crate::packet::Endpoint;
-use crate::sip::CallState;
+use crate::sip::{CallState, REFUSED_OFTEN};
 
 /// Loss, and packets too late for the de-jitter buffer, that are heard, in percent.
 const AUDIBLE_PERCENT: f64 = 1.0;
@@ -81,7 +81,7 @@ fn missed_percent(stream: &StreamReport) -> f64 {
 
 /// What is to say of a call with these streams; the worst first.
 pub(super) fn of(call: &CallWithStreams, streams: &[&StreamReport]) -> Vec<CallFinding> {
-    let mut found: Vec<_> = failure(call).into_iter().collect();
+    let mut found: Vec<_> = failure(call).into_iter().chain(credentials(call)).collect();
     found.extend(call.media_findings.iter().cloned());
     found.extend(streams.iter().filter_map(|stream| lossy(stream)));
     found.extend(interruptions(streams));
@@ -94,6 +94,16 @@ fn failure(call: &CallWithStreams) -> Option<CallFinding> {
     let CallState::Failed(code) = call.call.state else { return None };
     let is_decision = matches!(code, 300..=399 | 486 | 600 | 603);
     (!is_decision).then(|| CallFinding { id: "failed", text: format!("the call failed with {code}") })
+}
+
+/// Refused again and again, and nothing came of it.
+fn credentials(call: &CallWithStreams) -> Option<CallFinding> {
+    let refused = call.call.credentials_refused;
+    let is_accepted = matches!(call.call.state, CallState::Answered | CallState::Ended);
+    (refused >= REFUSED_OFTEN && !is_accepted).then(|| CallFinding {
+        id: "credentials-refused",
+        text: format!("the caller's credentials were refused {refused} times: a wrong user or password"),
+    })
 }
 
 fn lossy(stream: &StreamReport) -> Option<CallFinding> {
@@ -182,6 +192,17 @@ mod tests {
         }
         call.call.state = CallState::Failed(503);
         assert_eq!(ids(&of(&call, &[&stream])), ["failed"]);
+    }
+
+    #[test]
+    fn credentials_that_nobody_accepts_are_told_until_somebody_does() {
+        let mut call = call("a");
+        (call.call.state, call.call.credentials_refused) = (CallState::Challenged, 1);
+        assert_eq!(of(&call, &[]), []);
+        call.call.credentials_refused = 2;
+        assert_eq!(ids(&of(&call, &[])), ["credentials-refused"]);
+        call.call.state = CallState::Answered;
+        assert_eq!(of(&call, &[]), []);
     }
 
     #[test]

@@ -58,6 +58,7 @@ mod transfer;
 pub mod websocket;
 
 pub use announced::{Agreement, CallLine, CallMedia, Side};
+pub use challenge::{AuthRefused, REFUSED_OFTEN};
 pub use copies::{Repeat, Timer, Transport};
 pub use cut::CapturedReport;
 pub use encrypted::EncryptedReport;

@@ -287,6 +287,8 @@ pub struct CallReport {
     pub timers: TimerCounts,
     /// 401 and 407, each counted once.
     pub auth_challenges: u64,
+    /// Of them, those in answer to credentials.
+    pub credentials_refused: u32,
     /// INVITEs within the call: hold, resume, codec change, refresh.
     pub reinvites: u64,
     /// UPDATEs within the call (RFC 3311).

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::call::Sighting;
 use super::calls::{CallEvent, CallReport, Calls, MAX_CALLS};
-use super::challenge::Challenges;
+use super::challenge::{Challenged, Challenges};
 use super::copies::{Again, Key, Noted, Repeat, Seen, Transmissions, Transport};
 use super::cut::{self, Captured, Recent};
 use super::encrypted::{Encrypted, EncryptedReport};
@@ -358,6 +358,7 @@ impl Signalling {
                 pairs_both_ways: self.pairs.values().filter(|seen| **seen == 3).count() as u64,
                 calls_lost_sight: self.calls.lost_sight(),
                 transactions: self.transactions.outcomes(),
+                auth_refused: self.challenges.refused(),
                 silent: self.transactions.silent(),
                 proofs_of_answers: self.transactions.proofs_of_answers(),
                 registrations: self.registrations.report(),
@@ -476,7 +477,8 @@ impl Signalling {
         cut: &Captured,
         message: &Message<'_>,
     ) {
-        self.class = if self.challenges.observe(message) { FrameClass::AuthRetry } else { cut.class };
+        let challenged = self.challenges.observe(cut.number, message);
+        self.class = if challenged == Challenged::Retry { FrameClass::AuthRetry } else { cut.class };
         self.totals.defective = self.totals.defective.saturating_sub(u64::from(cut.is_defective));
         self.totals.defects.retain(|defective| defective.frame != cut.number);
         self.totals.note_defects(at.number, message.defects);
@@ -528,7 +530,11 @@ impl Signalling {
             }
             Seen::First | Seen::Copy(_) => None,
         };
-        if repeat.is_none() && self.challenges.observe(message) {
+        let challenged = match repeat {
+            None => self.challenges.observe(at.number, message),
+            Some(_) => Challenged::No,
+        };
+        if challenged == Challenged::Retry {
             self.class = FrameClass::AuthRetry;
         }
         self.note_direction(&at.flow);
@@ -540,6 +546,9 @@ impl Signalling {
         }
         let before = (self.calls.count_begun(), self.calls.evicted().1);
         let call = self.calls.observe(at, message, repeat.map(|(repeat, _)| repeat), &mut self.media);
+        if let (Some(call), Challenged::Refused) = (call, challenged) {
+            self.calls.note_refused_credentials(call);
+        }
         if repeat.is_none() {
             let (begun, live) = (self.calls.count_begun(), self.calls.evicted().1);
             self.answer(at, message, Effect { began: begun > before.0, made_room: live - before.1 });

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
 use super::call::{Sighting, shortened};
+use super::challenge::AuthRefused;
 use super::copies::{Repeat, Timer};
 use super::cut::CapturedReport;
 use super::defects::Defects;
@@ -295,6 +296,8 @@ pub struct SipReport {
     pub retransmissions: u64,
     /// 401 and 407, repeats apart.
     pub auth_challenges: u64,
+    /// Whose credentials are refused. Filled when a report is made.
+    pub auth_refused: AuthRefused,
     /// Datagrams and streams on a SIP port that hold no message.
     pub malformed: u64,
     /// Messages with a defect that did not prevent reading.

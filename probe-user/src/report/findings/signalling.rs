@@ -5,7 +5,7 @@ use super::super::contract::{Finding, Report, Severity};
 use super::super::words;
 use crate::sip::CallState;
 use crate::sip::silent::Silent;
-use crate::sip::sources::{Suspect, Suspicion};
+use crate::sip::sources::{GotIn, Suspect, Suspicion};
 
 /// Suspects named in one finding; the report lists the others.
 const NAMED: usize = 3;
@@ -13,7 +13,8 @@ const NAMED: usize = 3;
 /// All of them.
 pub(super) fn find(report: &Report) -> Vec<Finding> {
     let kinds = [Suspicion::InviteFlood, Suspicion::Scan, Suspicion::RefusedRegistrations];
-    let mut findings: Vec<_> = kinds.into_iter().filter_map(|kind| suspects(report, kind)).collect();
+    let mut findings: Vec<_> = got_in(report).into_iter().collect();
+    findings.extend(kinds.into_iter().filter_map(|kind| suspects(report, kind)));
     findings.extend(lost_sight(report));
     findings.extend(defects(report));
     findings
@@ -107,6 +108,36 @@ fn unanswered(report: &Report) -> Option<Finding> {
                  take a way that is not captured"
             .to_owned(),
         evidence: silent.named.iter().take(NAMED).map(|one| one.first_frame).collect(),
+    })
+}
+
+/// Of those that guess passwords, the ones that found one.
+fn got_in(report: &Report) -> Option<Finding> {
+    let found: Vec<_> = (report.sip.suspects.iter())
+        .filter_map(|suspect| Some((suspect, suspect.got_in.as_ref()?)))
+        .collect();
+    let (first, got_in) = found.first()?;
+    let who = |suspect: &Suspect| {
+        suspect.address.map_or_else(|| "several sources".to_owned(), |address| address.to_string())
+    };
+    let told = |(suspect, got_in): &(&Suspect, &GotIn)| {
+        format!(
+            "{}: a REGISTER for {} was accepted after {} that were not",
+            who(suspect),
+            got_in.user,
+            words::thousands(got_in.refused_before)
+        )
+    };
+    let detail: Vec<_> = found.iter().take(NAMED).map(told).collect();
+    Some(Finding {
+        id: "account-taken",
+        severity: Severity::Bad,
+        title: format!("{} got into the account {}", who(first), got_in.user),
+        detail: format!("{}. A password was guessed, or its owner found it at last.", detail.join("; ")),
+        advice:
+            "change the password of the account, look for calls that were made with it, and block the source"
+                .to_owned(),
+        evidence: found.iter().take(NAMED).map(|(_, got_in)| got_in.frame).collect(),
     })
 }
 
@@ -252,6 +283,31 @@ mod tests {
         assert!(found.detail.contains("frame 7: missing header, ") && found.detail.contains("not a header"));
         report.sip.captured = CapturedReport { frames: 3, cut: 3, cut_at_bytes: 158 };
         assert_eq!(find(&report), []);
+    }
+
+    #[test]
+    fn a_source_that_got_in_is_worse_than_one_that_tries() {
+        let mut report = report(Vec::new());
+        report.sip.suspects.push(Suspect {
+            kind: Suspicion::RefusedRegistrations,
+            address: Some([203, 0, 113, 9].into()),
+            user_agent: None,
+            first_frame: 1,
+            requests: 100,
+            users: 1,
+            accepted: 1,
+            refused: 0,
+            challenged: 99,
+            calls: 0,
+            peak_calls_per_s: 0,
+            made_room: 0,
+            got_in: Some(GotIn { frame: 200, user: "sip:100@pbx".into(), refused_before: 99 }),
+        });
+        let found = find(&report);
+        let told: Vec<_> = found.iter().map(|found| (found.id, found.severity)).collect();
+        assert_eq!(told, [("account-taken", Severity::Bad), ("registrations-refused", Severity::Warn)]);
+        assert_eq!(found[0].title, "203.0.113.9 got into the account sip:100@pbx");
+        assert_eq!(found[0].evidence, [200]);
     }
 
     #[test]
