@@ -233,7 +233,7 @@ impl TimerCounts {
         Timer::ALL.into_iter().zip(self.0)
     }
 
-    pub(super) fn add(&mut self, timer: Timer, more: u32) {
+    pub(crate) fn add(&mut self, timer: Timer, more: u32) {
         let counts = Timer::ALL.into_iter().zip(&mut self.0);
         for (_, count) in counts.filter(|(of, _)| *of == timer) {
             *count = count.saturating_add(more);

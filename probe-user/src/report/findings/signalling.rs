@@ -1,7 +1,7 @@
 //! What signalling shows beside calls: floods, scans, refused registrations, who never answers, calls that fell silent, and
 //! frames of which the half is missing.
 
-use super::super::contract::{Finding, Report, Severity};
+use super::super::contract::{CallWithStreams, Finding, Report, Severity};
 use super::super::words;
 use crate::sip::CallState;
 use crate::sip::silent::Silent;
@@ -22,7 +22,26 @@ pub(super) fn find(report: &Report) -> Vec<Finding> {
 
 /// What is not in the capture: it explains others.
 pub(super) fn unheard(report: &Report) -> Vec<Finding> {
-    frames_cut(report).into_iter().chain(unanswered(report)).collect()
+    frames_cut(report).into_iter().chain(unanswered(report)).chain(unacknowledged(report)).collect()
+}
+
+/// Calls whose answer the caller never acknowledged, as far as the called knows: it gives them up after 32 s.
+fn unacknowledged(report: &Report) -> Option<Finding> {
+    let told = |call: &CallWithStreams| {
+        call.problems.iter().find(|problem| problem.id == "no-ack").map(|problem| problem.text.clone())
+    };
+    let calls: Vec<_> = report.calls.iter().filter_map(|call| Some((call, told(call)?))).collect();
+    let (first, text) = calls.first()?;
+    Some(Finding {
+        id: "no-ack",
+        severity: Severity::Bad,
+        title: format!("{} of which no ACK reached the called", words::count(calls.len() as u64, "call")),
+        detail: format!("Call {}: {text}.", words::short_call_id(&first.call.call_id)),
+        advice: "the ACK goes where the Contact and the Record-Route of the 2xx say: see whether the caller can reach that \
+                 address, or a NAT put a private one there"
+            .to_owned(),
+        evidence: calls.iter().take(NAMED).map(|(call, _)| call.call.first_frame).collect(),
+    })
 }
 
 /// What is wrong with messages; where frames are cut, that is what is wrong.
@@ -240,6 +259,7 @@ fn lost_sight(report: &Report) -> Option<Finding> {
 mod tests {
     use super::*;
     use crate::packet::Endpoint;
+    use crate::report::call_media::CallFinding;
     use crate::report::contract::testing::{call, report};
     use crate::sip::CapturedReport;
     use crate::sip::message::Malformed;
@@ -319,6 +339,17 @@ mod tests {
         lost.call.state = CallState::LostSight;
         report.calls.push(lost);
         assert_eq!(find(&report)[0].title, "1 call neither ended nor heard of any more");
+    }
+
+    #[test]
+    fn calls_without_an_ack_are_one_finding() {
+        let mut report = report(Vec::new());
+        let mut unheard_of = call("a");
+        unheard_of.problems.push(CallFinding { id: "no-ack", text: "no ACK".to_owned() });
+        report.calls.push(unheard_of);
+        let found = unheard(&report).remove(0);
+        assert_eq!((found.id, found.severity), ("no-ack", Severity::Bad));
+        assert_eq!(found.title, "1 call of which no ACK reached the called");
     }
 
     #[test]
