@@ -25,6 +25,7 @@ fn line(change: impl FnOnce(&mut IntervalLine)) -> StreamEntry {
         encapsulation: crate::packet::Encapsulation::NONE,
         codec: Some("PCMU".to_owned()),
         codec_parameters: None,
+        payload_type: 0,
         announcement: Arc::new(Announcement {
             call_id: Some("a84b4c76e66710@x".into()),
             ..Announcement::default()
@@ -114,7 +115,6 @@ fn the_worst_word_wins_and_absent_numbers_say_why() {
 }
 
 #[test]
-#[test]
 fn what_the_network_named_ends_no_line_and_commands_no_terminal() {
     let evil = "\u{1b}[2J\u{9b}31m\u{202e}\u{2028}x\n";
     let named = line(|line| line.codec = Some(evil.to_owned()));
@@ -134,6 +134,7 @@ fn what_the_network_named_ends_no_line_and_commands_no_terminal() {
     }
 }
 
+#[test]
 fn a_hole_that_the_probe_made_is_not_held_against_the_network() {
     let mut entry = line(|line| line.summary.totals.expected = 1_000);
     entry.doubt_loss();
