@@ -15,6 +15,8 @@ use clap::{Args, ValueEnum};
 use probe_ebpf::Config;
 use probe_ebpf::config::{MAX_SIP_PORTS, MAX_TLS_PORTS};
 use voxprobe::pipeline::offline::RtpRule;
+use voxprobe::report::contract::Report;
+use voxprobe::report::words;
 use voxprobe::sip::LegHeaders;
 
 /// What is signalling and what is media: the same for files and interfaces.
@@ -49,6 +51,13 @@ enum Rtp {
     Auto,
     /// Whatever looks like RTP, on any port
     Any,
+}
+
+/// What else should be known of the input, on standard error: the answer itself does not have it.
+fn print_notes(report: &Report) {
+    for note in &report.capture.notes {
+        eprintln!("note: {}", words::printable(note));
+    }
 }
 
 impl Filter {
