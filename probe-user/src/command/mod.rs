@@ -78,6 +78,9 @@ impl Filter {
         let port =
             |text: &str| text.trim().parse::<u16>().map_err(|_| anyhow!("--rtp-ports: {text:?} is no port"));
         let (rtp_low, rtp_high) = (port(low)?, port(high)?);
+        if rtp_low == 0 {
+            bail!("--rtp-ports: 0 is no port");
+        }
         if rtp_low > rtp_high {
             bail!("--rtp-ports: {rtp_low} is above {rtp_high}");
         }
@@ -89,6 +92,15 @@ impl Filter {
             media_rule: self.rule().media_rule() as u8,
             ..Config::DEFAULT
         })
+    }
+}
+
+/// A number of things of which none would be of no use.
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("1 is the least".to_owned()),
+        Ok(number) => Ok(number),
+        Err(_) => Err("no number".to_owned()),
     }
 }
 
@@ -104,4 +116,15 @@ fn ports<const N: usize>(option: &str, given: &[u16]) -> anyhow::Result<[u16; N]
         *slot = *port;
     }
     Ok(ports)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn none_is_not_a_number_of_streams() {
+        assert_eq!(at_least_one("1"), Ok(1));
+        assert!(at_least_one("0").is_err() && at_least_one("-1").is_err() && at_least_one("x").is_err());
+    }
 }

@@ -134,11 +134,11 @@ fn interrupted(report: &Report) -> Option<Finding> {
             id: "stream-interrupted",
             severity,
             title: format!(
-                "{} with {}, the {} of {:.2} s",
+                "{} with {}, the {} of {}",
                 words::count(count, "stream"),
                 if is_pause { "pauses" } else { "interruptions" },
                 if is_pause { "longest" } else { "worst" },
-                gap.silence_s
+                words::silence(gap.silence_s)
             ),
             detail: format!("{}: {because}.", [who].into_iter().chain(said).collect::<Vec<_>>().join(", ")),
             advice: String::new(),
@@ -155,7 +155,7 @@ fn interrupted(report: &Report) -> Option<Finding> {
     Some(Finding {
         id: "gap-at-transfer",
         severity,
-        title: format!("{:.2} s without packets, begun at the {}", gap.silence_s, moment.name()),
+        title: format!("{} without packets, begun at the {}", words::silence(gap.silence_s), moment.name()),
         detail: format!(
             "{who}, call {}, {}: {because}.",
             words::printable(words::short_call_id(stream.call_id.as_deref().unwrap_or("-"))),

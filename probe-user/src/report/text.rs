@@ -33,11 +33,11 @@ fn write(mut page: Page, report: &Report) -> String {
 fn capture(page: &mut Page, report: &Report) {
     let capture = &report.capture;
     let read = format!(
-        "{}: {}, {}, {:.1} s",
+        "{}: {}, {}, {}",
         words::printable(&capture.sources.join(", ")),
         words::count(capture.packets, "frame"),
         words::bytes(capture.bytes),
-        capture.duration_s,
+        words::seconds(capture.duration_s),
     );
     page.hang("", &read, 2);
     let left_out = capture.left_out();

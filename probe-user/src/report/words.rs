@@ -58,6 +58,16 @@ pub fn span(ms: f64) -> String {
     }
 }
 
+/// A duration: `31.5 s`, and from ten minutes on `9h59m`.
+pub fn seconds(seconds: f64) -> String {
+    if seconds < 600.0 { format!("{seconds:.1} s") } else { span(seconds * 1e3) }
+}
+
+/// A silence: `1.81 s`, and from ten minutes on `9h59m`.
+pub fn silence(seconds: f64) -> String {
+    if seconds < 600.0 { format!("{seconds:.2} s") } else { span(seconds * 1e3) }
+}
+
 /// A count in at most four columns: `999`, `9999`, `12k`, `3M`.
 pub fn compact(count: u64) -> String {
     match count {
@@ -102,16 +112,6 @@ pub fn count(number: u64, noun: &str) -> String {
     format!("{} {noun}{}", thousands(number), if number == 1 { "" } else { "s" })
 }
 
-/// How often each packet was seen: `twice`, `3 times`, `1.4 times on average`.
-pub fn times(copies_per_packet: f64) -> String {
-    let rounded = copies_per_packet.round();
-    if (copies_per_packet - rounded).abs() > 0.05 {
-        return format!("{copies_per_packet:.2} times on average");
-    }
-    match rounded {
-        1.0 => "once".to_owned(),
-        2.0 => "twice".to_owned(),
-        n => format!("{n:.0} times"),
 /// How much of SIP the snap length cut off: "6 of 306 SIP frames are cut after 158 bytes of SIP".
 pub fn cut(captured: CapturedReport) -> String {
     let CapturedReport { frames, cut, cut_at_bytes } = captured;
@@ -123,6 +123,16 @@ pub fn cut(captured: CapturedReport) -> String {
     )
 }
 
+/// How often each packet was seen: `twice`, `3 times`, `1.4 times on average`.
+pub fn times(copies_per_packet: f64) -> String {
+    let rounded = copies_per_packet.round();
+    if (copies_per_packet - rounded).abs() > 0.05 {
+        return format!("{copies_per_packet:.2} times on average");
+    }
+    match rounded {
+        1.0 => "once".to_owned(),
+        2.0 => "twice".to_owned(),
+        n => format!("{n:.0} times"),
     }
 }
 
@@ -227,6 +237,8 @@ mod tests {
         assert_eq!([512, 8 << 20].map(bytes), ["512 B", "8.0 MiB"]);
         let spans = [0.4, 564.0, 9_400.0, 99_960.0, 725_000.0, 12_000_000.0, 432_000_000.0].map(span);
         assert_eq!(spans, ["0ms", "564ms", "9.4s", "1m40s", "12m05s", "3h20m", "120h"]);
+        assert_eq!([0.04, 599.9, 35_939.42].map(seconds), ["0.0 s", "599.9 s", "9h58m"]);
+        assert_eq!([1.806, 35_939.42].map(silence), ["1.81 s", "9h58m"]);
         assert_eq!([0, 9_999, 12_345, 3_000_000].map(compact), ["0", "9999", "12k", "3M"]);
         assert_eq!((count(1, "call"), count(2, "call")), ("1 call".to_owned(), "2 calls".to_owned()));
     }
@@ -237,14 +249,14 @@ mod tests {
     }
 
     #[test]
-    fn marks_that_turn_the_direction_are_shown_and_letters_that_need_none_are_left() {
-        assert_eq!(printable("a\u{202e}b\u{2066}c\u{2069}"), "a\\u{202e}b\\u{2066}c\\u{2069}");
-        assert_eq!(printable("Jürgen אב"), "Jürgen אב");
-    }
-}
-    #[test]
     fn ends_of_lines_are_shown() {
         assert_eq!(printable("a\u{2028}b\u{2029}c\r\nd"), "a\\u{2028}b\\u{2029}c\\r\\nd");
         assert_eq!(printable(&printable("a\u{2028}")), "a\\u{2028}");
     }
 
+    #[test]
+    fn marks_that_turn_the_direction_are_shown_and_letters_that_need_none_are_left() {
+        assert_eq!(printable("a\u{202e}b\u{2066}c\u{2069}"), "a\\u{202e}b\\u{2066}c\\u{2069}");
+        assert_eq!(printable("Jürgen אב"), "Jürgen אב");
+    }
+}
