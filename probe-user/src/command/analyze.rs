@@ -55,7 +55,7 @@ pub(crate) struct Analyze {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
     /// Streams held at once; one takes about 9 KiB with its report, so the default is 1.2 GiB at worst
-    #[arg(long, value_name = "N", default_value_t = 131_072)]
+    #[arg(long, value_name = "N", default_value_t = 131_072, value_parser = super::at_least_one)]
     max_streams: usize,
 }
 

@@ -12,7 +12,7 @@ use voxprobe::report::calls::{self, Style};
 use voxprobe::report::contract::Report;
 use voxprobe::report::{page, words};
 
-use super::Filter;
+use super::{Filter, print_notes};
 
 /// List the calls of capture files: how each was set up and ended, its worst stream, and what deserves a look
 ///
@@ -99,6 +99,7 @@ impl Calls {
             ..Options::default()
         };
         let mut report = offline::analyze(&self.files, &options, |_, _| ())?;
+        print_notes(&report);
         let (count, states) = (report.calls.len() as u64, calls::by_state(&report));
         let filter = CallFilter {
             state: self.state.clone(),

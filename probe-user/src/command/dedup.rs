@@ -16,7 +16,7 @@ use super::progress::Bars;
 /// rpcap. Real retransmissions stay, and so does everything that is not SIP, RTP or RTCP. The output is pcapng.
 #[derive(Debug, Args)]
 pub(crate) struct Dedup {
-    /// Capture file (pcap, pcapng, ERF; plain, gzip, zstd)
+    /// Capture file (pcap, pcapng; plain, gzip, zstd); ERF is not rewritten
     #[arg(value_name = "IN")]
     input: PathBuf,
     /// File to write; it appears whole or not at all
@@ -28,7 +28,7 @@ pub(crate) struct Dedup {
     #[command(flatten)]
     filter: Filter,
     /// Streams held at once; one takes about 6 KiB, and 2 KiB more for each copy a packet
-    #[arg(long, value_name = "N", default_value_t = 131_072)]
+    #[arg(long, value_name = "N", default_value_t = 131_072, value_parser = super::at_least_one)]
     max_streams: usize,
 }
 

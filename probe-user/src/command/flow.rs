@@ -12,7 +12,7 @@ use voxprobe::report::contract::{CallWithStreams, Report};
 use voxprobe::report::ladder::{Charset, Ladder, family};
 use voxprobe::report::{calls, page, words};
 
-use super::Filter;
+use super::{Filter, print_notes};
 
 /// Calls named in a message that asks which one is meant.
 const NAMED: usize = 10;
@@ -57,6 +57,7 @@ impl Flow {
             ..Options::default()
         };
         let report = offline::analyze(&self.files, &options, |_, _| ())?;
+        print_notes(&report);
         let meant = self.meant(&report)?;
         let calls = if self.only { meant } else { family(&report, &meant) };
         let names: Vec<_> =

@@ -15,6 +15,8 @@ use clap::{Args, ValueEnum};
 use probe_ebpf::Config;
 use probe_ebpf::config::{MAX_SIP_PORTS, MAX_TLS_PORTS};
 use voxprobe::pipeline::offline::RtpRule;
+use voxprobe::report::contract::Report;
+use voxprobe::report::words;
 use voxprobe::sip::LegHeaders;
 
 /// What is signalling and what is media: the same for files and interfaces.
@@ -51,6 +53,13 @@ enum Rtp {
     Any,
 }
 
+/// What else should be known of the input, on standard error: the answer itself does not have it.
+fn print_notes(report: &Report) {
+    for note in &report.capture.notes {
+        eprintln!("note: {}", words::printable(note));
+    }
+}
+
 impl Filter {
     fn rule(&self) -> RtpRule {
         match self.rtp {
@@ -69,6 +78,9 @@ impl Filter {
         let port =
             |text: &str| text.trim().parse::<u16>().map_err(|_| anyhow!("--rtp-ports: {text:?} is no port"));
         let (rtp_low, rtp_high) = (port(low)?, port(high)?);
+        if rtp_low == 0 {
+            bail!("--rtp-ports: 0 is no port");
+        }
         if rtp_low > rtp_high {
             bail!("--rtp-ports: {rtp_low} is above {rtp_high}");
         }
@@ -80,6 +92,15 @@ impl Filter {
             media_rule: self.rule().media_rule() as u8,
             ..Config::DEFAULT
         })
+    }
+}
+
+/// A number of things of which none would be of no use.
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("1 is the least".to_owned()),
+        Ok(number) => Ok(number),
+        Err(_) => Err("no number".to_owned()),
     }
 }
 
@@ -95,4 +116,15 @@ fn ports<const N: usize>(option: &str, given: &[u16]) -> anyhow::Result<[u16; N]
         *slot = *port;
     }
     Ok(ports)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn none_is_not_a_number_of_streams() {
+        assert_eq!(at_least_one("1"), Ok(1));
+        assert!(at_least_one("0").is_err() && at_least_one("-1").is_err() && at_least_one("x").is_err());
+    }
 }

@@ -103,7 +103,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "LIST")]
     cpus: Option<Cpus>,
     /// Streams held at once; one takes about 8 KiB
-    #[arg(long, value_name = "N", default_value_t = 131_072)]
+    #[arg(long, value_name = "N", default_value_t = 131_072, value_parser = super::at_least_one)]
     max_streams: usize,
     /// A stream silent for so long has ended
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]

@@ -295,20 +295,18 @@ impl Collected {
 
     fn notes(&self) -> Vec<String> {
         let said = [
-            (self.status.evicted, "streams had to make room for others (--max-streams)"),
-            (
-                self.left_out,
-                "of the streams that made room are not listed: there was no room for them either",
-            ),
-            (self.status.events_dropped, "streams were lost between threads and are not listed"),
+            (self.status.evicted, "stream", "had to make room for others (--max-streams)"),
+            (self.left_out, "stream", "that made room cannot be listed: there was no room for that either"),
+            (self.status.events_dropped, "stream", "got lost between threads and cannot be listed"),
             (
                 self.patterns,
-                "UDP flows looked like RTP but never had two consecutive sequence numbers (--rtp any lists them)",
+                "UDP flow",
+                "looked like RTP but never had two consecutive sequence numbers (--rtp any lists them)",
             ),
         ];
         said.into_iter()
-            .filter(|(count, _)| *count > 0)
-            .map(|(count, what)| format!("{count} {what}"))
+            .filter(|(count, ..)| *count > 0)
+            .map(|(count, noun, what)| format!("{count} {noun}{} {what}", if count == 1 { "" } else { "s" }))
             .collect()
     }
 }

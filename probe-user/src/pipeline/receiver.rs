@@ -25,7 +25,7 @@ use crate::dedup::cluster::{Clusters, Key, Seen};
 use crate::dedup::{Classes, FrameClass};
 use crate::packet::{Endpoint, FlowWords, MediaId, Nanos, RtpPacket};
 use crate::rtcp;
-use crate::rtp::codec::{Announcement, Payload};
+use crate::rtp::codec::{Announcement, Payload, static_payload};
 use crate::rtp::demux::{Demux, Other};
 use crate::sip::signalling::Told;
 use crate::sip::{EndpointChange, MediaInfo, Signalling, SignallingReport, Transcript, Transport};
@@ -559,9 +559,15 @@ fn announcement(info: &MediaInfo) -> Announcement {
             clock_rate: codec.clock_rate,
         })
     };
+    let is_unnamed = |number: &u8| {
+        let is_named =
+            |format: &crate::sip::sdp::Format| format.payload_type == *number && format.codec.is_some();
+        static_payload(*number).is_none() && !info.formats.iter().any(is_named)
+    };
     Announcement {
         call_id: Some(Arc::clone(&info.call_id)),
         payloads: info.formats.iter().filter_map(payload).collect(),
+        unnamed: info.formats.iter().map(|format| format.payload_type).filter(is_unnamed).collect(),
         parameters: info
             .formats
             .iter()

@@ -101,6 +101,8 @@ pub struct IntervalLine {
     pub codec: Option<String>,
     /// Its format parameters in the SDP.
     pub codec_parameters: Option<String>,
+    /// The payload type that the stream is about.
+    pub payload_type: u8,
     /// What the signalling said.
     pub announcement: Arc<Announcement>,
     /// The interval.
@@ -493,6 +495,7 @@ impl IntervalLine {
             number: stream.number(),
             encapsulation: stream.encapsulation(),
             codec: stream.codec().map(ToOwned::to_owned),
+            payload_type: stream.main_payload_type(),
             codec_parameters: stream.codec_parameters().map(ToOwned::to_owned),
             announcement: Arc::clone(stream.announcement()),
             summary,

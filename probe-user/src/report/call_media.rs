@@ -24,7 +24,7 @@ use serde::Serialize;
 use super::contract::{CallWithStreams, CaptureReport, StreamReport};
 use crate::packet::{Endpoint, MediaId, Nanos};
 use crate::sip::calls::What;
-use crate::sip::{CallLine, CallReport, SignallingReport};
+use crate::sip::{CallLine, CallReport, CapturedReport, SignallingReport};
 
 pub(super) use self::judged::Facts;
 
@@ -120,7 +120,12 @@ pub(super) fn link(streams: &mut [StreamReport], signalling: &SignallingReport, 
 }
 
 /// Says of each call what its media does, or why there is none.
-pub(super) fn judge(calls: &mut [CallWithStreams], streams: &[StreamReport], capture: &CaptureReport) {
+pub(super) fn judge(
+    calls: &mut [CallWithStreams],
+    streams: &[StreamReport],
+    capture: &CaptureReport,
+    captured: CapturedReport,
+) {
     let carried = Carried::of(streams);
     let by_call = super::problems::ByCall::of(streams);
     for call in calls {
@@ -128,7 +133,8 @@ pub(super) fn judge(calls: &mut [CallWithStreams], streams: &[StreamReport], cap
         let left_out = capture.why_left_out(call.call.began, call.call.last_seen);
         let its: Vec<_> = by_call.get(&call.call.call_id).iter().map(|stream| Facts::of(stream)).collect();
         if its.is_empty() && call.fax_packets == 0 {
-            call.media_absent_because = Some(absent::because(&call.call, &carried, left_out));
+            let because = absent::because(&call.call, &carried, left_out, captured);
+            call.media_absent_because = Some(because);
         }
         // Where nobody's media was captured, signalling is all that was asked for.
         let absent_because = call.media_absent_because.as_deref().filter(|_| !streams.is_empty());

@@ -104,7 +104,7 @@ impl Report {
         };
         let mut calls: Vec<CallWithStreams> = signalling.calls.into_iter().map(join).collect();
         related::join_legs(&mut calls, &streams);
-        call_media::judge(&mut calls, &streams, &capture);
+        call_media::judge(&mut calls, &streams, &capture, signalling.sip.captured);
         let by_call = ByCall::of(&streams);
         for call in &mut calls {
             let its = by_call.streams_of(call);
@@ -613,8 +613,9 @@ impl StreamReport {
         let packet_ms = if parts.unique.delta_ms.mean > 0.0 { parts.unique.delta_ms.mean } else { 20.0 };
         let quality = parts.quality;
         let unplayed = parts.unique.lost.max(0).unsigned_abs() + quality.discarded;
+        let unknown = codec::unknown_because(parts.payload_type, &parts.announcement);
         let heard = Heard {
-            codec: parts.codec.clone(),
+            codec: parts.codec.clone().ok_or_else(|| unknown.clone()),
             parameters: parts.codec_parameters,
             loss_percent: unplayed as f64 * 100.0 / parts.unique.expected.max(1) as f64,
             burst_ratio: parts.loss.burst_ratio(),
@@ -640,7 +641,7 @@ impl StreamReport {
         let marker_restarts = markers.iter().map(|marker| MarkerReport::new(*marker, time_s)).collect();
         let (spikes, jitter_spike_count) = quality.incidents.spikes();
         let jitter_spikes = spikes.into_iter().map(|spike| SpikeReport::new(spike, time_s)).collect();
-        let estimate = quality.estimate.as_ref().map(RateEstimate::because);
+        let estimate = quality.estimate.as_ref().map(|rate: &RateEstimate| rate.because(&unknown));
         let redundancy = joins::redundancy(&parts.announcement, &parts.payload_types);
         let (events, event_count) = parts.events.list();
         let events = events
@@ -695,7 +696,7 @@ impl StreamReport {
             jitter_absent_because: jitter_percentiles_us.is_none().then(|| {
                 match (parts.clock_rate, &estimate) {
                     (None, Some(reason)) => reason.clone(),
-                    (None, None) => "clock rate unknown: no SDP, and a dynamic payload type".to_owned(),
+                    (None, None) => format!("clock rate unknown: {unknown}"),
                     (Some(_), _) => "no two packets in a row that could be compared".to_owned(),
                 }
             }),

@@ -93,15 +93,22 @@ fn io_error(error: csv::Error) -> io::Error {
     }
 }
 
-/// A number or a word as it is, control characters shown; a list with blanks between; nothing where the document has nothing.
+/// A number as it is; words so that they are words; a list with blanks between; nothing where the document has nothing.
 fn cell(stream: &Value, path: &str) -> String {
     let found = path.split('.').try_fold(stream, |value, name| value.get(name));
     match found.unwrap_or(&Value::Null) {
         Value::Null => String::new(),
-        Value::String(text) => printable(text),
+        Value::String(text) => words(text),
         Value::Array(list) => list.iter().map(Value::to_string).collect::<Vec<_>>().join(" "),
         other => other.to_string(),
     }
+}
+
+/// Control characters are shown. A spreadsheet takes what begins with one of these signs for a formula, and a peer may have
+/// written it: an apostrophe before it makes it text.
+fn words(text: &str) -> String {
+    let is_formula = text.trim_start().starts_with(['=', '+', '-', '@']);
+    format!("{}{}", if is_formula { "'" } else { "" }, printable(text))
 }
 
 #[cfg(test)]
@@ -130,6 +137,27 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         assert_eq!(text.lines().count(), 2);
         assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+    }
+
+    #[test]
+    fn what_the_network_named_is_no_formula() {
+        for (named, expected) in [
+            ("=cmd|' /C calc'!A0", "'=cmd|' /C calc'!A0"),
+            ("+1", "'+1"),
+            ("-1", "'-1"),
+            ("@SUM(A1)", "'@SUM(A1)"),
+            (" =1", "' =1"),
+            ("\t=1", "'\\t=1"),
+            ("\r=1", "'\\r=1"),
+            ("a=1", "a=1"),
+        ] {
+            assert_eq!(cell(&serde_json::json!({ "call_id": named }), "call_id"), expected);
+        }
+        assert_eq!(
+            cell(&serde_json::json!({ "raw": { "lost": -5 } }), "raw.lost"),
+            "-5",
+            "a number stays one"
+        );
     }
 
     #[test]

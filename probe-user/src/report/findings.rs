@@ -40,6 +40,7 @@ pub fn find(report: &Report) -> Vec<Finding> {
     findings.extend(shed_by_the_probe(report));
     findings.extend(frames_cut(report));
     findings.extend(super::remote::dropped(report));
+    findings.extend(signalling::unheard(report));
     findings.extend(copies::find(report));
     findings.extend(packets_lost(report));
     findings.extend(interrupted(report));
@@ -47,6 +48,7 @@ pub fn find(report: &Report) -> Vec<Finding> {
     findings.extend(quality::find(report));
     findings.extend(same_number_other_content(report));
     findings.extend(packets_not_placed(report));
+    findings.extend(credentials_refused(report));
     findings.extend(authentication(report));
     findings.extend(signalling::find(report));
     findings.extend(media_findings::find(report));
@@ -132,11 +134,11 @@ fn interrupted(report: &Report) -> Option<Finding> {
             id: "stream-interrupted",
             severity,
             title: format!(
-                "{} with {}, the {} of {:.2} s",
+                "{} with {}, the {} of {}",
                 words::count(count, "stream"),
                 if is_pause { "pauses" } else { "interruptions" },
                 if is_pause { "longest" } else { "worst" },
-                gap.silence_s
+                words::silence(gap.silence_s)
             ),
             detail: format!("{}: {because}.", [who].into_iter().chain(said).collect::<Vec<_>>().join(", ")),
             advice: String::new(),
@@ -153,7 +155,7 @@ fn interrupted(report: &Report) -> Option<Finding> {
     Some(Finding {
         id: "gap-at-transfer",
         severity,
-        title: format!("{:.2} s without packets, begun at the {}", gap.silence_s, moment.name()),
+        title: format!("{} without packets, begun at the {}", words::silence(gap.silence_s), moment.name()),
         detail: format!(
             "{who}, call {}, {}: {because}.",
             words::printable(words::short_call_id(stream.call_id.as_deref().unwrap_or("-"))),
@@ -243,8 +245,30 @@ fn account_does_not_balance(report: &Report) -> Option<Finding> {
     })
 }
 
+/// 401 and 407 that led to nothing.
+fn credentials_refused(report: &Report) -> Option<Finding> {
+    let refused = report.sip.auth_refused;
+    (refused.requests > 0).then(|| Finding {
+        id: "credentials-refused",
+        severity: Severity::Warn,
+        title: format!(
+            "credentials of {} are refused again and again",
+            words::count(refused.requests, "request")
+        ),
+        detail: format!(
+            "{} in answer to them, to credentials twice or more each, and no other final answer: the caller or phone \
+             does not get in.",
+            words::count(refused.challenges, "401 or 407"),
+        ),
+        advice: "compare user, password and realm on both sides; whoever guesses passwords looks the same".to_owned(),
+        evidence: refused.first_frame.into_iter().collect(),
+    })
+}
+
 fn authentication(report: &Report) -> Option<Finding> {
-    let challenges = report.sip.auth_challenges;
+    let guessed: u64 = report.sip.suspects.iter().map(|suspect| suspect.challenged).sum();
+    let refused = report.sip.auth_refused.challenges.max(guessed);
+    let challenges = report.sip.auth_challenges.saturating_sub(refused);
     (challenges > 0).then(|| Finding {
         id: "authentication-retry",
         severity: Severity::Info,
@@ -402,7 +426,7 @@ mod tests {
     use super::super::contract::CaptureReport;
     use super::super::contract::testing::{interrupted, report, stream};
     use super::*;
-    use crate::sip::SignallingReport;
+    use crate::sip::{AuthRefused, SignallingReport};
 
     fn found<'a>(report: &'a Report, id: &str) -> &'a Finding {
         let finding = report.findings.iter().find(|finding| finding.id == id);
@@ -451,6 +475,24 @@ mod tests {
             assert_eq!(finding.severity, Severity::Warn);
             assert!(finding.title.contains("1.00 s") && finding.detail.contains(says), "{finding:?}");
         }
+    }
+
+    #[test]
+    fn challenges_are_ordinary_but_for_those_that_led_to_nothing() {
+        let mut report = report(vec![stream()]);
+        let titles = |report: &Report, id: &str| -> Vec<String> {
+            let found = find(report).into_iter().filter(|finding| finding.id == id);
+            found.map(|finding| finding.title).collect()
+        };
+        report.sip.auth_challenges = 5;
+        let ordinary = "authentication-retry";
+        assert_eq!(titles(&report, ordinary), ["5 authentication challenges: ordinary"]);
+        report.sip.auth_refused = AuthRefused { requests: 1, challenges: 4, first_frame: Some(6) };
+        assert_eq!(titles(&report, ordinary), ["1 authentication challenge: ordinary"]);
+        let refused = "credentials of 1 request are refused again and again";
+        assert_eq!(titles(&report, "credentials-refused"), [refused]);
+        report.sip.auth_challenges = 4;
+        assert!(titles(&report, ordinary).is_empty());
     }
 
     #[test]

@@ -160,7 +160,7 @@ impl Explanation {
     /// The whole of it: "1.81 s without packets, began 8 ms after REFER, ended 12 ms after NOTIFY 200: the sender …".
     pub fn sentence(&self, gap: &Interruption) -> String {
         let mut text = if gap.is_silence() {
-            format!("{:.2} s without packets", gap.silence_s)
+            format!("{} without packets", words::silence(gap.silence_s))
         } else {
             "timestamp jump".to_owned()
         };

@@ -25,6 +25,7 @@ pub(super) fn find(report: &Report) -> impl Iterator<Item = Finding> {
         long_round_trip(report),
         declared_redundancy(report),
         same_stream_elsewhere(report),
+        sent_back(report),
         digits_without_end(report),
     ];
     found.into_iter().flatten()
@@ -206,6 +207,31 @@ fn same_stream_elsewhere(report: &Report) -> Option<Finding> {
             stream.src, stream.dst, leg.src, leg.dst, leg.delay_ms.p50, leg.matched_percent,
         ),
         advice: String::new(),
+        evidence: Vec::new(),
+    })
+}
+
+/// What an echo test does on purpose; elsewhere the speaker hears himself.
+fn sent_back(report: &Report) -> Option<Finding> {
+    let mut echoes = report
+        .streams
+        .iter()
+        .flat_map(|stream| stream.legs.iter().map(move |leg| (stream, leg)))
+        // Each pair once, from the one that came first.
+        .filter(|(_, leg)| leg.relation == Relation::Echo && leg.delay_ms.p50 >= 0.0);
+    let (stream, leg) = echoes.next()?;
+    let count = 1 + echoes.count() as u64;
+    Some(Finding {
+        id: "stream-sent-back",
+        severity: Severity::Info,
+        title: format!("{} sent back to its sender", words::count(count, "stream")),
+        detail: format!(
+            "{} → {} comes back from there packet by packet after {:.2} ms (median; {:.0} % of the packets match), under the \
+             same SSRC and numbers. Its figures are those of one stream, seen twice.",
+            stream.src, stream.dst, leg.delay_ms.p50, leg.matched_percent,
+        ),
+        advice: "an echo test does so; in a call between people, look for a loop: who speaks hears himself"
+            .to_owned(),
         evidence: Vec::new(),
     })
 }

@@ -30,6 +30,7 @@ fn line(round: u64, expected: u64) -> Event {
         encapsulation: crate::packet::Encapsulation::NONE,
         codec: Some("PCMU".to_owned()),
         codec_parameters: None,
+        payload_type: 0,
         announcement: Arc::default(),
         summary: IntervalSummary { totals, quality: QualityInterval::default() },
         lifetime: totals,

@@ -3,6 +3,9 @@
 //! A page is written once, with or without styles. Styles are escape sequences around words, so they are put in only by
 //! the methods that know how wide the words are. Whoever prints a styled page does it through `anstream`, which
 //! takes the styles out again where no terminal shows them.
+//!
+//! What is written may be a peer's words, in whatever sentence they stand. So nothing but this module's own styles and ends
+//! of lines gets on a page as it is: the rest passes [`printable`].
 
 use std::fmt::{self, Write};
 use std::io;
@@ -10,6 +13,8 @@ use std::io;
 use anstyle::{AnsiColor, Style};
 use terminal_size::{Width, terminal_size_of};
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+
+use super::words::printable;
 
 /// Columns of a line where no terminal says how many it has: a mail and two windows side by side hold so many.
 pub const WIDTH: usize = 100;
@@ -77,6 +82,7 @@ impl Page {
     /// The same, where `column` columns of the first line are written already. A word longer than a line, as a path may
     /// be, is broken.
     pub(super) fn flow(&mut self, mut column: usize, text: &str, indent: usize) {
+        let text = &printable(text);
         let out = &mut self.text;
         for _ in 0..text.chars().take_while(|c| *c == ' ').count() {
             out.push(' ');
@@ -115,9 +121,16 @@ impl Page {
     }
 }
 
+/// Lines of a table, whose ends are the writer's.
 impl Write for Page {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.text.write_str(text)
+        for part in text.split_inclusive('\n') {
+            match part.strip_suffix('\n') {
+                Some(line) => self.text.extend([&printable(line), "\n"]),
+                None => self.text.push_str(&printable(part)),
+            }
+        }
+        Ok(())
     }
 }
 

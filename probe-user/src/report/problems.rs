@@ -11,7 +11,7 @@ use super::forensics::Cause;
 use super::troubles::InterruptionReport;
 use super::words;
 use crate::packet::Endpoint;
-use crate::sip::CallState;
+use crate::sip::{CallState, REFUSED_OFTEN, Timer};
 
 /// Loss, and packets too late for the de-jitter buffer, that are heard, in percent.
 const AUDIBLE_PERCENT: f64 = 1.0;
@@ -79,13 +79,16 @@ fn missed_percent(stream: &StreamReport) -> f64 {
         / stream.unique.expected.max(1) as f64
 }
 
+/// 2xx sent again, from which nobody acknowledges it: 7.5 s of 32 (RFC 3261, 13.3.1.4).
+const UNACKNOWLEDGED: u32 = 4;
+
 /// What is to say of a call with these streams; the worst first.
 pub(super) fn of(call: &CallWithStreams, streams: &[&StreamReport]) -> Vec<CallFinding> {
-    let mut found: Vec<_> = failure(call).into_iter().collect();
+    let mut found: Vec<_> = failure(call).into_iter().chain(credentials(call)).collect();
     found.extend(call.media_findings.iter().cloned());
     found.extend(streams.iter().filter_map(|stream| lossy(stream)));
     found.extend(interruptions(streams));
-    found.extend(sent_again(call));
+    found.extend(no_ack(call).or_else(|| sent_again(call)));
     found
 }
 
@@ -94,6 +97,34 @@ fn failure(call: &CallWithStreams) -> Option<CallFinding> {
     let CallState::Failed(code) = call.call.state else { return None };
     let is_decision = matches!(code, 300..=399 | 486 | 600 | 603);
     (!is_decision).then(|| CallFinding { id: "failed", text: format!("the call failed with {code}") })
+}
+
+/// Refused again and again, and nothing came of it.
+fn credentials(call: &CallWithStreams) -> Option<CallFinding> {
+    let refused = call.call.credentials_refused;
+    let is_accepted = matches!(call.call.state, CallState::Answered | CallState::Ended);
+    (refused >= REFUSED_OFTEN && !is_accepted).then(|| CallFinding {
+        id: "credentials-refused",
+        text: format!("the caller's credentials were refused {refused} times: a wrong user or password"),
+    })
+}
+
+/// The called sends its 2xx again until it gives up, as it would not once the ACK had reached it.
+fn no_ack(call: &CallWithStreams) -> Option<CallFinding> {
+    let again = call.call.timers.of(Timer::TwoHundred);
+    (again >= UNACKNOWLEDGED).then(|| {
+        let end = match call.call.ended_by {
+            Some("called") => ", which hung up",
+            _ => "",
+        };
+        CallFinding {
+            id: "no-ack",
+            text: format!(
+                "the answer was sent {} times: the ACK never reached the called{end}. Look at Contact, Record-Route, NAT",
+                again + 1
+            ),
+        }
+    })
 }
 
 fn lossy(stream: &StreamReport) -> Option<CallFinding> {
@@ -182,6 +213,34 @@ mod tests {
         }
         call.call.state = CallState::Failed(503);
         assert_eq!(ids(&of(&call, &[&stream])), ["failed"]);
+    }
+
+    #[test]
+    fn credentials_that_nobody_accepts_are_told_until_somebody_does() {
+        let mut call = call("a");
+        (call.call.state, call.call.credentials_refused) = (CallState::Challenged, 1);
+        assert_eq!(of(&call, &[]), []);
+        call.call.credentials_refused = 2;
+        assert_eq!(ids(&of(&call, &[])), ["credentials-refused"]);
+        call.call.state = CallState::Answered;
+        assert_eq!(of(&call, &[]), []);
+    }
+
+    #[test]
+    fn an_answer_that_is_sent_until_its_sender_gives_up_had_no_ack() {
+        let mut call = call("a");
+        (call.call.state, call.call.ended_by) = (CallState::Ended, Some("called"));
+        (0..3).for_each(|_| call.call.timers.add(Timer::TwoHundred, 1));
+        call.call.retransmissions = 3;
+        assert_eq!(ids(&of(&call, &[])), ["retransmissions"]);
+        call.call.timers.add(Timer::TwoHundred, 6);
+        let found = of(&call, &[]);
+        assert_eq!(ids(&found), ["no-ack"]);
+        assert!(
+            found[0]
+                .text
+                .starts_with("the answer was sent 10 times: the ACK never reached the called, which")
+        );
     }
 
     #[test]

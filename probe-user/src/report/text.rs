@@ -33,11 +33,11 @@ fn write(mut page: Page, report: &Report) -> String {
 fn capture(page: &mut Page, report: &Report) {
     let capture = &report.capture;
     let read = format!(
-        "{}: {}, {}, {:.1} s",
+        "{}: {}, {}, {}",
         words::printable(&capture.sources.join(", ")),
         words::count(capture.packets, "frame"),
         words::bytes(capture.bytes),
-        capture.duration_s,
+        words::seconds(capture.duration_s),
     );
     page.hang("", &read, 2);
     let left_out = capture.left_out();
@@ -313,6 +313,38 @@ mod tests {
                 }
                 assert!(text.contains(src) && text.contains(dst), "{text}");
             }
+        }
+    }
+
+    #[test]
+    fn what_the_network_named_commands_no_terminal() {
+        let evil = "\u{1b}[2J\u{9b}31m\u{202e}\u{2028}x\n";
+        let mut named = stream();
+        (named.call_id, named.codec) = (None, Some(evil.to_owned()));
+        named.call_absent_because = Some(format!("no SDP of {evil}"));
+        named.jitter_absent_because = Some(format!("no clock of {evil}"));
+        (named.mos, named.mos_absent_because) =
+            (None, Some(format!("no impairment factor is published for {evil}")));
+        let mut report = report(vec![named]);
+        let mut call = call(evil);
+        (call.call.from, call.call.to) = (evil.into(), evil.into());
+        (call.call.disconnect_reason, call.media_absent_because) = (Some(evil.into()), Some(evil.to_owned()));
+        call.problems.push(super::super::call_media::CallFinding { id: "failed", text: evil.to_owned() });
+        report.calls.push(call);
+        report.capture.notes.push(evil.to_owned());
+        report.capture.sources.push(evil.to_owned());
+        report.findings.push(super::super::contract::Finding {
+            id: "packets-lost",
+            severity: Severity::Bad,
+            title: evil.to_owned(),
+            detail: evil.to_owned(),
+            advice: evil.to_owned(),
+            evidence: Vec::new(),
+        });
+        for text in [render(&report), super::super::detail::render(&report)] {
+            let is_safe = |c: char| c == '\n' || !c.is_control() && !matches!(c, '\u{202e}' | '\u{2028}');
+            assert!(text.chars().all(is_safe), "{text:?}");
+            assert!(text.contains("no impairment factor is published for"), "{text}");
         }
     }
 

@@ -2,6 +2,7 @@
 
 use crate::dedup::stats::CauseReport;
 use crate::dedup::{Cause, Differs};
+use crate::sip::CapturedReport;
 
 /// `2004` as `2,004`.
 pub fn thousands(number: u64) -> String {
@@ -57,6 +58,16 @@ pub fn span(ms: f64) -> String {
     }
 }
 
+/// A duration: `31.5 s`, and from ten minutes on `9h59m`.
+pub fn seconds(seconds: f64) -> String {
+    if seconds < 600.0 { format!("{seconds:.1} s") } else { span(seconds * 1e3) }
+}
+
+/// A silence: `1.81 s`, and from ten minutes on `9h59m`.
+pub fn silence(seconds: f64) -> String {
+    if seconds < 600.0 { format!("{seconds:.2} s") } else { span(seconds * 1e3) }
+}
+
 /// A count in at most four columns: `999`, `9999`, `12k`, `3M`.
 pub fn compact(count: u64) -> String {
     match count {
@@ -99,6 +110,17 @@ pub fn bytes(count: u64) -> String {
 /// A count with its noun: `1 call`, `2 calls`.
 pub fn count(number: u64, noun: &str) -> String {
     format!("{} {noun}{}", thousands(number), if number == 1 { "" } else { "s" })
+}
+
+/// How much of SIP the snap length cut off: "6 of 306 SIP frames are cut after 158 bytes of SIP".
+pub fn cut(captured: CapturedReport) -> String {
+    let CapturedReport { frames, cut, cut_at_bytes } = captured;
+    format!(
+        "{} of {} {} cut after {cut_at_bytes} bytes of SIP",
+        thousands(cut),
+        count(frames, "SIP frame"),
+        if cut == 1 { "is" } else { "are" }
+    )
 }
 
 /// How often each packet was seen: `twice`, `3 times`, `1.4 times on average`.
@@ -179,12 +201,14 @@ pub fn party(uri: &str) -> &str {
     user.split([';', '?']).next().unwrap_or(user)
 }
 
-/// Text from the network, safe for a terminal: control characters are shown, not sent, and so are those that turn
-/// the direction of what follows, by which a name can show another than its own.
+/// Text from the network, safe for a terminal: control characters are shown, not sent, and so are those that end a line
+/// or turn the direction of what follows, by which a name can show another than its own. What is safe stays as it is.
 pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
+        let is_line_end = matches!(c, '\u{2028}' | '\u{2029}');
+        let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if c.is_control() || is_line_end || turns {
             out.extend(c.escape_default());
         } else {
             out.push(c);
@@ -213,6 +237,8 @@ mod tests {
         assert_eq!([512, 8 << 20].map(bytes), ["512 B", "8.0 MiB"]);
         let spans = [0.4, 564.0, 9_400.0, 99_960.0, 725_000.0, 12_000_000.0, 432_000_000.0].map(span);
         assert_eq!(spans, ["0ms", "564ms", "9.4s", "1m40s", "12m05s", "3h20m", "120h"]);
+        assert_eq!([0.04, 599.9, 35_939.42].map(seconds), ["0.0 s", "599.9 s", "9h58m"]);
+        assert_eq!([1.806, 35_939.42].map(silence), ["1.81 s", "9h58m"]);
         assert_eq!([0, 9_999, 12_345, 3_000_000].map(compact), ["0", "9999", "12k", "3M"]);
         assert_eq!((count(1, "call"), count(2, "call")), ("1 call".to_owned(), "2 calls".to_owned()));
     }
@@ -220,6 +246,12 @@ mod tests {
     #[test]
     fn a_terminal_escape_in_a_call_id_is_shown_not_obeyed() {
         assert_eq!(printable("a\u{1b}[2Jb"), "a\\u{1b}[2Jb");
+    }
+
+    #[test]
+    fn ends_of_lines_are_shown() {
+        assert_eq!(printable("a\u{2028}b\u{2029}c\r\nd"), "a\\u{2028}b\\u{2029}c\\r\\nd");
+        assert_eq!(printable(&printable("a\u{2028}")), "a\\u{2028}");
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub struct Announcement {
     pub call_id: Option<Arc<str>>,
     /// Payload types of the SDP that announced the stream's destination (or, failing that, its source).
     pub payloads: Vec<Payload>,
+    /// Payload types that it lists without saying what they are: dynamic ones without `a=rtpmap`.
+    pub unnamed: Vec<u8>,
     /// Their format parameters (`a=fmtp`), as written, of those that have any.
     pub parameters: Vec<(u8, Box<str>)>,
     /// Is the media encrypted (SAVP, a=crypto)?
@@ -96,6 +98,19 @@ pub fn name(number: u8, announcement: &Announcement) -> Option<&str> {
     announced.or_else(|| static_payload(number).map(|(name, _)| name))
 }
 
+/// Why neither codec nor clock rate of a payload type are known, in words for the report.
+pub fn unknown_because(number: u8, announcement: &Announcement) -> String {
+    if announcement.call_id.is_none() {
+        "no SDP, and a dynamic payload type".to_owned()
+    } else if announcement.unnamed.contains(&number) {
+        format!("payload type {number} has no a=rtpmap in its SDP")
+    } else if announcement.payload(number).is_some() {
+        format!("the clock rate of payload type {number} in its SDP is none that is used")
+    } else {
+        format!("payload type {number} is not in its SDP")
+    }
+}
+
 /// Comfort noise (RFC 3389, and the 19 of older equipment).
 pub fn is_comfort_noise(number: u8) -> bool {
     matches!(number, 13 | 19)
@@ -160,6 +175,27 @@ pub fn wireshark_clock_rate(number: u8, announcement: &Announcement) -> Option<u
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_known_of_a_payload_type_has_its_own_reason() {
+        let payload = Payload { number: 96, name: "AMR".into(), clock_rate: 0 };
+        let announced = Announcement {
+            call_id: Some("one".into()),
+            payloads: vec![payload],
+            unnamed: vec![97],
+            ..Announcement::default()
+        };
+        let reasons = [96, 97, 98].map(|number| unknown_because(number, &announced));
+        assert_eq!(
+            reasons,
+            [
+                "the clock rate of payload type 96 in its SDP is none that is used",
+                "payload type 97 has no a=rtpmap in its SDP",
+                "payload type 98 is not in its SDP"
+            ]
+        );
+        assert_eq!(unknown_because(98, &Announcement::default()), "no SDP, and a dynamic payload type");
+    }
 
     #[test]
     fn a_clock_rate_that_nothing_has_is_not_believed() {

@@ -134,14 +134,7 @@ pub fn amr_wb(mode: u8, listening: Listening) -> Option<Impairment> {
 ///
 /// # Errors
 /// Why there is none, in words for the report.
-pub fn impairment(
-    codec: Option<&str>,
-    parameters: Option<&str>,
-    declared: &Declared,
-) -> Result<Impairment, String> {
-    let Some(codec) = codec else {
-        return Err("codec unknown: no SDP, and a dynamic payload type".to_owned());
-    };
+pub fn impairment(codec: &str, parameters: Option<&str>, declared: &Declared) -> Result<Impairment, String> {
     if let Some(own) = declared.find(codec) {
         return Ok(own);
     }
@@ -251,18 +244,17 @@ impl Declared {
 mod tests {
     use super::*;
 
-    fn reason(codec: Option<&str>) -> String {
+    fn reason(codec: &str) -> String {
         impairment(codec, None, &Declared::NONE).unwrap_err()
     }
 
     #[test]
     fn an_unpublished_codec_gets_a_reason_not_a_number() {
-        assert_eq!(reason(Some("opus")), "no impairment factor is published for opus");
-        assert!(reason(None).contains("no SDP"));
+        assert_eq!(reason("opus"), "no impairment factor is published for opus");
         for codec in ["iLBC", "AMR", "speex", "SILK", "iSAC", "EVS"] {
-            assert!(reason(Some(codec)).starts_with("no impairment factor is published"), "{codec}");
+            assert!(reason(codec).starts_with("no impairment factor is published"), "{codec}");
         }
-        assert!(reason(Some("AMR-WB")).contains("mode"));
+        assert!(reason("AMR-WB").contains("mode"));
     }
 
     #[test]
@@ -275,7 +267,7 @@ mod tests {
 
     #[test]
     fn format_parameters_choose_the_variant() {
-        let of = |codec, parameters| impairment(Some(codec), Some(parameters), &Declared::NONE);
+        let of = |codec, parameters| impairment(codec, Some(parameters), &Declared::NONE);
         assert_eq!(of("G729", "annexb=no"), Ok(G729_WITHOUT_VAD));
         assert!((of("G729", "annexb=yes").unwrap().ie - 11.0).abs() < 1e-9);
         assert!((of("AMR-WB", "octet-align=1; mode-set=8").unwrap().ie - 8.0).abs() < 1e-9);
@@ -296,19 +288,19 @@ mod tests {
     #[test]
     fn an_operator_declares_what_nobody_published_and_is_named_for_it() {
         let declared = Declared::new(&["opus=10,20".parse().unwrap(), "G722=13,5,wideband".parse().unwrap()]);
-        let opus = impairment(Some("OPUS"), None, &declared).unwrap();
+        let opus = impairment("OPUS", None, &declared).unwrap();
         assert_eq!(
             (opus.ie, opus.bpl, opus.scale, opus.provenance),
             (10.0, Some(20.0), Scale::Narrowband, Provenance::Operator)
         );
-        assert_eq!(impairment(Some("G722"), None, &declared).unwrap().scale, Scale::Wideband);
-        assert!(impairment(Some("op"), None, &declared).is_err());
+        assert_eq!(impairment("G722", None, &declared).unwrap().scale, Scale::Wideband);
+        assert!(impairment("op", None, &declared).is_err());
     }
 
     #[test]
     fn the_last_declaration_of_a_codec_counts_also_before_the_table() {
         let declared = Declared::new(&["PCMU=1,1".parse().unwrap(), "pcmu=0,4.3".parse().unwrap()]);
-        assert_eq!(impairment(Some("PCMU"), None, &declared).unwrap().bpl, Some(4.3));
+        assert_eq!(impairment("PCMU", None, &declared).unwrap().bpl, Some(4.3));
     }
 
     #[test]

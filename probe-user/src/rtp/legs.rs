@@ -119,6 +119,8 @@ pub enum Relation {
     Nat,
     /// Both endpoints differ: an SBC, a B2BUA or a TURN server passes it on.
     Relay,
+    /// Sent back to where it came from: an echo test, or a loop. It tells nothing of another path.
+    Echo,
     /// Sent twice on purpose, on two paths (RFC 7198, SMPTE ST 2022-7).
     Redundant,
 }
@@ -129,6 +131,8 @@ impl Relation {
         let both_multicast = is_multicast(&a.flow.dst) && is_multicast(&b.flow.dst);
         if is_declared || both_multicast && a.flow.dst != b.flow.dst {
             Self::Redundant
+        } else if a.flow.src == b.flow.dst && a.flow.dst == b.flow.src {
+            Self::Echo
         } else if a.flow.src == b.flow.src || a.flow.dst == b.flow.dst {
             Self::Nat
         } else {
@@ -144,7 +148,7 @@ pub struct LegReport {
     pub src: Endpoint,
     /// Its receiver.
     pub dst: Endpoint,
-    /// "nat", "relay" or "redundant".
+    /// "nat", "relay", "echo" or "redundant".
     pub relation: Relation,
     /// Packets that both have, in percent of the shorter of the two: an estimate.
     pub matched_percent: f64,
@@ -328,6 +332,14 @@ mod tests {
         let leg = &found[0][0];
         assert_eq!(leg.relation, Relation::Relay);
         assert!(leg.matched_percent > 60.0, "{}", leg.matched_percent);
+    }
+
+    #[test]
+    fn what_comes_back_to_its_sender_is_an_echo_and_no_relay() {
+        let there = sketch((0..500).map(|seq| under(seq, payload(seq), at(INSIDE), at(FAR))));
+        let back = sketch((0..500).map(|seq| under(seq, payload(seq), at(FAR), at(INSIDE))));
+        let relations: Vec<_> = legs(&[there, back]).iter().map(|legs| legs[0].relation).collect();
+        assert_eq!(relations, [Relation::Echo, Relation::Echo]);
     }
 
     #[test]

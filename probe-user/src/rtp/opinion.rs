@@ -32,10 +32,10 @@ pub struct Mos {
 }
 
 /// What a score is computed from.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Heard {
-    /// SDP name of the codec, if known.
-    pub codec: Option<String>,
+    /// SDP name of the codec, or why it is not known.
+    pub codec: Result<String, String>,
     /// Its format parameters in the SDP.
     pub parameters: Option<String>,
     /// Packets lost, or too late for the de-jitter buffer, in percent of those expected.
@@ -81,8 +81,8 @@ impl Heard {
     }
 
     fn impairment(&self) -> Result<(Impairment, f64), String> {
-        let known =
-            impairment(self.codec.as_deref(), self.parameters.as_deref(), &self.settings.impairments)?;
+        let codec = self.codec.as_ref().map_err(|because| format!("codec unknown: {because}"))?;
+        let known = impairment(codec, self.parameters.as_deref(), &self.settings.impairments)?;
         let bpl = match known.bpl {
             Some(bpl) => bpl,
             // Without loss it does not matter.
@@ -123,7 +123,14 @@ mod tests {
     use crate::rtp::impairment::Declared;
 
     fn heard(codec: &str, loss_percent: f64, burst_ratio: f64) -> Heard {
-        Heard { codec: Some(codec.to_owned()), loss_percent, burst_ratio, ..Heard::default() }
+        Heard {
+            codec: Ok(codec.to_owned()),
+            parameters: None,
+            loss_percent,
+            burst_ratio,
+            is_buffered: false,
+            settings: Arc::default(),
+        }
     }
 
     #[test]
@@ -158,6 +165,12 @@ mod tests {
     fn a_codec_without_bpl_has_a_score_until_something_is_lost() {
         assert!((heard("G726-32", 0.0, 1.0).listening().unwrap().r_factor - 86.2).abs() < 1e-9);
         assert!(heard("G726-32", 0.1, 1.0).listening().unwrap_err().contains("(Bpl)"));
+    }
+
+    #[test]
+    fn a_codec_that_is_not_known_has_no_score_and_the_reason_why() {
+        let unknown = Heard { codec: Err("no SDP".to_owned()), ..heard("", 0.0, 1.0) };
+        assert_eq!(unknown.listening().unwrap_err(), "codec unknown: no SDP");
     }
 
     #[test]

@@ -92,20 +92,17 @@ impl RateEstimate {
         if self.elapsed_ns == 0 { 0.0 } else { self.ticks as f64 * 1e9 / self.elapsed_ns as f64 }
     }
 
-    /// In words: from what the rate was chosen, or why none was.
-    pub fn because(&self) -> String {
+    /// In words: from what the rate was chosen, or why none was, where `unknown` is why it had to be.
+    pub fn because(&self, unknown: &str) -> String {
         let seconds = self.elapsed_ns as f64 / 1e9;
         let measured =
             format!("timestamps advance by {:.0} a second, over {seconds:.1} s", self.measured_hz());
         match self.found {
-            Some(_) => format!("no SDP, and a dynamic payload type; {measured}"),
+            Some(_) => format!("{unknown}; {measured}"),
             None if self.elapsed_ns < FIRST_LOOK_NS => {
-                "clock rate unknown: no SDP, a dynamic payload type, and less than 1 s to estimate it from"
-                    .to_owned()
+                format!("clock rate unknown: {unknown}; less than 1 s to estimate it from")
             }
-            None => format!(
-                "clock rate unknown: no SDP, a dynamic payload type, and {measured}, which no codec does"
-            ),
+            None => format!("clock rate unknown: {unknown}; {measured}, which no codec does"),
         }
     }
 }
@@ -152,10 +149,11 @@ mod tests {
     fn what_is_no_rate_in_use_gets_none_and_a_reason() {
         let (found, _, standing) = estimate(200, 2_000, 0);
         assert_eq!(found, None);
-        assert!(standing.because().contains("advance by 10000 a second"), "{}", standing.because());
+        let because = standing.because("no SDP");
+        assert!(because.contains("no SDP; timestamps advance by 10000 a second"), "{because}");
         // Digits: the timestamp stands still.
         assert_eq!(estimate(0, 2_000, 0).0, None);
-        assert!(estimate(160, 10, 0).2.because().contains("less than 1 s"));
+        assert!(estimate(160, 10, 0).2.because("no SDP").contains("less than 1 s"));
     }
 
     #[test]

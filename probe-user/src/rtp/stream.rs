@@ -412,7 +412,7 @@ impl Stream {
 
     /// The payload type that the stream is about: of those that carry speech, as far as is known, the one with
     /// most frames. Comfort noise and digits come between, and an unannounced dynamic type could be either.
-    fn main_payload_type(&self) -> u8 {
+    pub fn main_payload_type(&self) -> u8 {
         let is_speech = |number| {
             !codec::is_comfort_noise(number)
                 && match self.announcement.payload(number) {
@@ -560,13 +560,15 @@ impl Stream {
         let rate = clock_rate.map(|(rate, _)| rate);
         let unique = self.quality.ledger(totals.expected, rate);
         let (valid, codec) = (self.is_valid(), self.codec().map(ToOwned::to_owned));
-        let codec_parameters = self.codec_parameters().map(ToOwned::to_owned);
+        let (payload_type, codec_parameters) =
+            (self.main_payload_type(), self.codec_parameters().map(ToOwned::to_owned));
         let reordered = self.quality.late();
         let (interruptions, interruption_count) = self.quality.interruptions();
         let interruptions = interruptions.to_vec();
         let (loss, jitter, quality) = self.quality.into_parts();
         StreamParts {
             valid,
+            payload_type,
             codec,
             codec_parameters,
             clock_rate: rate,
@@ -646,6 +648,8 @@ pub struct StreamParts {
     pub announcement: Arc<Announcement>,
     /// Announced, or past RFC 3550's probation; the others are byte patterns.
     pub valid: bool,
+    /// The payload type that it is about.
+    pub payload_type: u8,
     /// Name of the codec.
     pub codec: Option<String>,
     /// Its format parameters in the SDP.

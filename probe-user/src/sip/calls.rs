@@ -320,6 +320,13 @@ impl Calls {
         }
     }
 
+    /// A 401 or 407 answers credentials.
+    pub(super) fn note_refused_credentials(&mut self, serial: u64) {
+        if let Some(call) = self.by_serial.get_mut(&serial) {
+            call.report.credentials_refused += 1;
+        }
+    }
+
     /// The call of a message, and whether it begins with it: by Call-ID, or a new one if the message begins or betrays one.
     fn serial(&mut self, at: Sighting, message: &Message<'_>, is_repeat: bool) -> Option<(u64, bool)> {
         let id = String::from_utf8_lossy(shortened(message.call_id));

@@ -12,6 +12,8 @@
 
 use std::collections::VecDeque;
 
+use serde::Serialize;
+
 use super::copies::Key;
 use crate::dedup::FrameClass;
 use crate::dedup::cluster::LATE_WINDOW_NS;
@@ -21,6 +23,38 @@ use crate::packet::{Evidence, Flow, Nanos};
 const MAX_KEPT: usize = 1_024;
 /// Bytes of them.
 const MAX_BYTES: usize = 4 << 20;
+
+/// The `captured` of the report: how much of SIP the capture holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct CapturedReport {
+    /// Frames with SIP, copies apart.
+    pub frames: u64,
+    /// Of them, those of which nobody captured more than the beginning.
+    pub cut: u64,
+    /// The most bytes of SIP that there are of one of those.
+    pub cut_at_bytes: usize,
+}
+
+impl CapturedReport {
+    /// Takes a frame of which `captured` bytes of `length` are there.
+    pub(super) fn note(&mut self, captured: usize, length: usize) {
+        self.frames += 1;
+        if captured < length {
+            self.cut += 1;
+            self.cut_at_bytes = self.cut_at_bytes.max(captured);
+        }
+    }
+
+    /// The rest of one came from elsewhere.
+    pub(super) fn was_completed(&mut self) {
+        self.cut = self.cut.saturating_sub(1);
+    }
+
+    /// Is so much cut that what is missing means nothing?
+    pub fn is_most(&self) -> bool {
+        self.cut * 2 >= self.frames.max(1)
+    }
+}
 
 /// A datagram as it was captured.
 #[derive(Debug)]

@@ -15,7 +15,7 @@
 //!   negotiation   offers and answers of a call -> media lines
 //!   announced     what a call said of its media, for the report
 //!   media     media lines -> who may be asked for every RTP packet (line, endpoints)
-//!   transaction   requests and their answers, in calls and outside: registrations, sources
+//!   transaction   requests and their answers, in calls and outside: registrations, sources, and who is silent
 //!   signalling   all of them in the order of the capture; what callers use
 //! ```
 
@@ -48,6 +48,7 @@ pub mod sdp;
 mod sdp_lines;
 mod sight;
 pub mod signalling;
+pub mod silent;
 pub mod sources;
 mod text;
 pub mod totals;
@@ -57,7 +58,9 @@ mod transfer;
 pub mod websocket;
 
 pub use announced::{Agreement, CallLine, CallMedia, Side};
+pub use challenge::{AuthRefused, REFUSED_OFTEN};
 pub use copies::{Repeat, Timer, Transport};
+pub use cut::CapturedReport;
 pub use encrypted::EncryptedReport;
 pub use media::{EndpointChange, MediaInfo, MediaTable};
 pub use related::LegHeaders;

@@ -233,7 +233,7 @@ impl TimerCounts {
         Timer::ALL.into_iter().zip(self.0)
     }
 
-    pub(super) fn add(&mut self, timer: Timer, more: u32) {
+    pub(crate) fn add(&mut self, timer: Timer, more: u32) {
         let counts = Timer::ALL.into_iter().zip(&mut self.0);
         for (_, count) in counts.filter(|(of, _)| *of == timer) {
             *count = count.saturating_add(more);
@@ -287,6 +287,8 @@ pub struct CallReport {
     pub timers: TimerCounts,
     /// 401 and 407, each counted once.
     pub auth_challenges: u64,
+    /// Of them, those in answer to credentials.
+    pub credentials_refused: u32,
     /// INVITEs within the call: hold, resume, codec change, refresh.
     pub reinvites: u64,
     /// UPDATEs within the call (RFC 3311).

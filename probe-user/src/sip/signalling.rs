@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::call::Sighting;
 use super::calls::{CallEvent, CallReport, Calls, MAX_CALLS};
-use super::challenge::Challenges;
+use super::challenge::{Challenged, Challenges};
 use super::copies::{Again, Key, Noted, Repeat, Seen, Transmissions, Transport};
 use super::cut::{self, Captured, Recent};
 use super::encrypted::{Encrypted, EncryptedReport};
@@ -266,6 +266,7 @@ impl Signalling {
         }
         let at = Sighting { time, number, flow };
         self.class = FrameClass::Unique;
+        self.totals.captured.note(payload.len(), length);
         match transport {
             Transport::Udp => {
                 let parsed = Message::parse(cut::whole_lines(payload, length));
@@ -302,6 +303,7 @@ impl Signalling {
     /// are given up.
     pub fn advance(&mut self, now: Nanos) {
         self.media.advance(now);
+        self.transactions.advance(now);
         self.give_up_old_gaps(now);
         self.calls.advance(now, &mut self.media);
     }
@@ -356,6 +358,9 @@ impl Signalling {
                 pairs_both_ways: self.pairs.values().filter(|seen| **seen == 3).count() as u64,
                 calls_lost_sight: self.calls.lost_sight(),
                 transactions: self.transactions.outcomes(),
+                auth_refused: self.challenges.refused(),
+                silent: self.transactions.silent(),
+                proofs_of_answers: self.transactions.proofs_of_answers(),
                 registrations: self.registrations.report(),
                 suspects: self.sources.suspects(),
                 ..self.totals.clone()
@@ -402,6 +407,7 @@ impl Signalling {
     /// A datagram whose beginning alone was captured before: this is the message, and that its copy.
     fn complete(&mut self, at: Sighting, evidence: &Evidence, payload: &[u8], cut: &Captured) -> Observed {
         let key = Key::datagram(at.flow, payload);
+        self.totals.captured.was_completed();
         let counted = self.transmissions.remove(&cut.key);
         let seen = self.transmissions.observe(key, at.time, at.number, evidence);
         self.revise();
@@ -450,6 +456,7 @@ impl Signalling {
             self.totals.malformed = self.totals.malformed.saturating_sub(1);
             self.totals.unreadable.retain(|unreadable| unreadable.frame != cut.number);
         }
+        self.totals.defects.retain(|defective| defective.frame != cut.number);
         for noted in counted {
             self.totals.uncount(noted.tally, cut.is_defective);
             if let Some(call) = noted.call {
@@ -470,9 +477,11 @@ impl Signalling {
         cut: &Captured,
         message: &Message<'_>,
     ) {
-        self.class = if self.challenges.observe(message) { FrameClass::AuthRetry } else { cut.class };
-        let defective = self.totals.defective + u64::from(message.defects.any());
-        self.totals.defective = defective.saturating_sub(u64::from(cut.is_defective));
+        let challenged = self.challenges.observe(cut.number, message);
+        self.class = if challenged == Challenged::Retry { FrameClass::AuthRetry } else { cut.class };
+        self.totals.defective = self.totals.defective.saturating_sub(u64::from(cut.is_defective));
+        self.totals.defects.retain(|defective| defective.frame != cut.number);
+        self.totals.note_defects(at.number, message.defects);
         let begun = Message::parse(cut::whole_lines(&cut.bytes, cut.length));
         let was_understood = begun.is_ok_and(|begun| begun.method() == message.method());
         for mut noted in counted {
@@ -521,18 +530,25 @@ impl Signalling {
             }
             Seen::First | Seen::Copy(_) => None,
         };
-        if repeat.is_none() && self.challenges.observe(message) {
+        let challenged = match repeat {
+            None => self.challenges.observe(at.number, message),
+            Some(_) => Challenged::No,
+        };
+        if challenged == Challenged::Retry {
             self.class = FrameClass::AuthRetry;
         }
         self.note_direction(&at.flow);
         self.totals.messages += 1;
-        self.totals.defective += u64::from(message.defects.any());
+        self.totals.note_defects(at.number, message.defects);
         let tally = self.totals.kinds.count(message.status(), message.method());
         if repeat.is_none() && matches!(message.status(), Some(401 | 407)) {
             self.totals.auth_challenges += 1;
         }
         let before = (self.calls.count_begun(), self.calls.evicted().1);
         let call = self.calls.observe(at, message, repeat.map(|(repeat, _)| repeat), &mut self.media);
+        if let (Some(call), Challenged::Refused) = (call, challenged) {
+            self.calls.note_refused_credentials(call);
+        }
         if repeat.is_none() {
             let (begun, live) = (self.calls.count_begun(), self.calls.evicted().1);
             self.answer(at, message, Effect { began: begun > before.0, made_room: live - before.1 });
@@ -553,7 +569,7 @@ impl Signalling {
 
     /// Joins requests and their answers, in calls and outside.
     fn answer(&mut self, at: Sighting, message: &Message<'_>, effect: Effect) {
-        let answer = self.transactions.observe(at.time, message);
+        let answer = self.transactions.observe(at, message);
         if message.method() == "REGISTER" {
             self.registrations.observe(message, answer);
         }
@@ -580,6 +596,7 @@ impl Signalling {
                 }
             };
             self.copies.observe(&copy);
+            self.totals.defects.retain(|defective| defective.frame != copy.number);
             for noted in noted {
                 self.totals.was_copy(noted.tally, noted.is_defective, repeat);
                 if let Some(call) = noted.call {
@@ -633,6 +650,10 @@ mod transfers_tests;
 #[cfg(test)]
 #[path = "sources_tests.rs"]
 mod sources_tests;
+
+#[cfg(test)]
+#[path = "unheard_tests.rs"]
+mod unheard_tests;
 
 #[cfg(test)]
 #[path = "stories_tests.rs"]

@@ -72,6 +72,20 @@ pub struct Suspect {
     pub peak_calls_per_s: u32,
     /// Calls of others, not over yet, that had to make room.
     pub made_room: u64,
+    /// It got in, once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub got_in: Option<GotIn>,
+}
+
+/// A registration that was accepted after many were refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct GotIn {
+    /// Frame of the 2xx.
+    pub frame: u64,
+    /// URI of the user (To), its first 64 bytes.
+    pub user: Box<str>,
+    /// Registrations from this source that were refused or challenged before.
+    pub refused_before: u64,
 }
 
 /// All sources. See the module's text.
@@ -98,6 +112,7 @@ struct Source {
     /// Of `refused` and `challenged`, REGISTERs.
     registrations_refused: u64,
     registrations_accepted: u64,
+    got_in: Option<Box<GotIn>>,
     calls: u64,
     calls_answered: u64,
     /// Responses that say somebody rings: a call that may be answered yet.
@@ -141,7 +156,7 @@ impl Sources {
                 self.has_responses = true;
                 let source = self.by_address.get_mut(&at.flow.dst.address);
                 for source in source.map(|source| &mut **source).into_iter().chain([&mut self.all]) {
-                    source.answer(method, answer.code);
+                    source.answer(at.number, message, answer.code);
                 }
             }
             _ => {}
@@ -246,8 +261,17 @@ impl Source {
         self.calls_answered.saturating_add(self.calls_rang).saturating_mul(LUCK) < self.calls
     }
 
-    fn answer(&mut self, method: &str, code: u16) {
+    fn answer(&mut self, frame: u64, message: &Message<'_>, code: u16) {
+        let method = message.method();
         let is_registration = method == "REGISTER";
+        if is_registration && code < 300 && self.registrations_refused >= SCAN && self.got_in.is_none() {
+            let user = message.to().uri;
+            self.got_in = Some(Box::new(GotIn {
+                frame,
+                user: String::from_utf8_lossy(user.get(..MAX_NAME).unwrap_or(user)).into(),
+                refused_before: self.registrations_refused,
+            }));
+        }
         match code {
             200..=299 => {
                 self.accepted += 1;
@@ -274,6 +298,7 @@ impl Source {
             calls: self.calls,
             peak_calls_per_s: self.peak,
             made_room: self.made_room,
+            got_in: self.got_in.as_deref().cloned(),
         }
     }
 }

@@ -59,6 +59,61 @@ fn passwords_that_are_refused_again_and_again_name_their_source() {
     let suspect = suspect(&wire);
     assert_eq!((suspect.kind, suspect.challenged), (Suspicion::RefusedRegistrations, 25));
     assert_eq!(suspect.address.map(|address| address.to_string()).as_deref(), Some("10.0.0.1"));
+    assert_eq!(suspect.got_in, None);
+}
+
+#[test]
+fn a_password_that_was_guessed_names_the_account_and_the_frame() {
+    let mut wire = Wire::new();
+    let tries = 30;
+    for n in 1..=tries {
+        wire.send(u64::from(n) * 100, PHONE, &register(n, ""));
+        let status = if n == tries { "200 OK" } else { "403 Forbidden" };
+        let answer = head(&format!("SIP/2.0 {status}"), &format!("{n} REGISTER"), "r", "\r\n");
+        wire.send(u64::from(n) * 100 + 5, PBX, &answer.replace("bob@pbx", "ann@pbx"));
+    }
+    let got_in = suspect(&wire).got_in.unwrap();
+    assert_eq!((got_in.frame, &*got_in.user, got_in.refused_before), (60, "sip:ann@pbx", 29));
+}
+
+/// INVITEs with credentials, each answered so.
+fn with_credentials(codes: &[u16], challenge: &str) -> Wire {
+    let mut wire = Wire::new();
+    for (cseq, &code) in (1_u32..).zip(codes) {
+        let credentials = if cseq == 1 { "" } else { "Proxy-Authorization: Digest username=\"ann\"\r\n" };
+        let invite =
+            head("INVITE sip:bob@pbx SIP/2.0", &format!("{cseq} INVITE"), "", &format!("{credentials}\r\n"));
+        let at = u64::from(cseq) * 100;
+        wire.send(at, PHONE, &invite);
+        let more = format!("Proxy-Authenticate: {challenge}\r\n\r\n");
+        wire.send(at + 5, PBX, &head(&format!("SIP/2.0 {code} X"), &format!("{cseq} INVITE"), "bob", &more));
+        wire.send(at + 10, PHONE, &request("ACK", cseq, "bob"));
+    }
+    wire
+}
+
+#[test]
+fn credentials_that_are_refused_twice_and_never_accepted_are_told() {
+    let digest = "Digest realm=\"pbx\", nonce=\"1\"";
+    let report = with_credentials(&[407, 407, 407], digest).probe.report();
+    let refused = report.sip.auth_refused;
+    assert_eq!((refused.requests, refused.challenges, refused.first_frame), (1, 3, Some(5)));
+    assert_eq!((report.calls[0].auth_challenges, report.calls[0].credentials_refused), (3, 2));
+}
+
+#[test]
+fn a_typing_error_a_second_challenge_and_an_old_nonce_are_ordinary() {
+    let digest = "Digest realm=\"pbx\", nonce=\"1\"";
+    for (codes, challenge) in [
+        (&[407, 200][..], digest),
+        (&[407, 401, 200], digest),
+        (&[407, 407, 407, 200], digest),
+        (&[407, 407], digest),
+        (&[407, 407, 407], "Digest realm=\"pbx\", nonce=\"2\", Stale=TRUE"),
+    ] {
+        let refused = with_credentials(codes, challenge).probe.report().sip.auth_refused;
+        assert_eq!(refused, crate::sip::AuthRefused::default(), "{codes:?} {challenge}");
+    }
 }
 
 #[test]

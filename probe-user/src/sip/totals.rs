@@ -7,11 +7,15 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
 use super::call::{Sighting, shortened};
+use super::challenge::AuthRefused;
 use super::copies::{Repeat, Timer};
+use super::cut::CapturedReport;
+use super::defects::Defects;
 use super::encrypted::EncryptedReport;
 use super::message::{Malformed, Message};
 use super::reassembly::TcpFigures;
 use super::registrations::RegistrationReport;
+use super::silent::SilentReport;
 use super::sources::Suspect;
 use super::transaction::ByMethod;
 use crate::dedup::stats::CauseReport;
@@ -80,6 +84,11 @@ impl Kinds {
     pub fn responses(&self, code: u16) -> Tally {
         let place = code.checked_sub(FIRST_CODE).map(usize::from);
         place.and_then(|place| self.codes.get(place)).copied().unwrap_or_default()
+    }
+
+    /// Are there any responses?
+    pub fn has_responses(&self) -> bool {
+        self.codes.iter().any(|tally| tally.messages > 0)
     }
 
     /// What was seen: `INVITE`, …, `200`, ….
@@ -195,6 +204,20 @@ pub struct Unreadable {
     pub reason: Malformed,
 }
 
+/// A message that could be read in spite of its defects.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Defective {
+    /// Its frame.
+    pub frame: u64,
+    /// What is wrong with it.
+    #[serde(serialize_with = "as_names")]
+    pub defects: Defects,
+}
+
+fn as_names<S: Serializer>(defects: &Defects, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(defects.names())
+}
+
 fn in_words<S: Serializer>(reason: &Malformed, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(reason)
 }
@@ -232,6 +255,14 @@ impl SipReport {
         });
     }
 
+    /// Counts a message's defects, if it has any, and keeps the first few.
+    pub(super) fn note_defects(&mut self, frame: u64, defects: Defects) {
+        self.defective += u64::from(defects.any());
+        if defects.any() && self.defects.len() < MAX_UNREADABLE {
+            self.defects.push(Defective { frame, defects });
+        }
+    }
+
     /// What was counted as a repeated message was a copy.
     pub(super) fn was_copy(&mut self, place: usize, was_defective: bool, repeat: Repeat) {
         self.messages = self.messages.saturating_sub(1);
@@ -265,10 +296,14 @@ pub struct SipReport {
     pub retransmissions: u64,
     /// 401 and 407, repeats apart.
     pub auth_challenges: u64,
+    /// Whose credentials are refused. Filled when a report is made.
+    pub auth_refused: AuthRefused,
     /// Datagrams and streams on a SIP port that hold no message.
     pub malformed: u64,
     /// Messages with a defect that did not prevent reading.
     pub defective: u64,
+    /// The first few of `defective`, and what is wrong with them.
+    pub defects: Vec<Defective>,
     /// Datagrams of line ends only.
     pub keep_alives: u64,
     /// Messages over TCP that a gap or the limit of memory cut off.
@@ -281,6 +316,8 @@ pub struct SipReport {
     pub websocket_frames: u64,
     /// Signalling over TLS. Filled when a report is made.
     pub encrypted: EncryptedReport,
+    /// How much of the frames was captured.
+    pub captured: CapturedReport,
     /// Frames that hold no message, the first few of `malformed`, and why.
     pub unreadable: Vec<Unreadable>,
     /// Repeats by their reason.
@@ -295,6 +332,10 @@ pub struct SipReport {
     pub calls_lost_sight: u64,
     /// What became of requests, by method, each hop for itself.
     pub transactions: ByMethod,
+    /// Who was asked and answers nothing. Filled when a report is made.
+    pub silent: SilentReport,
+    /// ACK, BYE and PRACK with a To tag: somebody answered, whether it was captured or not. Filled when a report is made.
+    pub proofs_of_answers: u64,
     /// What became of registrations.
     pub registrations: RegistrationReport,
     /// Who floods, scans, or is refused again and again.

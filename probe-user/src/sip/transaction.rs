@@ -13,7 +13,9 @@ use rustc_hash::{FxHashMap, FxHasher};
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
+use super::call::Sighting;
 use super::message::Message;
+use super::silent::{Asked, SilentReport};
 use crate::packet::Nanos;
 
 /// Transactions that wait for an answer, 32 bytes each with their place in the queue: 32 s of 4,000 a second.
@@ -114,11 +116,16 @@ pub(super) struct Transactions {
     /// By the time when they are looked at, which is in order.
     due: VecDeque<(Nanos, u64)>,
     outcomes: ByMethod,
+    asked: Asked,
+    /// Of the last frame.
+    now: Nanos,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Open {
     method: u8,
+    /// Who was asked, if that is watched.
+    to: Option<u16>,
     rings: bool,
     /// A final response came; kept, as forks may bring another.
     is_answered: bool,
@@ -128,28 +135,32 @@ struct Open {
 
 impl Transactions {
     /// Takes a message that was not sent before. Gives the final response to a request that was seen.
-    pub(super) fn observe(&mut self, now: Nanos, message: &Message<'_>) -> Option<Answer> {
-        self.advance(now);
+    pub(super) fn observe(&mut self, at: Sighting, message: &Message<'_>) -> Option<Answer> {
+        self.advance(at.time);
         let method = message.method();
-        if method.is_empty() || method == "ACK" {
-            return None;
-        }
         let key = key(message);
         match message.status() {
             None => {
-                self.ask(now, key, method, message);
+                let to = self.asked.ask(at, message);
+                if !method.is_empty() && method != "ACK" {
+                    self.ask(at.time, key, to, message);
+                }
                 None
             }
-            Some(code) => self.answer(key, method, code),
+            Some(code) => {
+                self.asked.answer(at, self.open.get(&key).and_then(|open| open.to));
+                if method.is_empty() { None } else { self.answer(key, method, code) }
+            }
         }
     }
 
-    fn ask(&mut self, now: Nanos, key: u64, method: &str, message: &Message<'_>) {
+    fn ask(&mut self, now: Nanos, key: u64, to: Option<u16>, message: &Message<'_>) {
+        let method = message.method();
         let place = self.outcomes.place(method);
         let Entry::Vacant(vacant) = self.open.entry(key) else { return };
         let removes = method == "REGISTER" && removes(message);
         let method = u8::try_from(place).unwrap_or(u8::MAX);
-        vacant.insert(Open { method, rings: false, is_answered: false, removes, asked: now });
+        vacant.insert(Open { method, to, rings: false, is_answered: false, removes, asked: now });
         self.due.push_back((Nanos(now.0.saturating_add(PATIENCE)), key));
         if let Some(outcomes) = self.outcomes.get_mut(place) {
             outcomes.requests += 1;
@@ -197,7 +208,8 @@ impl Transactions {
     }
 
     /// Lets packet time pass: nobody waits any longer for what is due.
-    fn advance(&mut self, now: Nanos) {
+    pub(super) fn advance(&mut self, now: Nanos) {
+        self.now = now;
         while let Some(&(due, key)) = self.due.front()
             && due <= now
         {
@@ -215,6 +227,16 @@ impl Transactions {
                 outcomes.unanswered += 1;
             }
         }
+    }
+
+    /// Who answers nothing.
+    pub(super) fn silent(&self) -> SilentReport {
+        self.asked.report(self.now)
+    }
+
+    /// How often what was sent proves that somebody answered, whether that was captured or not.
+    pub(super) fn proofs_of_answers(&self) -> u64 {
+        self.asked.proofs()
     }
 
     /// What has become of all so far.
@@ -245,12 +267,15 @@ fn removes(message: &Message<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packet::{Endpoint, Flow};
 
     fn observe(transactions: &mut Transactions, seconds: u64, text: &str, branch: &str) -> Option<Answer> {
         let text = format!(
             "{text}\r\nVia: SIP/2.0/UDP h;branch={branch}\r\nFrom: <sip:a@x>;tag=1\r\nTo: <sip:a@x>\r\nCall-ID: c\r\n\r\n"
         );
-        transactions.observe(Nanos(seconds * 1_000_000_000), &Message::parse(text.as_bytes()).unwrap())
+        let flow = Flow { src: Endpoint::v4([10, 0, 0, 1], 5060), dst: Endpoint::v4([10, 0, 0, 2], 5060) };
+        let at = Sighting { time: Nanos(seconds * 1_000_000_000), number: 1, flow };
+        transactions.observe(at, &Message::parse(text.as_bytes()).unwrap())
     }
 
     #[test]

@@ -14,7 +14,7 @@ use rustc_hash::FxHashSet;
 use super::call::{Sighting, shortened};
 use super::copies::Repeat;
 use super::message::{Address, Message, StartLine};
-use super::sdp::{self, Direction, MediaKind, MediaLine};
+use super::sdp::{self, Direction, MediaKind, MediaLine, Protocol};
 use crate::dedup::Cause;
 use crate::packet::{Endpoint, Evidence, Flow, Layer, Nanos};
 use crate::rtp::codec;
@@ -84,6 +84,8 @@ pub enum Said {
 pub struct Described {
     /// What kind of media.
     pub kind: MediaKind,
+    /// Over what it goes.
+    pub protocol: Protocol,
     /// Where its author wants to receive it; `None` if the line is refused.
     pub endpoint: Option<Endpoint>,
     /// Names of the codecs, the preferred one first: "PCMU PCMA events".
@@ -107,6 +109,7 @@ impl Described {
         }
         Self {
             kind: line.kind,
+            protocol: line.protocol,
             endpoint: line.endpoint,
             codecs: codecs.join(" ").into(),
             direction: line.direction,

@@ -4,13 +4,18 @@ use super::{Carried, end_of};
 use crate::report::words;
 use crate::sip::calls::{CallState, What};
 use crate::sip::sdp::Direction;
-use crate::sip::{CallLine, CallReport, Side};
+use crate::sip::{CallLine, CallReport, CapturedReport, Side};
 
 /// In words, the nearest reason first: what the call came to, what it said of media, what was left out by the probe, what was
 /// captured there.
-pub(super) fn because(call: &CallReport, carried: &Carried<'_>, left_out: Option<&str>) -> String {
+pub(super) fn because(
+    call: &CallReport,
+    carried: &Carried<'_>,
+    left_out: Option<&str>,
+    captured: CapturedReport,
+) -> String {
     unanswered(call)
-        .or_else(|| undescribed(call))
+        .or_else(|| undescribed(call, captured))
         .or_else(|| left_out.map(str::to_owned))
         .unwrap_or_else(|| nothing_came(call, carried))
 }
@@ -33,7 +38,7 @@ fn unanswered(call: &CallReport) -> Option<String> {
 }
 
 /// It announced no place where media could come to.
-fn undescribed(call: &CallReport) -> Option<String> {
+fn undescribed(call: &CallReport, captured: CapturedReport) -> Option<String> {
     let media = &call.media;
     if !media.lines.is_empty() {
         return None;
@@ -41,6 +46,8 @@ fn undescribed(call: &CallReport) -> Option<String> {
     let bodies = |count: u32| words::count(u64::from(count), "description");
     Some(if media.descriptions == 0 && media.encoded > 0 {
         format!("its SDP is compressed ({} with Content-Encoding) and was not read", bodies(media.encoded))
+    } else if media.descriptions == 0 && captured.cut > 0 {
+        format!("no SDP is left of its messages: {}", words::cut(captured))
     } else if media.descriptions == 0 && call.seen_from_the_middle {
         "its beginning was not captured, and no SDP after it".to_owned()
     } else if media.descriptions == 0 {

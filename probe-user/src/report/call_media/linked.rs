@@ -102,6 +102,9 @@ impl Because<'_> {
         let sip = &self.signalling.sip;
         let tls = self.capture.verdicts.get(Verdict::SipTls.name()).copied().unwrap_or(0);
         let encrypted = || format!("signalling is encrypted ({} of TLS)", words::count(tls, "frame"));
+        if sip.messages == 0 && sip.captured.cut > 0 {
+            return format!("no whole SIP message in the capture: {}", words::cut(sip.captured));
+        }
         if sip.messages == 0 {
             return if tls > 0 { encrypted() } else { "no SIP in the capture".to_owned() };
         }
@@ -113,7 +116,10 @@ impl Because<'_> {
         if let Some(reason) = at_another_time(stream, &announced) {
             return reason;
         }
-        let mut reason = if self.signalling.calls.iter().all(|call| call.media.descriptions == 0) {
+        let has_no_sdp = || self.signalling.calls.iter().all(|call| call.media.descriptions == 0);
+        let mut reason = if has_no_sdp() && sip.captured.cut > 0 {
+            format!("no SDP is left in the capture: {}", words::cut(sip.captured))
+        } else if has_no_sdp() {
             format!(
                 "no SDP in the capture: {}, none with a description",
                 words::count(sip.messages, "message")

@@ -387,7 +387,11 @@ fn retransmissions(report: &Report) -> Option<Finding> {
     Some(Finding {
         id: "real-retransmissions",
         severity: Severity::Warn,
-        title: format!("{} SIP messages were really sent again", words::thousands(sip.retransmissions)),
+        title: format!(
+            "{} {} really sent again",
+            words::count(sip.retransmissions, "SIP message"),
+            if sip.retransmissions == 1 { "was" } else { "were" }
+        ),
         detail: format!(
             "In {}. The sender's timer ran out before an answer came (RFC 3261, 17).{told}",
             words::count(calls as u64, "call")
@@ -412,7 +416,12 @@ fn one_direction(report: &Report) -> Option<Finding> {
     let is_sip_one_way =
         sip.pairs_both_ways == 0 && sip.pairs_one_way > 0 && sip.messages >= ONE_WAY_MESSAGES;
     let no_sip = sip.messages == 0;
-    if long().any(comes_back) || !(is_sip_one_way || no_sip && streams >= 2) {
+    // Where nothing shows that there was an answer, nobody may have answered; of what is cut, most is not known.
+    let is_answered = streams > 0 || sip.proofs_of_answers > 0 || sip.kinds.has_responses();
+    if long().any(comes_back)
+        || !(is_sip_one_way && is_answered || no_sip && streams >= 2)
+        || sip.captured.is_most()
+    {
         return None;
     }
     let worst = report.streams.first();
@@ -424,7 +433,7 @@ fn one_direction(report: &Report) -> Option<Finding> {
             "{}{}. A call needs both, so it is the capture that sees one: one direction of a mirror port, or one of two \
              asymmetric paths. Nothing can be said of the other direction.",
             if is_sip_one_way {
-                format!("{} SIP messages, and not one answers another", words::thousands(sip.messages))
+                format!("{}, and not one answers another", words::count(sip.messages, "SIP message"))
             } else {
                 "No SIP".to_owned()
             },
@@ -604,6 +613,14 @@ mod tests {
         half.sip.messages = 5;
         half.sip.pairs_one_way = 1;
         assert_eq!(found(&find(&half), "one-direction-only").severity, Severity::Warn);
+        half.sip.captured.cut = 1;
+        assert!(find(&half).is_empty(), "what is cut says nothing of the direction");
+        half.sip.captured.cut = 0;
+        half.streams.clear();
+        assert!(find(&half).is_empty(), "there was no answer, as far as is known");
+        half.sip.proofs_of_answers = 1;
+        assert_eq!(found(&find(&half), "one-direction-only").severity, Severity::Warn);
+        half.streams.push(one_way.clone());
         half.sip.pairs_both_ways = 1;
         assert!(find(&half).is_empty(), "one-way audio is the call's, not the capture's");
         let back = StreamReport { src: one_way.dst, dst: one_way.src, ..one_way.clone() };

@@ -54,6 +54,8 @@ impl Format {
             Entry::Shed(shed) => ("shed", AnsiColor::Red, shed_text(shed)),
             Entry::Summary(summary) => ("sum", AnsiColor::White, summary_text(summary)),
         };
+        // Whatever sentence a peer's words stand in, they end no line and command no terminal.
+        let text = words::printable(&text);
         let clock = time.to_zoned(TimeZone::system()).strftime("%H:%M:%S").to_string();
         if !self.colour {
             return format!("{clock}  {word:<5} {text}");

@@ -23,6 +23,7 @@ use crate::packet::{Encapsulation, Endpoint};
 use crate::pipeline::shard::IntervalLine;
 use crate::rtcp::News;
 use crate::rtp::StreamKey;
+use crate::rtp::codec;
 use crate::rtp::opinion::Heard;
 use crate::rtp::stream::TapPart;
 use crate::rtp::unique::Interruption;
@@ -306,7 +307,8 @@ impl StreamEntry {
                 "only copies in this interval".to_owned()
             }),
             _ => Heard {
-                codec: line.codec.clone(),
+                codec: (line.codec.clone())
+                    .ok_or_else(|| codec::unknown_because(line.payload_type, &line.announcement)),
                 parameters: line.codec_parameters,
                 loss_percent: percent(lost + network.discarded),
                 burst_ratio: line.burst_ratio,

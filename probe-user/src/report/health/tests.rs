@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use super::super::contract::Severity;
 use super::*;
 use crate::dedup::stats::Copy;
 use crate::dedup::{CopyStats, explain};
@@ -24,6 +25,7 @@ fn line(change: impl FnOnce(&mut IntervalLine)) -> StreamEntry {
         encapsulation: crate::packet::Encapsulation::NONE,
         codec: Some("PCMU".to_owned()),
         codec_parameters: None,
+        payload_type: 0,
         announcement: Arc::new(Announcement {
             call_id: Some("a84b4c76e66710@x".into()),
             ..Announcement::default()
@@ -109,6 +111,26 @@ fn the_worst_word_wins_and_absent_numbers_say_why() {
         ["lost  3.8 %", "jitter - (clock rate unknown)", "MOS - (codec unknown", "call - (no SDP seen)"]
     {
         assert!(text.contains(part), "{part} in {text}");
+    }
+}
+
+#[test]
+fn what_the_network_named_ends_no_line_and_commands_no_terminal() {
+    let evil = "\u{1b}[2J\u{9b}31m\u{202e}\u{2028}x\n";
+    let named = line(|line| line.codec = Some(evil.to_owned()));
+    assert!(named.mos_absent_because.as_deref().is_some_and(|reason| reason.contains(evil)));
+    let finding = Finding {
+        id: "packets-lost",
+        severity: Severity::Bad,
+        title: evil.to_owned(),
+        detail: evil.to_owned(),
+        advice: evil.to_owned(),
+        evidence: Vec::new(),
+    };
+    for entry in [Entry::Stream(Box::new(named)), Entry::Finding(finding)] {
+        let text = text(&entry);
+        assert!(text.contains("\\u{1b}[2J\\u{9b}31m\\u{202e}\\u{2028}x\\n"), "{text:?}");
+        assert!(text.chars().all(|c| !c.is_control() && !matches!(c, '\u{202e}' | '\u{2028}')), "{text:?}");
     }
 }
 

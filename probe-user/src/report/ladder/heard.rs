@@ -43,7 +43,7 @@ pub(super) fn rows(
             let mut notes: Vec<_> =
                 explanation.began_at.iter().map(|at| format!("began {}", at.phrase())).collect();
             notes.push(explanation.because.clone());
-            let label = format!("{:.2} s silent", found.gap.silence_s);
+            let label = format!("{} silent", words::silence(found.gap.silence_s));
             rows.push(row(found.time_s - found.gap.silence_s, 0, Kind::Silence, label, notes));
             let notes = explanation.ended_at.iter().map(SignallingMoment::phrase).collect();
             rows.push(row(

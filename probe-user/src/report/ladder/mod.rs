@@ -184,6 +184,9 @@ fn outcome(call: &CallWithStreams) -> String {
         (CallState::Failed(_), Some(code)) => format!("failed with {code}"),
         (state, _) => state.word().to_owned(),
     };
+    if report.state == CallState::Answered {
+        text.push_str(", to the end of the capture");
+    }
     if let Some(who) = report.ended_by {
         text.push_str(" by ");
         text.push_str(who);

@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 use super::{Kind, Participants, Row, words};
 use crate::dedup::Cause;
 use crate::packet::{Flow, Nanos};
-use crate::sip::sdp::{Direction, MediaKind};
+use crate::sip::sdp::{Direction, MediaKind, Protocol};
 use crate::sip::transcript::{About, Copies, Described, Line, Said, Transcript};
 use crate::sip::{Repeat, Timer};
 
@@ -124,12 +124,16 @@ fn in_full(media: &Described) -> String {
         MediaKind::Video => "video ",
         MediaKind::Other => "other media ",
     };
+    let is_rtp = media.protocol == Protocol::Rtp;
+    let kind = if is_rtp { kind.to_owned() } else { format!("{} ", media.protocol.name()) };
     let Some(endpoint) = media.endpoint else { return format!("{kind}refused") };
     let direction = match media.direction {
         Direction::SendRecv => String::new(),
         direction => format!(", {}", direction.attribute()),
     };
-    format!("{kind}{} at {endpoint}{direction}", media.codecs)
+    // Formats of RTP have names; those of others are words of their own ("t38").
+    let codecs = if is_rtp { format!("{} ", media.codecs) } else { String::new() };
+    format!("{kind}{codecs}at {endpoint}{direction}")
 }
 
 fn changes(before: &Described, now: &Described, is_request: bool) -> Vec<String> {
@@ -246,4 +250,31 @@ pub(super) fn captured(copies: &[Copies]) -> Option<String> {
         })
         .collect();
     Some(format!("x{total}: {}", kinds.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::Endpoint;
+
+    #[test]
+    fn media_that_is_no_rtp_is_told_by_what_it_is() {
+        let described = |kind, protocol, codecs: &str| Described {
+            kind,
+            protocol,
+            endpoint: Some(Endpoint::v4([10, 0, 0, 1], 4000)),
+            codecs: codecs.into(),
+            direction: Direction::SendRecv,
+        };
+        for (media, expected) in [
+            (described(MediaKind::Audio, Protocol::Rtp, "PCMU"), "PCMU at 10.0.0.1:4000"),
+            (described(MediaKind::Video, Protocol::Rtp, "H264"), "video H264 at 10.0.0.1:4000"),
+            (described(MediaKind::Other, Protocol::Udptl, ""), "T.38 fax at 10.0.0.1:4000"),
+            (described(MediaKind::Other, Protocol::Msrp, ""), "MSRP messages at 10.0.0.1:4000"),
+        ] {
+            assert_eq!(in_full(&media), expected);
+        }
+        let refused = Described { endpoint: None, ..described(MediaKind::Other, Protocol::Udptl, "") };
+        assert_eq!(in_full(&refused), "T.38 fax refused");
+    }
 }

@@ -182,3 +182,13 @@ fn who_shares_an_address_is_told_apart_by_port() {
     assert_eq!([of_one_host.of(src), of_one_host.of(dst), of_one_host.of(src)], [0, 1, 0]);
     assert_eq!(of_one_host.names(), ["127.0.0.1:5060", "127.0.0.1:5070"]);
 }
+
+#[test]
+fn a_call_that_goes_on_does_so_to_the_end_of_the_capture() {
+    let mut call = crate::report::contract::testing::call("a");
+    call.call.state = CallState::Answered;
+    assert_eq!(outcome(&call), "answered, to the end of the capture");
+    (call.call.state, call.call.ended_by, call.call.talked_ms) =
+        (CallState::Ended, Some("caller"), Some(9_400.0));
+    assert_eq!(outcome(&call), "ended by caller after 9.4s");
+}
