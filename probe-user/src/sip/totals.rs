@@ -214,6 +214,7 @@ pub struct Defective {
     pub defects: Defects,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "what serde calls")]
 fn as_names<S: Serializer>(defects: &Defects, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(defects.names())
 }

@@ -62,6 +62,8 @@ struct Received {
     /// What the receiver is charged with: a recorder's process, the probe's receive thread.
     cpu: Duration,
     effort: Effort,
+    /// The longest that a record waited for the probe's reader, where it tells.
+    latency: Option<Duration>,
 }
 
 impl Received {
@@ -147,6 +149,11 @@ impl Offer<'_> {
         println!(
             "  {subject:<16} {offered:>9.3} {rate:>9.3} {lost:>8.3} {cpu:>9.0} {all:>7.0} {over_nobody:>12.0} {others:>9.0}"
         );
+        if let Some(latency) = received.latency {
+            let ms = latency.as_secs_f64() * 1e3;
+            println!("  {:<16} {ms:.3} ms at most from a record's stamp until it was taken", "");
+            run.note(name("latency"), ms, "ms");
+        }
         run.note(name("rate"), rate, "Mpps");
         run.note(name("lost"), lost, "%");
         run.note(name("cpu"), cpu, "ns/frame");
@@ -163,8 +170,11 @@ fn turn_ns(duration: Duration) -> Result<f64> {
 
 fn probe(spec: &Spec, duration: Duration, mode: Mode) -> Result<Received> {
     let setup = throughput::Setup { mode, shards: 1, ring_bytes: 8 << 20, sheds: false };
-    let throughput::Run { sent, report, receiver_cpu, effort } = throughput::measure(spec, duration, setup)?;
-    Ok(Received { sent, frames: report.capture.analysed, cpu: receiver_cpu, effort })
+    let throughput::Run { sent, report, receiver_cpu, effort, oldest } =
+        throughput::measure(spec, duration, setup)?;
+    // A mirror port's records are taken by another reader, which does not ask.
+    let latency = matches!(mode, Mode::Tap).then_some(oldest);
+    Ok(Received { sent, frames: report.capture.analysed, cpu: receiver_cpu, effort, latency })
 }
 
 /// Runs a recorder at the far end of a pair of its own, or nobody.
@@ -180,7 +190,7 @@ fn record(recorder: Option<&Recorder>, spec: &Spec, duration: Duration) -> Resul
     thread::sleep(SETTLE);
     let effort = meter.stop();
     let frames = recording.map_or(Ok(0), Recording::stop)?;
-    Ok(Received { sent, frames, cpu: effort.recorder, effort })
+    Ok(Received { sent, frames, cpu: effort.recorder, effort, latency: None })
 }
 
 /// A recorder at work.
