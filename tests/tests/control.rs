@@ -69,3 +69,23 @@ fn an_unread_pipe_does_not_keep_sigint_from_ending_it() -> Result<()> {
     drop(reader);
     Ok(())
 }
+
+#[test]
+fn a_cpu_that_is_not_there_is_an_error_that_says_which_are() -> Result<()> {
+    if !root_for("a_cpu_that_is_not_there_is_an_error_that_says_which_are") {
+        return Ok(());
+    }
+    let namespace = Namespace::create(&LabName::unique()?, "nocpu")?;
+    let refused = |args: &str| -> Result<String> {
+        let output = output_within(Probe::command(&namespace, args.split(' '))?, Duration::from_secs(30))?;
+        ensure!(!output.status.success(), "{args} was taken");
+        Ok(String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let said = refused("run --iface lo --cpus 1023")?;
+    assert!(said.contains("there is no CPU 1023 online, only 0"), "{said}");
+    let said = refused("run --iface lo --shards 2 --cpus 0")?;
+    assert!(said.contains("1 named, 3 needed"), "{said}");
+    let said = refused("run --iface lo --cpus 0-x")?;
+    assert!(said.contains("write 2,4-6"), "{said}");
+    Ok(())
+}

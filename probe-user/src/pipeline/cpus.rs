@@ -5,7 +5,7 @@
 //! see to (`isolcpus=`, a cpuset, the affinity of interrupts).
 //!
 //! Memory comes from the NUMA node whose CPU asks for it. So what a thread uses is asked for by that thread (its streams, when they
-//! come), or while whoever asks for it [is on its CPU](Home): BPF rings and the frames of AF_XDP are the receive thread's.
+//! come), or while whoever asks for it is on its CPU: BPF rings and the frames of AF_XDP are the receive thread's.
 //! Which CPU is near to the network card is the operator's to know; the start of the log says both nodes.
 
 use std::fmt;
