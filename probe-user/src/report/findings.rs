@@ -256,9 +256,9 @@ fn credentials_refused(report: &Report) -> Option<Finding> {
             words::count(refused.requests, "request")
         ),
         detail: format!(
-            "{} in answer to them, to credentials twice or more each, and no other final answer: the caller or phone \
-             does not get in.",
-            words::count(refused.challenges, "401 or 407"),
+            "{} came, twice or more each in answer to credentials, and no other final answer: the caller or phone does \
+             not get in.",
+            words::count(refused.challenges, "challenge"),
         ),
         advice: "compare user, password and realm on both sides; whoever guesses passwords looks the same".to_owned(),
         evidence: refused.first_frame.into_iter().collect(),

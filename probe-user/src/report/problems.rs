@@ -79,8 +79,8 @@ fn missed_percent(stream: &StreamReport) -> f64 {
         / stream.unique.expected.max(1) as f64
 }
 
-/// 2xx sent again, from which nobody acknowledges it: 7.5 s of 32 (RFC 3261, 13.3.1.4).
-const UNACKNOWLEDGED: u32 = 4;
+/// 2xx sent again, from which nobody acknowledges it: 19.5 s of 32 (RFC 3261, 13.3.1.4).
+const UNACKNOWLEDGED: u32 = 7;
 
 /// What is to say of a call with these streams; the worst first.
 pub(super) fn of(call: &CallWithStreams, streams: &[&StreamReport]) -> Vec<CallFinding> {

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-/// What was wrong with a message that could be read all the same.
+use serde::{Serialize, Serializer};
+
+/// What was wrong with a message that could be read all the same. As JSON, a list of names.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Defects(u16);
 
@@ -65,6 +67,12 @@ impl Defects {
 
     pub(super) fn note(&mut self, defect: Self) {
         self.0 |= defect.0;
+    }
+}
+
+impl Serialize for Defects {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.names())
     }
 }
 

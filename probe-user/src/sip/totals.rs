@@ -210,13 +210,7 @@ pub struct Defective {
     /// Its frame.
     pub frame: u64,
     /// What is wrong with it.
-    #[serde(serialize_with = "as_names")]
     pub defects: Defects,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "what serde calls")]
-fn as_names<S: Serializer>(defects: &Defects, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(defects.names())
 }
 
 fn in_words<S: Serializer>(reason: &Malformed, serializer: S) -> Result<S::Ok, S::Error> {

@@ -47,12 +47,13 @@ fn unacknowledged(report: &Report) -> Option<Finding> {
 /// What is wrong with messages; where frames are cut, that is what is wrong.
 fn defects(report: &Report) -> Option<Finding> {
     let sip = &report.sip;
-    if sip.malformed + sip.defective == 0 || sip.captured.is_most() {
+    if sip.malformed + sip.defective + sip.sip_tcp_partial == 0 || sip.captured.is_most() {
         return None;
     }
     let parts = [
         (sip.defective, "SIP message", "with a defect"),
         (sip.malformed, "frame", "without a message that can be read"),
+        (sip.sip_tcp_partial, "message", "over TCP that breaks off"),
     ];
     let said = parts.iter().filter(|(count, ..)| *count > 0);
     let said: Vec<_> =
@@ -68,7 +69,10 @@ fn defects(report: &Report) -> Option<Finding> {
         id: "sip-defects",
         severity: Severity::Info,
         title: said.join(", "),
-        detail: format!("{}. Read as far as could be; a peer may refuse it.", examples.join("; ")),
+        detail: format!(
+            "{}Read as far as could be; a peer may refuse it.",
+            if examples.is_empty() { String::new() } else { format!("{}. ", examples.join("; ")) }
+        ),
         advice: "sip.defects and sip.unreadable in --json name more of them".to_owned(),
         evidence: frames.chain(sip.unreadable.iter().map(|one| one.frame).take(NAMED)).collect(),
     })
