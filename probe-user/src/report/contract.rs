@@ -1,6 +1,6 @@
 //! The JSON document of `analyze --json` and of `run --report`. Additions are free, renames are not.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,23 +71,21 @@ impl Report {
             streams.iter_mut().for_each(StreamReport::doubt_loss);
         }
         call_media::link(&mut streams, &signalling, &capture);
-        let mut of_call: HashMap<Arc<str>, Vec<usize>> = HashMap::new();
+        let namesakes = Namesakes::of(&signalling.calls);
+        let mut of_calls: Vec<Vec<usize>> = vec![Vec::new(); signalling.calls.len()];
         for (at, stream) in streams.iter().enumerate() {
             for call_id in stream.call_id.iter().chain(&stream.shared_with) {
-                of_call.entry(Arc::clone(call_id)).or_default().push(at);
+                for call in namesakes.heard_in(call_id, stream.first_seen(), stream.identity.last_seen) {
+                    of_calls.get_mut(call).into_iter().for_each(|its| its.push(at));
+                }
             }
         }
-        Moments::of(&signalling.calls).join(&mut streams, is_doubted);
+        Moments::of(&signalling.calls, &namesakes).join(&mut streams, is_doubted);
         let media = MediaReport::of(&streams);
-        let namesakes = Namesakes::of(&signalling.calls);
-        let join = |call: CallReport| {
+        let join = |(call, heard): (CallReport, Vec<usize>)| {
             let mut its = Vec::new();
             let mut delays = Delays::default();
-            for at in of_call.get(&call.call_id).into_iter().flatten() {
-                let Some(stream) = streams.get(*at) else { continue };
-                if !namesakes.has_heard(&call, stream.first_seen(), stream.identity.last_seen) {
-                    continue;
-                }
+            for stream in heard.into_iter().filter_map(|at| streams.get(at)) {
                 delays.merge(stream.delays.as_deref());
                 its.push(StreamRef { src: stream.src, dst: stream.dst, ssrc: stream.ssrc.clone() });
             }
@@ -102,7 +100,7 @@ impl Report {
                 call,
             }
         };
-        let mut calls: Vec<CallWithStreams> = signalling.calls.into_iter().map(join).collect();
+        let mut calls: Vec<CallWithStreams> = signalling.calls.into_iter().zip(of_calls).map(join).collect();
         related::join_legs(&mut calls, &streams);
         call_media::judge(&mut calls, &streams, &capture, signalling.sip.captured);
         let by_call = ByCall::of(&streams);

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::contract::StreamReport;
 use super::forensics::{Explanation, SignallingMoment, Told, changes_media};
+use super::related::Namesakes;
 use crate::packet::{Endpoint, Nanos};
 use crate::rtp::incidents::{MarkerRestart, Spike};
 use crate::rtp::quality::CodecChange;
@@ -176,18 +177,14 @@ impl Predecessor {
 
 /// What the calls have to say to the streams.
 pub(super) struct Moments<'a> {
-    /// Several may have borne one Call-ID; time tells their moments apart.
-    calls: FxHashMap<&'a str, Vec<&'a CallReport>>,
+    calls: &'a [CallReport],
+    namesakes: &'a Namesakes,
 }
 
 impl<'a> Moments<'a> {
     /// Of all calls of a report.
-    pub(super) fn of(calls: &'a [CallReport]) -> Self {
-        let mut by_id: FxHashMap<&str, Vec<&CallReport>> = FxHashMap::default();
-        for call in calls {
-            by_id.entry(&call.call_id).or_default().push(call);
-        }
-        Self { calls: by_id }
+    pub(super) fn of(calls: &'a [CallReport], namesakes: &'a Namesakes) -> Self {
+        Self { calls, namesakes }
     }
 
     /// Joins every stream to the moments of its call, and of the calls of its other legs. `is_doubted`: the probe itself lost
@@ -196,7 +193,7 @@ impl<'a> Moments<'a> {
         let predecessors = predecessors(streams);
         let of_legs = self.calls_of_legs(streams);
         for ((stream, predecessor), others) in streams.iter_mut().zip(predecessors).zip(of_legs) {
-            let told = self.told(stream.call_id.as_deref(), &others);
+            let told = self.told(stream, &others);
             let near = |at| SignallingMoment::nearest(at, &told, changes_media);
             stream.continues =
                 predecessor.map(|found| Predecessor { near: near(stream.first_seen()), ..found });
@@ -210,9 +207,13 @@ impl<'a> Moments<'a> {
         }
     }
 
-    fn told(&self, own: Option<&str>, others: &[Arc<str>]) -> Vec<Told> {
-        let calls = |id: &str| self.calls.get(id).into_iter().flatten();
-        let own = own.into_iter().flat_map(calls).flat_map(|call| &call.moments);
+    /// The moments of the calls that a stream is heard in, and of its other legs' calls at the time.
+    fn told(&self, stream: &StreamReport, others: &[Arc<str>]) -> Vec<Told> {
+        let calls = |id: &str| {
+            let heard_in = self.namesakes.heard_in(id, stream.first_seen(), stream.identity.last_seen);
+            heard_in.filter_map(|at| self.calls.get(at))
+        };
+        let own = stream.call_id.as_deref().into_iter().flat_map(calls).flat_map(|call| &call.moments);
         let own = own.map(|moment| Told::own(*moment));
         let others = others.iter().flat_map(|id| calls(id)).flat_map(|call| {
             let of_call = || Some(Arc::clone(&call.call_id));
