@@ -89,6 +89,8 @@ pub struct CallMedia {
     pub without_address: u32,
     /// What there was that is neither RTP nor T.38, the last of it.
     pub other: Option<Protocol>,
+    /// Bytes that `lines` hold, for the bound of all calls.
+    pub(super) held_bytes: usize,
 }
 
 impl CallMedia {
@@ -125,6 +127,7 @@ impl CallMedia {
         } else if self.lines.len() < MAX_LINES
             && let Some(info) = info
         {
+            self.held_bytes += info.held_bytes();
             self.lines.push(CallLine { id, side, info, ended: None });
         }
     }
