@@ -4,7 +4,7 @@
 //! in the wrong order or a clock was set, and then nothing that is measured across the step is true. Long silences are
 //! remembered because a stream that is silent meanwhile, and no longer, was not interrupted by the network.
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use crate::packet::Nanos;
 
@@ -34,7 +34,7 @@ pub struct FrameTimes {
 }
 
 /// Nothing at all was captured from the one frame to the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Silence {
     /// The last frame before it.
     #[serde(skip)]
@@ -44,9 +44,8 @@ pub struct Silence {
     pub until: Nanos,
     /// Number of that one.
     pub packet: u64,
-    /// How long it was, in seconds.
-    #[serde(rename = "silence_s", serialize_with = "seconds")]
-    pub length_ns: u64,
+    /// How long it was.
+    pub silence_s: f64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,15 +104,11 @@ impl FrameTimes {
 
     #[cold]
     fn note_silence(&mut self, from: Nanos, until: Nanos, packet: u64) {
-        let length_ns = until.0.saturating_sub(from.0);
-        let at = self.silences.partition_point(|known| known.length_ns >= length_ns);
-        self.silences.insert(at, Silence { from, until, packet, length_ns });
+        let silence_s = until.since(from) as f64 / 1e9;
+        let at = self.silences.partition_point(|known| known.silence_s >= silence_s);
+        self.silences.insert(at, Silence { from, until, packet, silence_s });
         self.silences.truncate(MAX_SILENCES);
     }
-}
-
-fn seconds<S: Serializer>(ns: &u64, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64(*ns as f64 / 1e9)
 }
 
 #[cfg(test)]
@@ -130,8 +125,8 @@ mod tests {
         times
     }
 
-    fn silences(times: &FrameTimes) -> Vec<(u64, u64)> {
-        times.silences.iter().map(|silence| (silence.length_ns / 1_000_000_000, silence.packet)).collect()
+    fn silences(times: &FrameTimes) -> Vec<(f64, u64)> {
+        times.silences.iter().map(|silence| (silence.silence_s, silence.packet)).collect()
     }
 
     #[test]
@@ -145,10 +140,10 @@ mod tests {
 
     #[test]
     fn a_silence_is_one_of_all_frames() {
-        assert_eq!(silences(&of(&[0, 29, 60, 61, 200, 230])), [(139, 5), (31, 3), (30, 6)]);
+        assert_eq!(silences(&of(&[0, 29, 60, 61, 200, 230])), [(139.0, 5), (31.0, 3), (30.0, 6)]);
         let many: Vec<u64> = (0..100).map(|n| n * n * 31).collect();
         assert_eq!(silences(&of(&many)).len(), MAX_SILENCES);
-        assert_eq!(silences(&of(&many))[0], ((99 * 99 - 98 * 98) * 31, 100));
+        assert_eq!(silences(&of(&many))[0], (f64::from((99 * 99 - 98 * 98) * 31), 100));
     }
 
     proptest! {

@@ -24,6 +24,7 @@ use crate::packet::{Endpoint, Nanos};
 use crate::pipeline::Loss;
 use crate::pipeline::receiver::Remains;
 use crate::pipeline::shed::History;
+use crate::pipeline::times::FrameTimes;
 use crate::rtcp::StreamRtcp;
 use crate::rtp::codec;
 use crate::rtp::events::EventReport;
@@ -290,6 +291,8 @@ pub struct CaptureReport {
     pub bytes: u64,
     /// First to last frame.
     pub duration_s: f64,
+    /// Where times step back, and where nothing was captured; live, neither is looked for.
+    pub times: FrameTimes,
     /// What the filter matched: frames of SIP, RTP, RTCP, fragments of UDP, tunnels; and `unpacked`.
     pub matched: u64,
     /// Of those, datagrams found in byte streams that carry captured frames (rpcap, HEP over TCP): each is a unit besides

@@ -4,6 +4,7 @@
 //! Every finding names the frames that prove it.
 
 mod calls;
+mod capture;
 mod copies;
 mod quality;
 mod signalling;
@@ -41,6 +42,7 @@ pub fn find(report: &Report) -> Vec<Finding> {
     findings.extend(frames_cut(report));
     findings.extend(super::remote::dropped(report));
     findings.extend(signalling::unheard(report));
+    findings.extend(capture::times_run_backwards(report));
     findings.extend(copies::find(report));
     findings.extend(packets_lost(report));
     findings.extend(interrupted(report));

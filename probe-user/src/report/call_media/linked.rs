@@ -135,6 +135,7 @@ impl Because<'_> {
         }
         reason
     }
+
     /// Its endpoints were announced, but not while it lasted.
     fn at_another_time(&self, stream: &StreamReport) -> Option<String> {
         let (first, last) = (stream.identity.first_seen, stream.identity.last_seen);
