@@ -81,7 +81,7 @@ impl Report {
                 }
             }
         }
-        Moments::of(&signalling.calls, &namesakes).join(&mut streams, is_doubted);
+        Moments::of(&signalling.calls, &namesakes).join(&mut streams, is_doubted, &capture.times.silences);
         let media = MediaReport::of(&streams);
         let join = |(call, heard): (CallReport, Vec<usize>)| {
             let mut its = Vec::new();
@@ -456,6 +456,9 @@ pub struct StreamReport {
     /// The stream that this one goes on from, if it does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub continues: Option<Predecessor>,
+    /// Of `unique.lost`, the packets missing while the call was fax, or while the capture itself paused: the network has not lost
+    /// them, and `mos` is judged without.
+    pub excused: u64,
     /// Pauses and timestamp jumps; the heaviest.
     pub interruptions: Vec<InterruptionReport>,
     /// How many there were.
@@ -736,6 +739,7 @@ impl StreamReport {
                 .map(|gap| InterruptionReport::new(gap, time_s(gap.at)))
                 .collect(),
             interruption_count: parts.interruption_count,
+            excused: 0,
             payload_types: parts.payload_types,
             codec: parts.codec,
             clock_rate: parts.clock_rate,
@@ -752,6 +756,37 @@ impl StreamReport {
             redundancy,
             legs: Vec::new(),
             identity,
+        }
+    }
+
+    /// What is missing where the network is not to blame is no loss that a listener heard, as far as is known.
+    pub(super) fn excuse(&mut self) {
+        let excuses = self.interruptions.iter().filter(|found| found.explanation.is_excuse());
+        self.excused = excuses.map(|found| found.gap.missing).sum();
+        if self.excused > 0 && !self.loss_is_upper_bound && !self.is_shed() {
+            let unplayed = self.lost_on_the_way() + self.delivery.discarded;
+            let expected = self.unique.expected.saturating_sub(self.excused).max(1);
+            self.heard.loss_percent = unplayed as f64 * 100.0 / expected as f64;
+            // How the rest of it came is not known apart from the hole.
+            self.heard.burst_ratio = 1.0;
+            (self.mos, self.mos_absent_because) = apart(self.heard.listening());
+            self.set_one_way_delay(self.rtcp.as_ref().and_then(StreamRtcp::one_way_delay));
+        }
+    }
+
+    /// Packets lost for which the network is to blame.
+    pub(super) fn lost_on_the_way(&self) -> u64 {
+        self.unique.lost.max(0).unsigned_abs().saturating_sub(self.excused)
+    }
+
+    /// The same in percent.
+    pub(super) fn lost_on_the_way_percent(&self) -> f64 {
+        match self.excused {
+            0 => self.unique.lost_percent,
+            excused => {
+                let expected = self.unique.expected.saturating_sub(excused).max(1);
+                self.lost_on_the_way() as f64 * 100.0 / expected as f64
+            }
         }
     }
 

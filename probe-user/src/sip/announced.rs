@@ -5,11 +5,16 @@ use std::sync::Arc;
 use super::line::MediaInfo;
 use super::sdp::{MediaLine, Protocol};
 use crate::packet::{Endpoint, MediaId, Nanos};
+use crate::rtp::unique::Interruption;
 
 /// Lines remembered of a call: two parties, a few forks or hops, and some ports each.
 const MAX_LINES: usize = 64;
 /// Agreements remembered of a call. Session refreshes agree on the same again, which is not remembered.
 const MAX_AGREEMENTS: usize = 16;
+
+/// How long after an agreement on T.38 audio falls silent, and after the end of it comes back; an agreement is seen when it is
+/// answered, which may be after that.
+const FAX_NS: std::ops::Range<i64> = -2_000_000_000..5_000_000_000;
 
 /// Who of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +114,15 @@ impl CallMedia {
     pub fn has_fax(&self) -> bool {
         self.agreements.iter().any(|agreed| agreed.is_fax)
             || self.lines.iter().any(|line| line.info.protocol == Protocol::Udptl)
+    }
+
+    /// Was T.38 agreed when a stream fell silent, and until it came back?
+    pub fn is_fax_during(&self, gap: &Interruption) -> bool {
+        let is_within = |(at, agreed): (usize, &Agreement)| {
+            let ends = self.agreements.get(at + 1).is_none_or(|next| gap.at.since(next.time) <= FAX_NS.end);
+            agreed.is_fax && FAX_NS.contains(&gap.began().since(agreed.time)) && ends
+        };
+        self.agreements.iter().enumerate().any(is_within)
     }
 
     /// Counts what cannot be in `lines`.
