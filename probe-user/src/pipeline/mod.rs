@@ -31,6 +31,7 @@ pub mod shard;
 pub mod shed;
 mod stretch;
 pub mod table;
+pub mod times;
 pub mod wheel;
 pub mod workers;
 

@@ -192,13 +192,14 @@ fn read(
         sum.analysed += collected.status.analysed;
         sum
     };
-    let Read { mut notes, totals: Totals { packets, bytes, first, last }, verdicts } = read;
+    let Read { mut notes, totals: Totals { packets, bytes, first, last, times }, verdicts } = read;
     notes.extend(collected.notes());
     let capture = CaptureReport {
         sources: paths.iter().map(|path| path.display().to_string()).collect(),
         packets,
         bytes,
         duration_s: first.map_or(0.0, |first| last.since(first) as f64 / 1e9),
+        times,
         matched: account.matched,
         unpacked: account.unpacked,
         tunnels: TunnelReport::of(&remains),

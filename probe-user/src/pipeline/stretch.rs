@@ -17,6 +17,7 @@ use super::account::Account;
 use super::flows::Place;
 use super::outlet::Outlet;
 use super::shard::{Shard, share_of};
+use super::times::FrameTimes;
 use crate::capture::file::FrameBatch;
 use crate::decode::Plain;
 use crate::dedup::FrameClass;
@@ -42,7 +43,7 @@ pub(super) struct Taker {
 }
 
 /// What was read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Totals {
     pub(super) packets: u64,
     /// On the wire.
@@ -50,6 +51,7 @@ pub(super) struct Totals {
     pub(super) first: Option<Nanos>,
     /// The latest: captures are not always in order.
     pub(super) last: Nanos,
+    pub(super) times: FrameTimes,
 }
 
 /// Packets for each of the shards.
@@ -106,10 +108,12 @@ impl Totals {
         self.bytes += u64::from(wire_len);
         self.first.get_or_insert(time);
         self.last = self.last.max(time);
+        self.times.observe(time, self.packets);
     }
 
     /// Adds what was read next.
     pub(super) fn add(&mut self, next: &Self) {
+        self.times.add(next.first, &next.times, self.packets);
         self.packets += next.packets;
         self.bytes += next.bytes;
         self.first = self.first.or(next.first);

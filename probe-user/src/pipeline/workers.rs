@@ -110,12 +110,10 @@ impl Reading {
             // A file that fails to open ends it all, before anything was printed.
             let mut frames = Frames::open(path)?;
             opened(path, frames.progress());
-            let before = read.totals;
+            let before = read.totals.packets;
             let file = match &mut self {
-                Self::Frames(receiver) => {
-                    by_frames(receiver, &mut frames, before.packets, &mut read.verdicts)
-                }
-                Self::Stretches(crew) => crew.take(&mut frames, before.packets, &mut read.verdicts)?,
+                Self::Frames(receiver) => by_frames(receiver, &mut frames, before, &mut read.verdicts),
+                Self::Stretches(crew) => crew.take(&mut frames, before, &mut read.verdicts)?,
             };
             if let Some(number) = frames.unreadable() {
                 return Err(FileError::LinkType { path: path.clone(), number }.into());

@@ -120,7 +120,11 @@ fn a_gap_at_the_transfer_is_told_at_the_end_again() {
         restarted: false,
     };
     let refer = Moment { time: Nanos(3_182_000_000), number: 7, what: What::Refer };
-    let explanation = Explanation::new(&gap, false, &[super::super::forensics::Told::own(refer)]);
+    let explanation = Explanation::new(
+        &gap,
+        super::super::forensics::Meanwhile::Ordinary,
+        &[super::super::forensics::Told::own(refer)],
+    );
     let mut interrupted = line("a", false, 100, 0);
     (interrupted.interruption, interrupted.explanation) = (Some(gap), Some(explanation));
     desk.hear(&interrupted);

@@ -22,6 +22,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use serde::Serialize;
 
 use super::contract::{CallWithStreams, CaptureReport, StreamReport};
+use super::problems::ByCall;
 use crate::packet::{Endpoint, MediaId, Nanos};
 use crate::sip::calls::What;
 use crate::sip::{CallLine, CallReport, CapturedReport, SignallingReport};
@@ -38,19 +39,18 @@ pub struct CallFinding {
 }
 
 /// By what an endpoint belongs to a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum By {
     Media,
     Candidate,
     Rtcp,
 }
 
-/// A line of a call, and by what an endpoint is its own.
+/// A line of a call, at an endpoint of its own.
 #[derive(Clone, Copy)]
 struct Place<'a> {
     call: &'a CallReport,
     line: &'a CallLine,
-    by: By,
 }
 
 impl Place<'_> {
@@ -63,18 +63,29 @@ impl Place<'_> {
 
 /// Which endpoints were announced, by whom.
 struct Places<'a> {
-    by_endpoint: FxHashMap<Endpoint, Vec<Place<'a>>>,
+    /// In the order in which they were announced.
+    by_endpoint: FxHashMap<(Endpoint, By), Vec<Place<'a>>>,
+    /// By what an endpoint is a call's own: as that of media, if it is that of media and of something else.
+    own: FxHashMap<(Endpoint, &'a str), By>,
     /// An endpoint and its call by address alone, for a hint.
     by_address: FxHashMap<[u8; 16], (Endpoint, &'a CallReport)>,
 }
 
 impl<'a> Places<'a> {
     fn of(calls: impl Iterator<Item = &'a CallReport>) -> Self {
-        let mut places = Self { by_endpoint: FxHashMap::default(), by_address: FxHashMap::default() };
+        let mut places = Self {
+            by_endpoint: FxHashMap::default(),
+            own: FxHashMap::default(),
+            by_address: FxHashMap::default(),
+        };
         for call in calls {
             for line in &call.media.lines {
                 let mut add = |endpoint, by| {
-                    places.by_endpoint.entry(endpoint).or_default().push(Place { call, line, by });
+                    places.by_endpoint.entry((endpoint, by)).or_default().push(Place { call, line });
+                    let known = places.own.entry((endpoint, &*call.call_id)).or_insert(by);
+                    if by == By::Media {
+                        *known = by;
+                    }
                 };
                 add(line.info.endpoint, By::Media);
                 line.info.rtcp.into_iter().for_each(|rtcp| add(rtcp, By::Rtcp));
@@ -82,11 +93,20 @@ impl<'a> Places<'a> {
                 places.by_address.insert(line.info.endpoint.address, (line.info.endpoint, call));
             }
         }
+        for places in places.by_endpoint.values_mut() {
+            places.sort_by_key(|place| place.line.info.announced_time);
+        }
         places
     }
 
-    fn at(&self, endpoint: Endpoint) -> &[Place<'a>] {
-        self.by_endpoint.get(&endpoint).map_or(&[], Vec::as_slice)
+    fn at(&self, endpoint: Endpoint, by: By) -> &[Place<'a>] {
+        self.by_endpoint.get(&(endpoint, by)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Of those at an endpoint by `by`, the ones announced up to a time, and those announced later.
+    fn until(&self, endpoint: Endpoint, by: By, time: Nanos) -> (&[Place<'a>], &[Place<'a>]) {
+        let places = self.at(endpoint, by);
+        places.split_at(places.partition_point(|place| place.line.info.announced_time <= time))
     }
 }
 
@@ -127,11 +147,11 @@ pub(super) fn judge(
     captured: CapturedReport,
 ) {
     let carried = Carried::of(streams);
-    let by_call = super::problems::ByCall::of(streams);
+    let by_call = ByCall::of(streams);
     for call in calls {
         call.fax_packets = fax_packets(&call.call, capture);
         let left_out = capture.why_left_out(call.call.began, call.call.last_seen);
-        let its: Vec<_> = by_call.get(&call.call.call_id).iter().map(|stream| Facts::of(stream)).collect();
+        let its: Vec<_> = by_call.streams_of(call).into_iter().map(Facts::of).collect();
         if its.is_empty() && call.fax_packets == 0 {
             let because = absent::because(&call.call, &carried, left_out, captured);
             call.media_absent_because = Some(because);

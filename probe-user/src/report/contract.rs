@@ -1,6 +1,6 @@
 //! The JSON document of `analyze --json` and of `run --report`. Additions are free, renames are not.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ use crate::packet::{Endpoint, Nanos};
 use crate::pipeline::Loss;
 use crate::pipeline::receiver::Remains;
 use crate::pipeline::shed::History;
+use crate::pipeline::times::FrameTimes;
 use crate::rtcp::StreamRtcp;
 use crate::rtp::codec;
 use crate::rtp::events::EventReport;
@@ -71,23 +72,21 @@ impl Report {
             streams.iter_mut().for_each(StreamReport::doubt_loss);
         }
         call_media::link(&mut streams, &signalling, &capture);
-        let mut of_call: HashMap<Arc<str>, Vec<usize>> = HashMap::new();
+        let namesakes = Namesakes::of(&signalling.calls);
+        let mut of_calls: Vec<Vec<usize>> = vec![Vec::new(); signalling.calls.len()];
         for (at, stream) in streams.iter().enumerate() {
             for call_id in stream.call_id.iter().chain(&stream.shared_with) {
-                of_call.entry(Arc::clone(call_id)).or_default().push(at);
+                for call in namesakes.heard_in(call_id, stream.first_seen(), stream.identity.last_seen) {
+                    of_calls.get_mut(call).into_iter().for_each(|its| its.push(at));
+                }
             }
         }
-        Moments::of(&signalling.calls).join(&mut streams, is_doubted);
+        Moments::of(&signalling.calls, &namesakes).join(&mut streams, is_doubted, &capture.times.silences);
         let media = MediaReport::of(&streams);
-        let namesakes = Namesakes::of(&signalling.calls);
-        let join = |call: CallReport| {
+        let join = |(call, heard): (CallReport, Vec<usize>)| {
             let mut its = Vec::new();
             let mut delays = Delays::default();
-            for at in of_call.get(&call.call_id).into_iter().flatten() {
-                let Some(stream) = streams.get(*at) else { continue };
-                if !namesakes.has_heard(&call, stream.first_seen(), stream.identity.last_seen) {
-                    continue;
-                }
+            for stream in heard.into_iter().filter_map(|at| streams.get(at)) {
                 delays.merge(stream.delays.as_deref());
                 its.push(StreamRef { src: stream.src, dst: stream.dst, ssrc: stream.ssrc.clone() });
             }
@@ -102,7 +101,7 @@ impl Report {
                 call,
             }
         };
-        let mut calls: Vec<CallWithStreams> = signalling.calls.into_iter().map(join).collect();
+        let mut calls: Vec<CallWithStreams> = signalling.calls.into_iter().zip(of_calls).map(join).collect();
         related::join_legs(&mut calls, &streams);
         call_media::judge(&mut calls, &streams, &capture, signalling.sip.captured);
         let by_call = ByCall::of(&streams);
@@ -292,6 +291,8 @@ pub struct CaptureReport {
     pub bytes: u64,
     /// First to last frame.
     pub duration_s: f64,
+    /// Where times step back, and where nothing was captured; live, neither is looked for.
+    pub times: FrameTimes,
     /// What the filter matched: frames of SIP, RTP, RTCP, fragments of UDP, tunnels; and `unpacked`.
     pub matched: u64,
     /// Of those, datagrams found in byte streams that carry captured frames (rpcap, HEP over TCP): each is a unit besides
@@ -455,6 +456,9 @@ pub struct StreamReport {
     /// The stream that this one goes on from, if it does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub continues: Option<Predecessor>,
+    /// Of `unique.lost`, the packets missing while the call was fax, or while the capture itself paused: the network has not lost
+    /// them, and `mos` is judged without.
+    pub excused: u64,
     /// Pauses and timestamp jumps; the heaviest.
     pub interruptions: Vec<InterruptionReport>,
     /// How many there were.
@@ -735,6 +739,7 @@ impl StreamReport {
                 .map(|gap| InterruptionReport::new(gap, time_s(gap.at)))
                 .collect(),
             interruption_count: parts.interruption_count,
+            excused: 0,
             payload_types: parts.payload_types,
             codec: parts.codec,
             clock_rate: parts.clock_rate,
@@ -751,6 +756,37 @@ impl StreamReport {
             redundancy,
             legs: Vec::new(),
             identity,
+        }
+    }
+
+    /// What is missing where the network is not to blame is no loss that a listener heard, as far as is known.
+    pub(super) fn excuse(&mut self) {
+        let excuses = self.interruptions.iter().filter(|found| found.explanation.is_excuse());
+        self.excused = excuses.map(|found| found.gap.missing).sum();
+        if self.excused > 0 && !self.loss_is_upper_bound && !self.is_shed() {
+            let unplayed = self.lost_on_the_way() + self.delivery.discarded;
+            let expected = self.unique.expected.saturating_sub(self.excused).max(1);
+            self.heard.loss_percent = unplayed as f64 * 100.0 / expected as f64;
+            // How the rest of it came is not known apart from the hole.
+            self.heard.burst_ratio = 1.0;
+            (self.mos, self.mos_absent_because) = apart(self.heard.listening());
+            self.set_one_way_delay(self.rtcp.as_ref().and_then(StreamRtcp::one_way_delay));
+        }
+    }
+
+    /// Packets lost for which the network is to blame.
+    pub(super) fn lost_on_the_way(&self) -> u64 {
+        self.unique.lost.max(0).unsigned_abs().saturating_sub(self.excused)
+    }
+
+    /// The same in percent.
+    pub(super) fn lost_on_the_way_percent(&self) -> f64 {
+        match self.excused {
+            0 => self.unique.lost_percent,
+            excused => {
+                let expected = self.unique.expected.saturating_sub(excused).max(1);
+                self.lost_on_the_way() as f64 * 100.0 / expected as f64
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 //! Every finding names the frames that prove it.
 
 mod calls;
+mod capture;
 mod copies;
 mod quality;
 mod signalling;
@@ -41,6 +42,7 @@ pub fn find(report: &Report) -> Vec<Finding> {
     findings.extend(frames_cut(report));
     findings.extend(super::remote::dropped(report));
     findings.extend(signalling::unheard(report));
+    findings.extend(capture::find(report));
     findings.extend(copies::find(report));
     findings.extend(packets_lost(report));
     findings.extend(interrupted(report));
@@ -60,7 +62,7 @@ pub fn find(report: &Report) -> Vec<Finding> {
 
 fn packets_lost(report: &Report) -> Option<Finding> {
     let is_lossy = |stream: &&StreamReport| {
-        stream.unique.lost_percent >= AUDIBLE_LOSS
+        stream.lost_on_the_way_percent() >= AUDIBLE_LOSS
             && !stream.loss_is_upper_bound
             && !media_findings::is_lost_by_the_capture(stream)
     };
@@ -71,9 +73,10 @@ fn packets_lost(report: &Report) -> Option<Finding> {
     } else {
         (&heard, "lost packets that a listener hears")
     };
-    let worst = streams.iter().max_by(|a, b| a.unique.lost_percent.total_cmp(&b.unique.lost_percent))?;
+    let percent = |stream: &StreamReport| stream.lost_on_the_way_percent();
+    let worst = streams.iter().max_by(|a, b| percent(a).total_cmp(&percent(b)))?;
     let is_bad = |stream: &&StreamReport| {
-        stream.unique.lost_percent >= BAD_LOSS || stream.mos.as_ref().is_some_and(|mos| mos.value < BAD_MOS)
+        percent(stream) >= BAD_LOSS || stream.mos.as_ref().is_some_and(|mos| mos.value < BAD_MOS)
     };
     let severity = if heard.iter().any(is_bad) { Severity::Bad } else { Severity::Warn };
     let also = if heard.is_empty() || brief.is_empty() {
@@ -93,9 +96,9 @@ fn packets_lost(report: &Report) -> Option<Finding> {
             "Worst: {} → {}, {} of {} packets ({:.1} %), copies removed.{also}",
             worst.src,
             worst.dst,
-            words::thousands(worst.unique.lost.unsigned_abs()),
-            words::thousands(worst.unique.expected),
-            worst.unique.lost_percent,
+            words::thousands(worst.lost_on_the_way()),
+            words::thousands(worst.unique.expected.saturating_sub(worst.excused)),
+            percent(worst),
         ),
         advice: "compare with a capture nearer to the sender: where the loss begins is where to look"
             .to_owned(),
@@ -105,18 +108,20 @@ fn packets_lost(report: &Report) -> Option<Finding> {
 }
 
 fn interrupted(report: &Report) -> Option<Finding> {
+    let is_told = |found: &InterruptionReport| {
+        found.gap.is_silence() && found.explanation.cause != Cause::CapturePaused
+    };
     let worst = report
         .streams
         .iter()
         .flat_map(|stream| stream.interruptions.iter().map(move |gap| (stream, gap)))
-        .filter(|(_, found)| found.gap.is_silence())
+        .filter(|(_, found)| is_told(found))
         .max_by(|(_, a), (_, b)| {
             let ((a_lost, a_long), (b_lost, b_long)) = (a.gap.weight(), b.gap.weight());
             a_lost.cmp(&b_lost).then(a_long.total_cmp(&b_long))
         })?;
     let (stream, InterruptionReport { gap, explanation, .. }) = worst;
-    let interrupted =
-        |stream: &&StreamReport| stream.interruptions.iter().any(|found| found.gap.is_silence());
+    let interrupted = |stream: &&StreamReport| stream.interruptions.iter().any(is_told);
     let count = report.streams.iter().filter(interrupted).count() as u64;
     let is_pause = explanation.is_pause();
     let because = &explanation.because;

@@ -54,6 +54,20 @@ impl Told {
     }
 }
 
+/// What is known of the time of an interruption, besides the moments of its calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Meanwhile {
+    /// Nothing.
+    #[default]
+    Ordinary,
+    /// The probe itself lost frames, so a hole may be its own.
+    ProbeLost,
+    /// No frame of any kind was captured, and the other direction stopped and came back with this one.
+    NothingCaptured,
+    /// T.38 was agreed, which has another numbering.
+    Fax,
+}
+
 /// What an interruption was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -70,6 +84,10 @@ pub enum Cause {
     Restarted,
     /// Packets kept coming; the timestamp alone jumped.
     TimestampJumped,
+    /// The capture itself has a hole there.
+    CapturePaused,
+    /// The call was fax meanwhile.
+    Fax,
 }
 
 /// An interruption in the light of the signalling.
@@ -88,14 +106,19 @@ pub struct Explanation {
 }
 
 impl Explanation {
-    /// Of an interruption, by the `moments` of its call and of those that belong to it. `is_doubted`: the probe itself lost
-    /// frames, so a hole may be its own.
-    pub(super) fn new(gap: &Interruption, is_doubted: bool, moments: &[Told]) -> Self {
+    /// Of an interruption, by the `moments` of its call and of those that belong to it.
+    pub(super) fn new(gap: &Interruption, meanwhile: Meanwhile, moments: &[Told]) -> Self {
+        let is_doubted = meanwhile == Meanwhile::ProbeLost;
         let began = gap.began();
         let held = hold_at(began, moments);
         let begins = SignallingMoment::nearest_told(began, moments, begins_pause);
         let is_end = begins.is_some_and(|(told, _)| told.moment.what == What::Bye);
-        let cause = if gap.restarted {
+        let is_agreed = gap.missing == 0 && !gap.restarted && (is_end || held.is_some());
+        let cause = if meanwhile == Meanwhile::Fax {
+            Cause::Fax
+        } else if meanwhile == Meanwhile::NothingCaptured && !is_agreed {
+            Cause::CapturePaused
+        } else if gap.restarted {
             Cause::Restarted
         } else if gap.missing > 0 {
             Cause::Lost
@@ -109,6 +132,11 @@ impl Explanation {
             Cause::SenderPaused
         };
         let because = match cause {
+            Cause::Fax => "the call was T.38 fax meanwhile, whatever its RTP numbers say; nothing lost".to_owned(),
+            Cause::CapturePaused => {
+                "no frame of any kind was captured meanwhile: the capture paused, a file is missing, or its clock was set"
+                    .to_owned()
+            }
             Cause::Restarted if is_doubted => {
                 "the numbering jumped, but the probe itself lost frames and may have made the hole".to_owned()
             }
@@ -154,7 +182,15 @@ impl Explanation {
 
     /// Was nothing lost across it, as far as is known?
     pub fn is_pause(&self) -> bool {
-        matches!(self.cause, Cause::SenderPaused | Cause::Hold | Cause::CallEnded | Cause::TimestampJumped)
+        matches!(
+            self.cause,
+            Cause::SenderPaused | Cause::Hold | Cause::CallEnded | Cause::TimestampJumped | Cause::Fax
+        )
+    }
+
+    /// Does what is missing across it say nothing of the network?
+    pub fn is_excuse(&self) -> bool {
+        matches!(self.cause, Cause::Fax | Cause::CapturePaused)
     }
 
     /// The whole of it: "1.81 s without packets, began 8 ms after REFER, ended 12 ms after NOTIFY 200: the sender …".

@@ -18,7 +18,8 @@ fn told(ms: u64, what: What) -> Told {
 }
 
 fn sentence(gap: Interruption, is_doubted: bool, moments: &[Told]) -> String {
-    Explanation::new(&gap, is_doubted, moments).sentence(&gap)
+    let meanwhile = if is_doubted { Meanwhile::ProbeLost } else { Meanwhile::Ordinary };
+    Explanation::new(&gap, meanwhile, moments).sentence(&gap)
 }
 
 #[test]
@@ -64,7 +65,7 @@ fn only_what_the_stream_proves_is_a_cause() {
         ),
     ];
     for (gap, words, cause) in causes {
-        let explanation = Explanation::new(&gap, false, &[told(9_992, What::Refer)]);
+        let explanation = Explanation::new(&gap, Meanwhile::Ordinary, &[told(9_992, What::Refer)]);
         assert_eq!(explanation.cause, cause);
         assert!(explanation.because.ends_with(words), "{}", explanation.because);
     }
@@ -82,23 +83,26 @@ fn a_hole_that_the_probe_may_have_made_is_nobodys() {
 #[test]
 fn silence_on_hold_is_in_order_until_somebody_resumes() {
     let hold = told(9_990, What::Hold(Direction::SendOnly));
-    let held = Explanation::new(&GAP, false, &[told(9_990, What::ReInvite), hold]);
+    let held = Explanation::new(&GAP, Meanwhile::Ordinary, &[told(9_990, What::ReInvite), hold]);
     assert_eq!(held.cause, Cause::Hold);
     assert!(held.because.starts_with("hold (sendonly) was agreed"), "{}", held.because);
     let hold = told(2_000, What::Hold(Direction::SendOnly));
     let resumed = [told(2_000, What::ReInvite), hold.clone(), told(5_000, What::Resume)];
-    assert_eq!(Explanation::new(&GAP, false, &resumed).cause, Cause::SenderPaused);
+    assert_eq!(Explanation::new(&GAP, Meanwhile::Ordinary, &resumed).cause, Cause::SenderPaused);
     // A session refresh in between resumes nothing.
     let refreshed = [hold, told(5_000, What::ReInvite)];
-    assert_eq!(Explanation::new(&GAP, false, &refreshed).cause, Cause::Hold);
+    assert_eq!(Explanation::new(&GAP, Meanwhile::Ordinary, &refreshed).cause, Cause::Hold);
 }
 
 #[test]
 fn a_stream_that_another_call_goes_on_with_was_not_interrupted() {
     let moments = [told(10_040, What::Bye), told(11_790, What::Answer)];
-    let explanation = Explanation::new(&GAP, false, &moments);
+    let explanation = Explanation::new(&GAP, Meanwhile::Ordinary, &moments);
     assert_eq!(explanation.cause, Cause::CallEnded);
-    assert_eq!(Explanation::new(&Interruption { missing: 3, ..GAP }, false, &moments).cause, Cause::Lost);
+    assert_eq!(
+        Explanation::new(&Interruption { missing: 3, ..GAP }, Meanwhile::Ordinary, &moments).cause,
+        Cause::Lost
+    );
 }
 
 #[test]
@@ -111,4 +115,19 @@ fn the_other_leg_is_asked_where_the_own_call_is_silent() {
     );
     let own = sentence(GAP, false, &[other, told(9_900, What::ReInvite)]);
     assert!(own.contains("began 100 ms after re-INVITE"), "{own}");
+}
+
+#[test]
+fn fax_and_a_hole_of_the_capture_are_no_loss_of_the_network() {
+    let lost = Interruption { missing: 90, ..GAP };
+    let explained = |gap: &Interruption, meanwhile| Explanation::new(gap, meanwhile, &[]);
+    let fax = explained(&lost, Meanwhile::Fax);
+    assert_eq!((fax.cause, fax.is_excuse(), fax.is_pause()), (Cause::Fax, true, true));
+    let paused = explained(&lost, Meanwhile::NothingCaptured);
+    assert_eq!((paused.cause, paused.is_excuse(), paused.is_pause()), (Cause::CapturePaused, true, false));
+    assert_eq!(explained(&lost, Meanwhile::Ordinary).cause, Cause::Lost);
+    // On hold both directions are silent, and nothing else may be on the wire.
+    let hold = [told(9_000, What::Hold(Direction::Inactive))];
+    assert_eq!(Explanation::new(&GAP, Meanwhile::NothingCaptured, &hold).cause, Cause::Hold);
+    assert_eq!(Explanation::new(&lost, Meanwhile::NothingCaptured, &hold).cause, Cause::CapturePaused);
 }

@@ -12,6 +12,7 @@ pub mod detail;
 pub mod findings;
 pub mod forensics;
 pub mod health;
+mod holes;
 mod interval;
 pub mod joins;
 pub mod ladder;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::call_desk::CallDesk;
 use super::call_entry::CallEntry;
 use super::contract::{CaptureReport, Report, StreamReport, TunnelReport, verdicts_by_name};
-use super::forensics::{Explanation, Told, changes_media};
+use super::forensics::{Explanation, Meanwhile, Told, changes_media};
 use super::health::{EndEntry, Entry, LossEntry, StreamEntry, SummaryEntry, TapEntry};
 use super::interval::{self, Interval};
 use super::joins;
@@ -228,7 +228,8 @@ impl Monitor {
         let Some(gap) = &line.interruption else { return };
         let its = self.moments.iter().filter(|(of, _)| Some(of) == line.call_id.as_ref());
         let told: Vec<_> = its.map(|(_, moment)| Told::own(*moment)).collect();
-        line.explanation = Some(Explanation::new(gap, line.loss_is_upper_bound, &told));
+        let meanwhile = if line.loss_is_upper_bound { Meanwhile::ProbeLost } else { Meanwhile::Ordinary };
+        line.explanation = Some(Explanation::new(gap, meanwhile, &told));
     }
 
     /// Says which taps began or ceased to show what others show.

@@ -75,7 +75,7 @@ pub(super) fn worst(streams: &[&StreamReport]) -> Option<usize> {
 
 /// Lost, or too late to be played, in percent.
 fn missed_percent(stream: &StreamReport) -> f64 {
-    (stream.unique.lost.max(0) as f64 + stream.delivery.discarded as f64) * 100.0
+    (stream.lost_on_the_way() as f64 + stream.delivery.discarded as f64) * 100.0
         / stream.unique.expected.max(1) as f64
 }
 
@@ -129,7 +129,7 @@ fn no_ack(call: &CallWithStreams) -> Option<CallFinding> {
 
 fn lossy(stream: &StreamReport) -> Option<CallFinding> {
     let (lost, late) = (
-        stream.unique.lost_percent,
+        stream.lost_on_the_way_percent(),
         stream.delivery.discarded as f64 * 100.0 / stream.unique.expected.max(1) as f64,
     );
     let (id, what) = if stream.loss_is_upper_bound || lost.max(late) < AUDIBLE_PERCENT {
@@ -150,7 +150,11 @@ fn interruptions(streams: &[&StreamReport]) -> Vec<CallFinding> {
         for found in stream.interruptions.iter().filter(|found| found.gap.is_silence()) {
             let explanation = &found.explanation;
             let is_agreed = matches!(explanation.cause, Cause::Hold | Cause::CallEnded);
-            if is_agreed || explanation.is_pause() && explanation.began_at.is_none() {
+            // What the capture did is told once, of the capture.
+            if is_agreed
+                || explanation.is_excuse()
+                || explanation.is_pause() && explanation.began_at.is_none()
+            {
                 continue;
             }
             let frame = explanation.began_at.as_ref().map(|moment| moment.frame);

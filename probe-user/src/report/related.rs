@@ -18,32 +18,51 @@ use crate::sip::report::{Related, Relation};
 /// Calls that one is related to; a conference bridge that only relays has no more parties.
 const MAX_RELATED: usize = 16;
 
-/// Calls that bear one Call-ID one after the other: when each of them began.
-pub(super) struct Namesakes(FxHashMap<Arc<str>, Vec<Nanos>>);
+/// Calls of one Call-ID that a stream or a message is looked for in; more at one time is a flood.
+const MAX_HEARD_IN: usize = 16;
+
+/// Calls by Call-ID, which several may bear one after the other: when each of them began, and its place among all calls.
+pub(super) struct Namesakes(FxHashMap<Arc<str>, Vec<(Nanos, usize)>>);
 
 impl Namesakes {
-    /// Of all calls, in the order in which they began.
+    /// Of all calls.
     pub(super) fn of<'a>(calls: impl IntoIterator<Item = &'a CallReport>) -> Self {
-        let mut begins: FxHashMap<Arc<str>, Vec<Nanos>> = FxHashMap::default();
-        for call in calls {
-            begins.entry(Arc::clone(&call.call_id)).or_default().push(call.began);
+        let mut begins: FxHashMap<Arc<str>, Vec<(Nanos, usize)>> = FxHashMap::default();
+        for (at, call) in calls.into_iter().enumerate() {
+            begins.entry(Arc::clone(&call.call_id)).or_default().push((call.began, at));
         }
-        begins.retain(|_, begins| begins.len() > 1);
+        for begins in begins.values_mut() {
+            begins.sort_unstable();
+        }
         Self(begins)
     }
 
-    /// Does a stream that bears this call's Call-ID and was heard from `first` to `last` belong to it? One that is heard in
-    /// several belongs to all of them.
-    pub(super) fn has_heard(&self, call: &CallReport, first: Nanos, last: Nanos) -> bool {
-        self.is_of(call, first) || (first..=last).contains(&call.began)
+    /// The places of the calls that what bears their Call-ID from `first` to `last` belongs to: the one that was the latest at
+    /// `first`, and those that began meanwhile, at most 16. What is from before all of them is the first one's.
+    pub(super) fn heard_in<'a>(
+        &'a self,
+        call_id: &str,
+        first: Nanos,
+        last: Nanos,
+    ) -> impl Iterator<Item = usize> + use<'a> {
+        let begins = self.0.get(call_id).map_or(&[][..], Vec::as_slice);
+        let latest = latest(begins, first).unwrap_or(first);
+        let from = begins.partition_point(|(began, _)| *began < latest);
+        let until = begins.partition_point(|(began, _)| *began <= last.max(latest));
+        let heard = begins.get(from..until).unwrap_or_default();
+        heard.iter().take(MAX_HEARD_IN).map(|(_, at)| *at)
     }
 
-    /// Does what bears this call's Call-ID at `time` belong to it? What is from before all of them is the first one's.
+    /// Does what bears this call's Call-ID at `time` belong to it?
     pub(super) fn is_of(&self, call: &CallReport, time: Nanos) -> bool {
-        let Some(begins) = self.0.get(&call.call_id) else { return true };
-        let last = begins.iter().rev().find(|began| **began <= time).or_else(|| begins.first());
-        last == Some(&call.began)
+        self.0.get(&call.call_id).and_then(|begins| latest(begins, time)) == Some(call.began)
     }
+}
+
+/// When the latest call began at `time`, or the first after it.
+fn latest(begins: &[(Nanos, usize)], time: Nanos) -> Option<Nanos> {
+    let begun = begins.partition_point(|(began, _)| *began <= time);
+    begins.get(begun.saturating_sub(1)).map(|(began, _)| *began)
 }
 
 /// Joins calls whose streams are legs of each other.
@@ -132,19 +151,29 @@ mod tests {
         let began = |s: u64| CallReport { began: Nanos(s * 1_000_000_000), ..call("again").call };
         let calls = [began(10), began(20), call("other").call];
         let namesakes = Namesakes::of(&calls);
-        let owner = |s: u64| {
-            calls.iter().take(2).position(|call| namesakes.is_of(call, Nanos(s * 1_000_000_000))).unwrap()
+        let heard = |call_id, from: u64, to: u64| {
+            let [first, last] = [from, to].map(|s| Nanos(s * 1_000_000_000));
+            namesakes.heard_in(call_id, first, last).collect::<Vec<_>>()
         };
-        assert_eq!([5, 10, 19, 20, 99].map(owner), [0, 0, 0, 1, 1]);
-        assert!(namesakes.is_of(&calls[2], Nanos(0)));
-        let heard = |from: u64, to: u64| {
-            let times = [from, to].map(|s| Nanos(s * 1_000_000_000));
-            [0, 1].map(|at| namesakes.has_heard(&calls[at], times[0], times[1]))
-        };
+        let owner = |s: u64| heard("again", s, s);
+        assert_eq!([5, 10, 19, 20, 99].map(owner), [[0], [0], [0], [1], [1]]);
         assert_eq!(
-            [heard(11, 15), heard(11, 25), heard(21, 25)],
-            [[true, false], [true, true], [false, true]]
+            [heard("other", 0, 0), heard("other", 9, 99), heard("nobody's", 0, 99)],
+            [vec![2], vec![2], vec![]]
         );
+        assert_eq!(
+            [heard("again", 1, 5), heard("again", 11, 15), heard("again", 11, 25), heard("again", 21, 25)],
+            [vec![0], vec![0], vec![0, 1], vec![1]]
+        );
+    }
+
+    #[test]
+    fn a_stream_through_a_flood_of_calls_of_one_call_id_is_of_a_few_of_them() {
+        let calls: Vec<_> =
+            (0..1_000).map(|ms| CallReport { began: Nanos(ms * 1_000_000), ..call("again").call }).collect();
+        let namesakes = Namesakes::of(&calls);
+        let heard: Vec<_> = namesakes.heard_in("again", Nanos(500_000_000), Nanos(900_000_000)).collect();
+        assert_eq!(heard, (500..516).collect::<Vec<_>>());
     }
 
     #[test]

@@ -10,8 +10,11 @@ use rustc_hash::FxHashMap;
 use serde::Serialize;
 
 use super::contract::StreamReport;
-use super::forensics::{Explanation, SignallingMoment, Told, changes_media};
+use super::forensics::{Explanation, Meanwhile, SignallingMoment, Told, changes_media};
+use super::holes::Holes;
+use super::related::Namesakes;
 use crate::packet::{Endpoint, Nanos};
+use crate::pipeline::times::Silence;
 use crate::rtp::incidents::{MarkerRestart, Spike};
 use crate::rtp::quality::CodecChange;
 use crate::rtp::unique::Interruption;
@@ -46,7 +49,7 @@ pub struct InterruptionReport {
 impl InterruptionReport {
     /// Of an interruption that ended so many seconds after the start of the capture.
     pub fn new(gap: Interruption, time_s: f64) -> Self {
-        let explanation = Explanation::new(&gap, false, &[]);
+        let explanation = Explanation::new(&gap, Meanwhile::Ordinary, &[]);
         Self { kind: gap.kind(), time_s, gap, jump_s: gap.jump_s(), explanation }
     }
 
@@ -176,43 +179,73 @@ impl Predecessor {
 
 /// What the calls have to say to the streams.
 pub(super) struct Moments<'a> {
-    /// Several may have borne one Call-ID; time tells their moments apart.
-    calls: FxHashMap<&'a str, Vec<&'a CallReport>>,
+    calls: &'a [CallReport],
+    namesakes: &'a Namesakes,
 }
 
 impl<'a> Moments<'a> {
     /// Of all calls of a report.
-    pub(super) fn of(calls: &'a [CallReport]) -> Self {
-        let mut by_id: FxHashMap<&str, Vec<&CallReport>> = FxHashMap::default();
-        for call in calls {
-            by_id.entry(&call.call_id).or_default().push(call);
-        }
-        Self { calls: by_id }
+    pub(super) fn of(calls: &'a [CallReport], namesakes: &'a Namesakes) -> Self {
+        Self { calls, namesakes }
     }
 
     /// Joins every stream to the moments of its call, and of the calls of its other legs. `is_doubted`: the probe itself lost
-    /// frames.
-    pub(super) fn join(&self, streams: &mut [StreamReport], is_doubted: bool) {
+    /// frames. In `silences` no frame of any kind was captured.
+    pub(super) fn join(&self, streams: &mut [StreamReport], is_doubted: bool, silences: &[Silence]) {
+        let holes = Holes::of(streams, silences);
         let predecessors = predecessors(streams);
         let of_legs = self.calls_of_legs(streams);
         for ((stream, predecessor), others) in streams.iter_mut().zip(predecessors).zip(of_legs) {
-            let told = self.told(stream.call_id.as_deref(), &others);
+            let told = self.told(stream, &others);
             let near = |at| SignallingMoment::nearest(at, &told, changes_media);
             stream.continues =
                 predecessor.map(|found| Predecessor { near: near(stream.first_seen()), ..found });
-            for found in &mut stream.interruptions {
-                found.explanation =
-                    Explanation::new(&found.gap, is_doubted || !stream.shed.is_empty(), &told);
+            let flow = stream.identity.key.flow;
+            let is_fax =
+                |gap: &Interruption| self.own_calls(stream).any(|call| call.media.is_fax_during(gap));
+            let meanwhile = |gap: &Interruption| {
+                if is_doubted || !stream.shed.is_empty() {
+                    Meanwhile::ProbeLost
+                } else if gap.is_silence() && is_fax(gap) {
+                    Meanwhile::Fax
+                } else if holes.are_of_the_capture(gap, flow) {
+                    Meanwhile::NothingCaptured
+                } else {
+                    Meanwhile::Ordinary
+                }
+            };
+            let explain =
+                |found: &InterruptionReport| Explanation::new(&found.gap, meanwhile(&found.gap), &told);
+            let explanations: Vec<_> = stream.interruptions.iter().map(explain).collect();
+            for (found, explanation) in stream.interruptions.iter_mut().zip(explanations) {
+                found.explanation = explanation;
             }
+            stream.excuse();
             stream.codec_changes.iter_mut().for_each(|change| change.near = near(change.change.at));
             stream.jitter_spikes.iter_mut().for_each(|spike| spike.near = near(spike.at));
             stream.marker_restarts.iter_mut().for_each(|marker| marker.near = near(marker.at));
         }
     }
 
-    fn told(&self, own: Option<&str>, others: &[Arc<str>]) -> Vec<Told> {
-        let calls = |id: &str| self.calls.get(id).into_iter().flatten();
-        let own = own.into_iter().flat_map(calls).flat_map(|call| &call.moments);
+    /// The calls with this Call-ID that a stream is heard in.
+    fn heard_in(
+        &self,
+        stream: &StreamReport,
+        call_id: &str,
+    ) -> impl Iterator<Item = &'a CallReport> + use<'a> {
+        let calls = self.calls;
+        let heard_in = self.namesakes.heard_in(call_id, stream.first_seen(), stream.identity.last_seen);
+        heard_in.filter_map(|at| calls.get(at))
+    }
+
+    fn own_calls(&self, stream: &StreamReport) -> impl Iterator<Item = &'a CallReport> {
+        stream.call_id.as_deref().into_iter().flat_map(|call_id| self.heard_in(stream, call_id))
+    }
+
+    /// The moments of the calls that a stream is heard in, and of its other legs' calls at the time.
+    fn told(&self, stream: &StreamReport, others: &[Arc<str>]) -> Vec<Told> {
+        let calls = |call_id: &str| self.heard_in(stream, call_id);
+        let own = self.own_calls(stream).flat_map(|call| &call.moments);
         let own = own.map(|moment| Told::own(*moment));
         let others = others.iter().flat_map(|id| calls(id)).flat_map(|call| {
             let of_call = || Some(Arc::clone(&call.call_id));

@@ -1,11 +1,13 @@
 //! Which streams are one conversation, and what their calls did at the time.
 
-use super::super::contract::Report;
 use super::super::contract::testing::{call, interrupted, stream};
+use super::super::contract::{CaptureReport, Report};
+use super::super::forensics::Cause;
 use super::*;
 use crate::rtp::legs::{Delay, LegReport, Relation};
 use crate::sip::SignallingReport;
 use crate::sip::calls::{Moment, What};
+use crate::sip::sdp::Direction;
 
 /// A stream of a call, between these ports, with this SSRC, that was heard from and to these seconds.
 fn heard(ports: (u16, u16), ssrc: &str, from_s: f64, to_s: f64) -> StreamReport {
@@ -77,8 +79,28 @@ fn a_pause_is_joined_to_the_refer_on_the_other_leg_of_the_same_media() {
     let mut calls = [call("phone-side").call, call("trunk-side").call];
     calls[0].moments = vec![Moment { time: Nanos(began.0 - 3_000_000), number: 77, what: What::Refer }];
     let signalling = SignallingReport { calls: calls.into(), ..SignallingReport::default() };
-    let report = Report::new(super::super::contract::CaptureReport::default(), legs, signalling);
+    let report = Report::new(CaptureReport::default(), legs, signalling);
     let began_at = |at: usize| report.streams[at].interruptions[0].explanation.began_at.clone().unwrap();
     assert_eq!((began_at(0).frame, began_at(0).of_call), (77, None));
     assert_eq!((began_at(1).frame, began_at(1).of_call.as_deref()), (77, Some("phone-side")));
+}
+
+#[test]
+fn a_pause_is_not_held_against_an_earlier_call_of_the_same_call_id() {
+    let mut paused = interrupted(1.8, 0, false);
+    paused.call_id = Some("again".into());
+    let before = |s: u64| Nanos(paused.first_seen().0 - s * 1_000_000_000);
+    let mut calls = [call("again").call, call("again").call];
+    (calls[0].began, calls[1].began) = (before(60), before(1));
+    calls[0].moments = vec![Moment { time: before(50), number: 7, what: What::Hold(Direction::SendOnly) }];
+    let report = |calls: &[CallReport]| {
+        let signalling = SignallingReport { calls: calls.to_vec(), ..SignallingReport::default() };
+        Report::new(CaptureReport::default(), vec![paused.clone()], signalling)
+    };
+    let cause = |report: &Report| report.streams[0].interruptions[0].explanation.cause;
+    let of_two = report(&calls);
+    assert_eq!(cause(&of_two), Cause::SenderPaused);
+    assert_eq!(of_two.calls.iter().map(|call| call.streams.len()).collect::<Vec<_>>(), [0, 1]);
+    assert!(of_two.calls[0].media_absent_because.is_some() && of_two.calls[1].media_absent_because.is_none());
+    assert_eq!(cause(&report(&calls[..1])), Cause::Hold);
 }

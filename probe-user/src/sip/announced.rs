@@ -5,11 +5,16 @@ use std::sync::Arc;
 use super::line::MediaInfo;
 use super::sdp::{MediaLine, Protocol};
 use crate::packet::{Endpoint, MediaId, Nanos};
+use crate::rtp::unique::Interruption;
 
 /// Lines remembered of a call: two parties, a few forks or hops, and some ports each.
 const MAX_LINES: usize = 64;
 /// Agreements remembered of a call. Session refreshes agree on the same again, which is not remembered.
 const MAX_AGREEMENTS: usize = 16;
+
+/// How long after an agreement on T.38 audio falls silent, and after the end of it comes back; an agreement is seen when it is
+/// answered, which may be after that.
+const FAX_NS: std::ops::Range<i64> = -2_000_000_000..5_000_000_000;
 
 /// Who of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +94,8 @@ pub struct CallMedia {
     pub without_address: u32,
     /// What there was that is neither RTP nor T.38, the last of it.
     pub other: Option<Protocol>,
+    /// Bytes that `lines` hold, for the bound of all calls.
+    pub(super) held_bytes: usize,
 }
 
 impl CallMedia {
@@ -109,6 +116,15 @@ impl CallMedia {
             || self.lines.iter().any(|line| line.info.protocol == Protocol::Udptl)
     }
 
+    /// Was T.38 agreed when a stream fell silent, and until it came back?
+    pub fn is_fax_during(&self, gap: &Interruption) -> bool {
+        let is_within = |(at, agreed): (usize, &Agreement)| {
+            let ends = self.agreements.get(at + 1).is_none_or(|next| gap.at.since(next.time) <= FAX_NS.end);
+            agreed.is_fax && FAX_NS.contains(&gap.began().since(agreed.time)) && ends
+        };
+        self.agreements.iter().enumerate().any(is_within)
+    }
+
     /// Counts what cannot be in `lines`.
     pub(super) fn count(&mut self, line: &MediaLine) {
         self.refused += u32::from(line.refused);
@@ -125,6 +141,7 @@ impl CallMedia {
         } else if self.lines.len() < MAX_LINES
             && let Some(info) = info
         {
+            self.held_bytes += info.held_bytes();
             self.lines.push(CallLine { id, side, info, ended: None });
         }
     }

@@ -290,7 +290,7 @@ impl Call {
             return None;
         }
         self.report.state = CallState::Ended;
-        self.report.talked_ms = self.answered.map(|answered| millis(at.time, answered));
+        self.report.talked_ms = self.answered.and_then(|answered| millis(at.time, answered));
         self.stop_ringing(at.time);
         self.holds.end(at.time, &mut self.report.held);
         self.report.ended_by = self.party(from);
@@ -367,7 +367,7 @@ impl Call {
         self.report.state = CallState::Ringing;
         self.rang.get_or_insert(at.time);
         if self.report.ringing_ms.is_none() && !self.report.seen_from_the_middle {
-            self.report.ringing_ms = Some(millis(at.time, self.report.began));
+            self.report.ringing_ms = millis(at.time, self.report.began);
         }
         is_first.then_some(What::Ringing(code))
     }
@@ -393,7 +393,7 @@ impl Call {
         self.report.rang_ms = None;
         self.stop_ringing(at.time);
         if !self.report.seen_from_the_middle {
-            self.report.setup_ms = Some(millis(at.time, self.report.began));
+            self.report.setup_ms = millis(at.time, self.report.began);
         }
         // Another branch may have failed before.
         self.negotiation.reopen(at, media);
@@ -427,7 +427,7 @@ impl Call {
 
     fn stop_ringing(&mut self, now: Nanos) {
         if self.report.rang_ms.is_none() {
-            self.report.rang_ms = self.rang.map(|rang| millis(now, rang));
+            self.report.rang_ms = self.rang.and_then(|rang| millis(now, rang));
         }
     }
 
@@ -553,6 +553,7 @@ pub(super) fn uri_text(address: &Address<'_>) -> Box<str> {
     String::from_utf8_lossy(shortened(address.uri)).into()
 }
 
-pub(super) fn millis(later: Nanos, earlier: Nanos) -> f64 {
-    later.since(earlier) as f64 / 1e6
+/// From one message to another; `None` where the capture's times run backwards between them.
+pub(super) fn millis(later: Nanos, earlier: Nanos) -> Option<f64> {
+    u64::try_from(later.since(earlier)).ok().map(|ns| ns as f64 / 1e6)
 }

@@ -77,6 +77,19 @@ impl MediaInfo {
         self.candidates.iter().any(|candidate| candidate.endpoint == endpoint)
     }
 
+    /// Bytes that it takes in memory, as far as they depend on what was announced.
+    pub(super) fn held_bytes(&self) -> usize {
+        let text = |format: &Format| {
+            let name = format.codec.as_ref().map_or(0, |codec| codec.name.len());
+            name + format.fmtp.as_ref().map_or(0, |parameters| parameters.len())
+        };
+        size_of::<Self>()
+            + size_of_val(&*self.formats)
+            + size_of_val(&*self.candidates)
+            + size_of_val(&*self.ssrcs)
+            + self.formats.iter().map(text).sum::<usize>()
+    }
+
     /// Does the line announce it again? Who sends may change.
     pub(super) fn is_said_again(&self, call_id: &str, line: &MediaLine) -> bool {
         *self.call_id == *call_id

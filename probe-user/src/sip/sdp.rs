@@ -180,14 +180,14 @@ pub struct Format {
     pub payload_type: u8,
     /// Its `a=rtpmap`, if there is one; static types (RFC 3551) need none.
     pub codec: Option<Codec>,
-    /// Its `a=fmtp`, as written.
+    /// Its `a=fmtp`, as written; the first 256 bytes.
     pub fmtp: Option<Box<str>>,
 }
 
 /// `a=rtpmap`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Codec {
-    /// Encoding name, as written.
+    /// Encoding name, as written; the first 64 bytes.
     pub name: Box<str>,
     /// Clock rate of the timestamps in Hz.
     pub clock_rate: u32,
@@ -316,6 +316,16 @@ fn rtcp_endpoint(media: &Media, rtp: Endpoint) -> Option<Endpoint> {
     }
 }
 
+/// Longest encoding name kept; of those registered the longest has 21 letters.
+const MAX_NAME: usize = 64;
+/// Most that is kept of `a=fmtp`, as of a URI.
+const MAX_PARAMETERS: usize = 256;
+
+/// As much of a text as `most` bytes hold.
+fn shortened(text: &str, most: usize) -> &str {
+    text.get(..text.floor_char_boundary(most)).unwrap_or(text)
+}
+
 fn formats(media: &Media) -> Vec<Format> {
     let mut formats: Vec<Format> = media
         .fmt
@@ -328,7 +338,8 @@ fn formats(media: &Media) -> Vec<Format> {
     for map in media.attributes_typed::<RtpMap>().flatten() {
         if let Some(format) = formats.iter_mut().find(|f| f.payload_type == map.payload_type) {
             let channels = map.encoding_params.and_then(|p| p.trim().parse().ok()).unwrap_or(1);
-            let codec = Codec { name: map.encoding_name.into(), clock_rate: map.clock_rate, channels };
+            let name = shortened(&map.encoding_name, MAX_NAME).into();
+            let codec = Codec { name, clock_rate: map.clock_rate, channels };
             format.codec.get_or_insert(codec);
         }
     }
@@ -336,7 +347,7 @@ fn formats(media: &Media) -> Vec<Format> {
         let Some((payload_type, parameters)) = value.split_once(' ') else { continue };
         let Ok(payload_type) = payload_type.parse::<u8>() else { continue };
         if let Some(format) = formats.iter_mut().find(|f| f.payload_type == payload_type) {
-            format.fmtp.get_or_insert(parameters.trim().into());
+            format.fmtp.get_or_insert(shortened(parameters.trim(), MAX_PARAMETERS).into());
         }
     }
     formats
@@ -491,5 +502,16 @@ mod tests {
         assert_eq!(found.lines[0].endpoint, Some(at([10, 0, 0, 1], 5000)));
         assert_eq!(found.lines.len(), 1);
         assert_eq!(describe(b"text/plain", b"v=0\n"), None);
+    }
+
+    #[test]
+    fn long_names_and_parameters_are_cut_between_letters() {
+        let (name, parameters) = ("n".repeat(100), "\u{e9}".repeat(200));
+        let text =
+            format!("v=0\nm=audio 5000 RTP/AVP 96\na=rtpmap:96 {name}/8000\na=fmtp:96 x{parameters}\n");
+        let line = Description::parse(text.as_bytes()).lines.remove(0);
+        let format = &line.formats[0];
+        assert_eq!(format.codec.as_ref().map(|codec| &*codec.name), name.get(..64));
+        assert_eq!(format.fmtp.as_deref(), Some(&*format!("x{}", "\u{e9}".repeat(127))));
     }
 }

@@ -369,6 +369,33 @@ fn flood_of_new_calls_stays_bounded_and_is_counted() {
 }
 
 #[test]
+fn flood_of_large_descriptions_stays_bounded_in_bytes() {
+    let limits = Limits { calls: 50, ..Limits::default() };
+    let mut wire = Wire { probe: Signalling::new(limits), ..Wire::new() };
+    let text = "x".repeat(1_000);
+    let sections = (0..16_u16)
+        .map(|n| {
+            format!("m=audio {} RTP/AVP 96\r\na=rtpmap:96 {text}/8000\r\na=fmtp:96 {text}\r\n", 5_000 + 2 * n)
+        })
+        .collect::<Vec<_>>()
+        .concat();
+    let sdp = format!("v=0\r\nc=IN IP4 10.0.0.1\r\n{sections}");
+    let head = request("INVITE", 1, "");
+    let head = head.strip_suffix("\r\n").unwrap();
+    for n in 0..2_000_u64 {
+        let invite =
+            format!("{head}Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{sdp}", sdp.len());
+        wire.send(n, PHONE, &invite.replace("Call-ID: one", &format!("Call-ID: {n}")));
+    }
+    let report = wire.probe.report();
+    let bytes = |call: &CallReport| call.media.lines.iter().map(|line| line.info.held_bytes()).sum::<usize>();
+    let all: Vec<_> = report.calls.iter().map(bytes).collect();
+    assert!(all.iter().all(|bytes| (16 * 320..16 * 1_024).contains(bytes)), "{all:?}");
+    assert!((50 * 6_000..50 * 8_192 + 16_384).contains(&all.iter().sum::<usize>()), "{all:?}");
+    assert_eq!(report.given_up.live_calls, 2_000 - all.len() as u64);
+}
+
+#[test]
 fn copy_of_junk_is_no_copy_of_a_message() {
     let mut wire = Wire::tapped_as_in_the_story();
     wire.send(0, PHONE, "GET / HTTP/1.1\r\n\r\n");

@@ -94,7 +94,7 @@ pub(super) fn notify(call: &mut CallReport, at: Sighting, message: &Message<'_>)
     let transfer = transfers.get_mut(index)?;
     transfer.outcome = Some(code);
     if code >= 200 && transfer.completed_ms.is_none() {
-        transfer.completed_ms = Some(millis(at.time, transfer.seen));
+        transfer.completed_ms = millis(at.time, transfer.seen);
     }
     Some(What::Notify(code))
 }
@@ -212,8 +212,11 @@ const SIGNS: [fn(&Refer, &Invite) -> Option<String>; 3] = [
         let is_theirs =
             invite.from == refer.transferee || invite.at.flow.src.address == refer.at.flow.dst.address;
         (is_theirs && !refer.target.is_empty() && invite.to == refer.target).then(|| {
-            let ms = millis(invite.at.time, refer.at.time);
-            format!("to {}, {ms:.0} ms after the REFER", String::from_utf8_lossy(&refer.target))
+            let target = String::from_utf8_lossy(&refer.target);
+            match millis(invite.at.time, refer.at.time) {
+                Some(ms) => format!("to {target}, {ms:.0} ms after the REFER"),
+                None => format!("to {target}, after the REFER"),
+            }
         })
     },
 ];
