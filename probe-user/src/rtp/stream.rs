@@ -1,5 +1,7 @@
 //! One media stream: a sender's packets of one SSRC from one address to another.
 
+mod rest;
+
 use std::sync::Arc;
 
 use super::codec::{self, Announcement, static_payload};
@@ -9,7 +11,7 @@ use super::loss::LossPattern;
 use super::quality::{Quality, QualityInterval, QualityParts, Settings};
 use super::rate::RateSource;
 use super::raw::{self, RawLedger};
-use super::run::{Ended, Parts, Run};
+use super::run::{Parts, Run};
 use super::sequence::{Sequence, Step};
 use super::unique::{Interruption, LedgerReport, Placed};
 use crate::dedup::reference::{self, By, Reference};
@@ -18,6 +20,8 @@ use crate::dedup::window::{DEPTH, DupWindow, MAX_TAPS, Seen};
 use crate::dedup::{CopyStats, Explanation, FrameClass, explain};
 use crate::histogram::MicrosHistogram;
 use crate::packet::{Evidence, Flow, MediaId, Nanos, RtpPacket};
+
+pub use rest::Rest;
 
 /// What makes two packets the same stream. Not the VLAN, the MACs, the tunnel or the tap: those are evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -50,8 +54,8 @@ pub struct Totals {
 /// Numbers so far behind that RFC 3550 A.1 does not believe them (MAX_MISORDER), and not so far that they are ahead.
 const LAGGING: std::ops::Range<u64> = 100..8_192;
 
-/// See the module. 1.7 KiB, and what grows with need: the window up to 1 KiB (3 where packets are not alike), the two histograms
-/// up to 0.4 each (a live one has two more), drift and sketch up to 1. Where several taps see it, 5.5 KiB and 2 KiB for each copy a packet more.
+/// See the module. 1.7 KiB, of which a [`Rest`] of 0.2 stays beside a run, and what grows with need: the window up to 1 KiB (3
+/// where packets are not alike), the two histograms up to 0.4 each (a live one has two more), drift and sketch up to 1. Where several taps see it, 5.5 KiB and 2 KiB for each copy a packet more.
 #[derive(Clone, Debug)]
 pub struct Stream {
     key: StreamKey,
@@ -348,53 +352,71 @@ impl Stream {
         self.place(seq, packet)
     }
 
-    /// Begins a run behind `packet`, which was observed last, if it and the stream are as ordinary as one must be.
-    pub fn lend(&mut self, packet: &RtpPacket) -> Option<Run> {
-        let RtpPacket { time, rtp, .. } = packet;
-        let is_ordinary = packet.tap_time == *time
-            && self.last_seen == *time
-            && self.media == packet.media
-            && self.reference.is_none()
-            && packet.evidence.encapsulation.is_opened_by_tshark();
-        let Clocks { payload_type, is_event, timed, wireshark } = self.clocks;
-        if !is_ordinary || is_event || payload_type != rtp.payload_type {
-            return None;
-        }
-        let seq = self.sequence.lend().filter(|seq| *seq == self.window.top())?;
+    /// Begins a run behind `packet`, which was observed last, and leaves the rest.
+    ///
+    /// # Errors
+    /// The stream, if it or the packet is not as ordinary as it must be.
+    pub fn lend(self: Box<Self>, packet: &RtpPacket) -> Result<(Run, Rest), Box<Self>> {
         #[expect(clippy::cast_possible_truncation, reason = "the low half is the number on the wire")]
-        let number = seq as u16;
-        let rate = wireshark.filter(|_| rtp.seq == number)?;
-        let (numbers, raw) = self.raw.as_ref()?.lend(number, payload_type, rate)?;
-        let ticks_per_ms = u8::try_from(raw::ticks_per_ms(rate)).ok()?;
-        let tap = self.window.only_tap(packet)?;
-        let quality = self.quality.lend(packet, seq, timed)?;
-        let (slots, room) = self.window.lend();
-        Some(Run::new(
-            packet,
-            Parts {
-                tap,
-                slots,
-                room,
-                numbers,
-                raw,
-                ticks_per_ms,
-                quality,
-                sketch_below: self.sketch.below(),
-                hashed: self.hashed_fingerprints,
-            },
-        ))
+        let newest = self.window.top() as u16;
+        let is_ordinary = packet.tap_time == packet.time
+            && self.last_seen == packet.time
+            && self.media == packet.media
+            && self.clocks.payload_type == packet.rtp.payload_type
+            && packet.rtp.seq == newest
+            && self.window.tap() == 0
+            && packet.evidence.encapsulation.is_opened_by_tshark();
+        if is_ordinary { self.lend_again() } else { Err(self) }
     }
 
-    /// Does what a run asks for before it takes `packet`.
-    pub fn serve(&mut self, run: &mut Run, packet: &RtpPacket) {
-        run.turn(packet.time, |quality| self.quality.turn(quality, packet.time));
-        self.sketch.observe(packet);
-        run.set_sketch(self.sketch.below());
+    /// The same of a stream that nothing has come to since its last run.
+    ///
+    /// # Errors
+    /// The stream, if it is not as ordinary as it must be.
+    pub fn lend_again(mut self: Box<Self>) -> Result<(Run, Rest), Box<Self>> {
+        let Some(run) = self.begin_run() else { return Err(self) };
+        match self.raw.take() {
+            Some(ledger) => {
+                let rest = Rest::new(*self, ledger, &run);
+                Ok((run, rest))
+            }
+            None => Err(self),
+        }
+    }
+
+    fn begin_run(&mut self) -> Option<Run> {
+        let Clocks { payload_type, is_event, timed, wireshark } = self.clocks;
+        if is_event || self.reference.is_some() {
+            return None;
+        }
+        let top = self.sequence.lend().filter(|seq| *seq == self.window.top())?;
+        #[expect(clippy::cast_possible_truncation, reason = "the low half is the number on the wire")]
+        let seq = top as u16;
+        let rate = wireshark?;
+        let (numbers, raw) = self.raw.as_ref()?.lend(seq, payload_type, rate)?;
+        let ticks_per_ms = u8::try_from(raw::ticks_per_ms(rate)).ok()?;
+        let tap = self.window.only_tap()?;
+        let quality = self.quality.lend(top, self.last_seen, payload_type, timed)?;
+        let (slots, room) = self.window.lend();
+        Some(Run::new(Parts {
+            seq,
+            payload_type,
+            media: self.media,
+            tap,
+            slots,
+            room,
+            numbers,
+            raw,
+            ticks_per_ms,
+            quality,
+            sketch_below: self.sketch.below(),
+            hashed: self.hashed_fingerprints,
+        }))
     }
 
     /// Goes on where a run has come to.
-    pub fn take_back(&mut self, run: Run) {
-        let Ended { slots, raw, quality } = run.end();
+    fn take_back(&mut self, run: Run) {
+        let Run { slots, raw, quality, .. } = run;
         let packets = self.raw.as_ref().map_or(0, |ledger| ledger.packets_until(&raw));
         self.last_seen = quality.time();
         self.count_type(self.clocks.payload_type, packets);
