@@ -100,12 +100,38 @@ enum State {
 enum Cold {
     /// One packet came, which may be all that ever comes.
     First(RtpPacket, Arc<Announcement>),
-    /// It has no run.
+    /// It has no run, or has had none for long.
     Whole(Box<Stream>),
     /// It has one.
     Beside(Rest),
     /// Whoever took it puts it back.
     Away,
+}
+
+impl Cold {
+    /// Does what a run asks for before it takes `packet`. A stream whose run is long goes to rest.
+    #[cold]
+    fn serve(&mut self, run: &mut Run, packet: &RtpPacket) {
+        match self {
+            Self::Beside(rest) => rest.serve(run, packet),
+            Self::Whole(stream) => {
+                stream.serve(run, packet);
+                if stream.is_at_rest(run) {
+                    self.go_to_rest(run);
+                }
+            }
+            Self::First(..) | Self::Away => {}
+        }
+    }
+
+    /// Keeps of a stream what it must beside its run.
+    fn go_to_rest(&mut self, run: &Run) {
+        if let Self::Whole(stream) = std::mem::replace(self, Self::Away)
+            && let Some(rest) = stream.into_rest(run)
+        {
+            *self = Self::Beside(rest);
+        }
+    }
 }
 
 impl Hot {
@@ -136,7 +162,11 @@ fn whole(
         (_, Cold::First(packet, announcement)) => {
             Some(Box::new(Stream::judged(&packet, packet.number, epoch, announcement, settings)))
         }
-        (_, Cold::Whole(stream)) => Some(stream),
+        (State::Calm(_), Cold::Whole(stream)) => Some(stream),
+        (State::Run(run), Cold::Whole(mut stream)) => {
+            stream.take_back(run);
+            Some(stream)
+        }
         (State::Run(run), Cold::Beside(rest)) => Some(rest.join(run, key, settings)),
         (State::Calm(_), Cold::Beside(_)) | (_, Cold::Away) => None,
     }
@@ -224,9 +254,9 @@ impl StreamTable {
         if let Some(Hot { state: State::Run(run), .. }) = self.hot.get_mut(at) {
             let look = run.look(packet);
             if look == Look::Serve
-                && let Some(Cold::Beside(rest)) = self.cold.get_mut(at)
+                && let Some(cold) = self.cold.get_mut(at)
             {
-                rest.serve(run, packet);
+                cold.serve(run, packet);
             }
             if look != Look::Other && run.take(packet, epoch, self.depth_ns) {
                 return (FrameClass::Unique, None);
@@ -244,11 +274,13 @@ impl StreamTable {
         }
         let class = stream.observe(packet, epoch);
         let calm = if class == FrameClass::Unique { CALM.min(calm + 1) } else { 0 };
-        self.put(at, calm, if calm == CALM { stream.lend(packet) } else { Err(stream) });
+        let run = if calm == CALM { stream.lend(packet) } else { None };
+        let may_rest = stream.is_young_and_calm();
+        self.put(at, calm, stream, run, may_rest);
         class
     }
 
-    /// Takes a stream out in one piece, and says how calm it was; [`StreamTable::put`] brings it back.
+    /// Takes a stream out in one piece, its run ended, and says how calm it was; [`StreamTable::put`] brings it back.
     fn take(&mut self, at: usize) -> Option<(u8, Box<Stream>)> {
         let (hot, cold) = (self.hot.get_mut(at)?, self.cold.get_mut(at)?);
         let state = std::mem::replace(&mut hot.state, State::Calm(0));
@@ -258,15 +290,19 @@ impl StreamTable {
         Some((calm, stream))
     }
 
-    /// Puts a stream back, in parts if it was lent to a run.
-    fn put(&mut self, at: usize, calm: u8, stream: Result<(Run, Rest), Box<Stream>>) {
-        let (state, rest) = match stream {
-            Ok((run, rest)) => (State::Run(run), Cold::Beside(rest)),
-            Err(stream) => (State::Calm(calm), Cold::Whole(stream)),
+    /// Puts a stream back with the run that it was lent to, if there is one, beside which it may rest.
+    fn put(&mut self, at: usize, calm: u8, stream: Box<Stream>, run: Option<Run>, may_rest: bool) {
+        let (Some(hot), Some(cold)) = (self.hot.get_mut(at), self.cold.get_mut(at)) else { return };
+        *cold = Cold::Whole(stream);
+        hot.state = match run {
+            Some(run) => {
+                if may_rest {
+                    cold.go_to_rest(&run);
+                }
+                State::Run(run)
+            }
+            None => State::Calm(calm),
         };
-        if let (Some(hot), Some(cold)) = (self.hot.get_mut(at), self.cold.get_mut(at)) {
-            (hot.state, *cold) = (state, rest);
-        }
     }
 
     #[cold]
@@ -295,7 +331,9 @@ impl StreamTable {
     fn last_seen(&self, at: usize) -> Option<Nanos> {
         match self.cold.get(at)? {
             Cold::First(packet, _) => Some(packet.time),
-            Cold::Whole(stream) => Some(stream.last_seen()),
+            Cold::Whole(stream) => {
+                Some(self.hot.get(at)?.run().map_or_else(|| stream.last_seen(), Run::last_seen))
+            }
             Cold::Beside(_) => self.hot.get(at)?.run().map(Run::last_seen),
             Cold::Away => None,
         }
@@ -303,12 +341,13 @@ impl StreamTable {
 
     /// Is it more than a byte pattern?
     fn is_valid(&self, at: usize) -> bool {
+        let run = self.hot.get(at).and_then(Hot::run);
         match self.cold.get(at) {
             Some(Cold::First(packet, _)) => packet.media != MediaId::UNANNOUNCED,
-            Some(Cold::Whole(stream)) => stream.is_valid(),
-            Some(Cold::Beside(rest)) => {
-                self.hot.get(at).and_then(Hot::run).is_some_and(|run| rest.is_valid(run))
+            Some(Cold::Whole(stream)) => {
+                run.map_or_else(|| stream.is_valid(), |run| stream.is_valid_with(run))
             }
+            Some(Cold::Beside(rest)) => run.is_some_and(|run| rest.is_valid(run)),
             Some(Cold::Away) | None => false,
         }
     }
@@ -385,10 +424,12 @@ impl StreamTable {
             return;
         }
         let has_run = self.hot.get(at).is_some_and(|hot| hot.run().is_some());
+        let is_resting = matches!(self.cold.get(at), Some(Cold::Beside(_)));
         let Some((calm, mut stream)) = self.take(at) else { return };
         let summary = stream.close_interval();
         closed(&stream, summary);
-        self.put(at, calm, if has_run { stream.lend_again() } else { Err(stream) });
+        let run = if has_run { stream.lend_again() } else { None };
+        self.put(at, calm, stream, run, is_resting);
     }
 
     /// Empties the table.
@@ -501,7 +542,12 @@ mod tests {
         // An interval leaves no trace in it.
         table.close_intervals(Part::WHOLE, |_, _| ());
         assert!(is_calm(&table));
+        // After a loss it is whole beside its run, until that is long.
         table.observe(&stream(1, 202));
+        assert!(matches!(table.cold.get(0), Some(Cold::Whole(_))));
+        for seq in 203..=1_000 {
+            table.observe(&stream(1, seq));
+        }
         assert!(matches!(table.cold.get(0), Some(Cold::Beside(rest)) if !rest.has_no_troubles()));
     }
 

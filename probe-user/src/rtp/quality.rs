@@ -292,6 +292,12 @@ impl Quality {
         pair.take_back(&counts, [&mut self.jitter, &mut self.variation], packets);
     }
 
+    /// Closes a run's block of the drift, and begins one with what comes at `time`.
+    pub(super) fn turn(&mut self, running: &mut Running, time: Nanos) {
+        self.drift.take_back(running.block);
+        (running.block, running.slope) = self.drift.turn(time);
+    }
+
     /// Closes the running interval and begins the next.
     pub fn close_interval(&mut self) -> QualityInterval {
         let discarded = self.playout.discarded();
@@ -306,6 +312,11 @@ impl Quality {
     /// First copies so far.
     pub fn packets(&self) -> u64 {
         self.unique.packets()
+    }
+
+    /// Has nothing come late, or after an interruption?
+    pub(super) fn is_calm(&self) -> bool {
+        self.incidents.is_none() && self.playout.discarded() == 0 && self.unique.interruptions().1 == 0
     }
 
     /// How bursty loss and discards have been (G.107, BurstR).

@@ -54,6 +54,10 @@ pub struct Totals {
 /// Numbers so far behind that RFC 3550 A.1 does not believe them (MAX_MISORDER), and not so far that they are ahead.
 const LAGGING: std::ops::Range<u64> = 100..8_192;
 
+/// Packets of a run that is long: five seconds at 20 ms, half of a usual interval. Of a stream that loses one packet of a
+/// hundred, one run of thirteen is as long.
+const LONG_RUN: u64 = 256;
+
 /// See the module. 1.7 KiB, of which a [`Rest`] of 0.2 stays beside a run, and what grows with need: the window up to 1 KiB (3
 /// where packets are not alike), the two histograms up to 0.4 each (a live one has two more), drift and sketch up to 1. Where several taps see it, 5.5 KiB and 2 KiB for each copy a packet more.
 #[derive(Clone, Debug)]
@@ -352,11 +356,8 @@ impl Stream {
         self.place(seq, packet)
     }
 
-    /// Begins a run behind `packet`, which was observed last, and leaves the rest.
-    ///
-    /// # Errors
-    /// The stream, if it or the packet is not as ordinary as it must be.
-    pub fn lend(self: Box<Self>, packet: &RtpPacket) -> Result<(Run, Rest), Box<Self>> {
+    /// Begins a run behind `packet`, which was observed last, if it and the stream are as ordinary as one must be.
+    pub fn lend(&mut self, packet: &RtpPacket) -> Option<Run> {
         #[expect(clippy::cast_possible_truncation, reason = "the low half is the number on the wire")]
         let newest = self.window.top() as u16;
         let is_ordinary = packet.tap_time == packet.time
@@ -366,25 +367,11 @@ impl Stream {
             && packet.rtp.seq == newest
             && self.window.tap() == 0
             && packet.evidence.encapsulation.is_opened_by_tshark();
-        if is_ordinary { self.lend_again() } else { Err(self) }
+        if is_ordinary { self.lend_again() } else { None }
     }
 
     /// The same of a stream that nothing has come to since its last run.
-    ///
-    /// # Errors
-    /// The stream, if it is not as ordinary as it must be.
-    pub fn lend_again(mut self: Box<Self>) -> Result<(Run, Rest), Box<Self>> {
-        let Some(run) = self.begin_run() else { return Err(self) };
-        match self.raw.take() {
-            Some(ledger) => {
-                let rest = Rest::new(*self, ledger, &run);
-                Ok((run, rest))
-            }
-            None => Err(self),
-        }
-    }
-
-    fn begin_run(&mut self) -> Option<Run> {
+    pub fn lend_again(&mut self) -> Option<Run> {
         let Clocks { payload_type, is_event, timed, wireshark } = self.clocks;
         if is_event || self.reference.is_some() {
             return None;
@@ -414,10 +401,46 @@ impl Stream {
         }))
     }
 
+    /// Does what a run asks for before it takes `packet`.
+    pub fn serve(&mut self, run: &mut Run, packet: &RtpPacket) {
+        run.turn(packet.time, |quality| self.quality.turn(quality, packet.time));
+        self.sketch.observe(packet);
+        run.set_sketch(self.sketch.below());
+    }
+
+    /// Has it shown few packets, and none of them lost, out of order or late? Then what ends its runs is that they outgrow their
+    /// room, and it rests at once.
+    pub fn is_young_and_calm(&self) -> bool {
+        let is_marked = self.raw.as_ref().is_none_or(RawLedger::is_marked);
+        self.frames < LONG_RUN && !is_marked && self.quality.is_calm()
+    }
+
+    /// Has its run lasted for long?
+    pub fn is_at_rest(&self, run: &Run) -> bool {
+        self.packets_of(run) >= LONG_RUN
+    }
+
+    /// Packets that its run has taken.
+    fn packets_of(&self, run: &Run) -> u64 {
+        self.raw.as_ref().map_or(0, |ledger| ledger.packets_until(&run.raw))
+    }
+
+    /// As [`Stream::is_valid`], of a stream that was lent to a run.
+    pub fn is_valid_with(&self, run: &Run) -> bool {
+        self.is_valid() || self.packets_of(run) > 0
+    }
+
+    /// What has to be kept of it beside the run that it was lent to; nothing of a stream that has no raw ledger, as it has no
+    /// run.
+    pub fn into_rest(mut self: Box<Self>, run: &Run) -> Option<Rest> {
+        let ledger = self.raw.take()?;
+        Some(Rest::new(*self, ledger, run))
+    }
+
     /// Goes on where a run has come to.
-    fn take_back(&mut self, run: Run) {
+    pub fn take_back(&mut self, run: Run) {
+        let packets = self.packets_of(&run);
         let Run { slots, raw, quality, .. } = run;
-        let packets = self.raw.as_ref().map_or(0, |ledger| ledger.packets_until(&raw));
         self.last_seen = quality.time();
         self.count_type(self.clocks.payload_type, packets);
         self.frames += packets;

@@ -1,11 +1,14 @@
 //! What of a stream is left beside an orderly run: counts, what the run asks for now and then, and troubles if there were any.
 //!
 //! ```text
-//!   packet out of the ordinary ─▶ Run + Rest ──▶ Stream: 1.7 KiB, observes it ──▶ Run + Rest      four calm packets later
+//!   second packet ─▶ Run + Rest ── out of the ordinary ─▶ Stream, 1.7 KiB ─▶ Run beside the Stream
+//!                        ▲                                                        │
+//!                        └──────────────────── five seconds later ────────────────┘
 //! ```
 //!
 //! Most streams are in a run most of the time. What the run has taken along would lie idle in the stream, and most of what is
-//! left says that nothing has happened: it is not kept, but written down again when the stream has to be whole.
+//! left says that nothing has happened: it is not kept, but written down again when the stream has to be whole. As that takes a
+//! moment, a stream whose runs are short stays whole beside them, unless it is young and calm: then they only outgrow their room.
 
 use std::sync::Arc;
 
