@@ -138,6 +138,20 @@ impl Cells {
     }
 }
 
+/// What of a distribution is left beside an orderly run, if there is more than a count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Rest {
+    range_ns: (u64, u64),
+    carries: Option<Box<[u32; BUCKETS]>>,
+}
+
+impl Default for Rest {
+    fn default() -> Self {
+        let Cells { min_ns, max_ns, .. } = Cells::default();
+        Self { range_ns: (min_ns, max_ns), carries: None }
+    }
+}
+
 impl PartialEq for MicrosHistogram {
     /// The same values were counted, whatever room there is for more.
     fn eq(&self, other: &Self) -> bool {
@@ -311,6 +325,20 @@ impl Distribution {
     /// Counts one value.
     pub fn record_ns(&mut self, value_ns: u64) {
         self.interval.record_ns(value_ns);
+    }
+
+    /// What is left of it beside the [`Pair`] that it was lent to, and what was before the interval.
+    pub(crate) fn into_rest(self) -> (Rest, Option<Box<MicrosHistogram>>) {
+        let Cells { min_ns, max_ns, .. } = self.interval.cells;
+        (Rest { range_ns: (min_ns, max_ns), carries: self.interval.carries }, self.before)
+    }
+
+    /// The same, whole again: so many values were counted in its life.
+    pub(crate) fn of_rest(values: u64, rest: Rest, before: Option<Box<MicrosHistogram>>) -> Self {
+        let Rest { range_ns: (min_ns, max_ns), carries } = rest;
+        let cells = Cells { min_ns, max_ns, ..Cells::default() };
+        let count = values - before.as_ref().map_or(0, |before| before.count);
+        Self { interval: MicrosHistogram { cells, carries, count }, before }
     }
 
     /// The interval's; the next one begins.

@@ -368,6 +368,11 @@ impl Encapsulation {
         self.0
     }
 
+    /// The path that has this word.
+    pub(crate) const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
     /// Is there none?
     pub const fn is_none(self) -> bool {
         self.0 == 0

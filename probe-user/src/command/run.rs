@@ -102,7 +102,7 @@ pub(crate) struct Run {
     /// the probe keeps off them
     #[arg(long, value_name = "LIST")]
     cpus: Option<Cpus>,
-    /// Streams held at once; one takes about 8 KiB
+    /// Streams held at once; one takes about 3 KiB, and 6 more where several taps see it
     #[arg(long, value_name = "N", default_value_t = 131_072, value_parser = super::at_least_one)]
     max_streams: usize,
     /// A stream silent for so long has ended

@@ -163,8 +163,8 @@ impl Steps {
 }
 
 /// The last packet of a chain, and how the chain came there.
-#[derive(Clone, Copy, Debug)]
-struct End {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct End {
     seq: u64,
     slot: Slot,
     /// `None` of a packet that is a chain by itself.
@@ -332,7 +332,20 @@ impl Slots {
         }
     }
 
-    /// Goes on where a run of `packets`, one or more, has come to; the last came at `time` and bore `timestamp`.
+    /// The ends of chains, which are what is left beside the run that took the slots along.
+    pub(super) fn into_ends(self) -> Vec<End> {
+        self.ends
+    }
+
+    /// The same, whole again but for what the run gives back: as they were lent, when `seq` was the newest.
+    pub(super) fn of_rest(ends: Vec<End>, seq: u64, payload_type: u8, tail: &Tail) -> Self {
+        let slot = Slot { udp_len: tail.udp_len, payload_type, marks: tail.marks, ..Slot::default() };
+        let steps = Steps { timestamp: tail.timestamp_step, ip_id: tail.ip_id_step };
+        let newest = End { seq, slot, steps: Some(steps) };
+        Self { words: Box::default(), is_wide: tail.is_wide, newest, ends }
+    }
+
+    /// Goes on where a run of `packets` has come to; the last came at `time` and bore `timestamp`.
     pub(super) fn take_back(&mut self, tail: Tail, packets: u64, time: Nanos, timestamp: u32) {
         self.words = tail.words;
         let seq = self.newest.seq + packets;

@@ -20,7 +20,7 @@ const JUDGED_FROM: u64 = 5;
 const SOME: f64 = 0.5;
 
 /// The account of copies of one stream, or of all SIP.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CopyStats {
     kinds: Vec<Kind>,
     total: u64,
@@ -48,7 +48,7 @@ impl Copy {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Kind {
     explanation: Explanation,
     count: u64,

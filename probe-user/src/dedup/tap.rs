@@ -1,7 +1,7 @@
 //! Where a stream's packets are seen: its taps, told apart by everything in the evidence but the IP ID.
 
 use super::window::MAX_TAPS;
-use crate::packet::{Evidence, RtpPacket};
+use crate::packet::{Carrier, Encapsulation, Evidence, Tap, Vlans};
 
 /// The taps of one stream, in order of appearance: one or more, and [`MAX_TAPS`] at most.
 #[derive(Clone, Debug)]
@@ -16,6 +16,11 @@ impl Taps {
     /// Begins with the tap that saw a packet.
     pub(super) fn new(evidence: &Evidence) -> Self {
         Self { first: of_the_tap(evidence), signature: Signature::of(evidence), others: Vec::new() }
+    }
+
+    /// The tap of that signature, and no other.
+    pub(super) fn only_one(signature: Signature) -> Self {
+        Self { first: signature.evidence(), signature: Some(signature), others: Vec::new() }
     }
 
     /// The index of the tap that saw this; [`MAX_TAPS`] if there is no room for one more.
@@ -51,10 +56,9 @@ impl Taps {
         1 + self.others.len()
     }
 
-    /// The signature of the only tap, if there is but one, and it saw this packet.
-    pub(super) fn only(&self, packet: &RtpPacket) -> Option<Signature> {
-        let signature = self.signature.filter(|_| self.others.is_empty())?;
-        (Signature::of(&packet.evidence) == Some(signature)).then_some(signature)
+    /// The signature of the only tap, if there is but one.
+    pub(super) fn only(&self) -> Option<Signature> {
+        self.signature.filter(|_| self.others.is_empty())
     }
 }
 
@@ -89,12 +93,31 @@ impl Signature {
             path | outer << 29 | inner << 16 | u64::from(*ttl) << 8 | u64::from(*tos),
         ]))
     }
+
+    /// What it was made of.
+    #[expect(clippy::cast_possible_truncation, reason = "takes the fields out of the words")]
+    fn evidence(self) -> Evidence {
+        let Self([to, from, rest]) = self;
+        let mac = |word: u64| word.to_be_bytes().first_chunk().copied().unwrap_or_default();
+        let vlan = |bits: u64| (bits >> 12 & 1 != 0).then_some(bits as u16 & 0xfff);
+        Evidence {
+            tap: Tap { interface: to as u16, egress: rest >> 42 & 1 != 0 },
+            dst_mac: mac(to),
+            src_mac: mac(from),
+            vlans: Vlans { outer: vlan(rest >> 29), inner: vlan(rest >> 16) },
+            ttl: (rest >> 8) as u8,
+            tos: rest as u8,
+            ip_id: 0,
+            encapsulation: Encapsulation::from_bits(rest >> 43),
+            carrier: Carrier(from as u16),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::{Carrier, Encapsulation, Layer, Tap, Vlans};
+    use crate::packet::Layer;
     use crate::rtp::testing::packet;
 
     fn path(layers: usize) -> Encapsulation {
@@ -126,7 +149,7 @@ mod tests {
         ];
         for (at, one) in seen.iter().enumerate() {
             let alike = |other: &&Evidence| Signature::of(other) == Signature::of(one);
-            assert!(Signature::of(one).is_some());
+            assert_eq!(Signature::of(one).map(Signature::evidence), Some(of_the_tap(one)));
             assert_eq!(seen.iter().position(|other| alike(&other)), Some(at), "{one:?}");
         }
         assert_eq!(Signature::of(&Evidence { ip_id: 7, ..usual }), Signature::of(&usual));
@@ -138,6 +161,6 @@ mod tests {
         let other = Evidence { ttl: 1, ..deep };
         let mut taps = Taps::new(&deep);
         assert_eq!((Signature::of(&deep), taps.find(&deep), taps.find(&other), taps.len()), (None, 0, 1, 2));
-        assert_eq!(taps.only(&packet(0)), None);
+        assert_eq!(taps.only(), None);
     }
 }

@@ -14,7 +14,7 @@
 //! and in sequence order, whatever the order of arrival, which is what loss statistics need.
 
 use super::cause::{Differs, Explanation};
-use super::slots::{Slot, Slots, Tail, low};
+use super::slots::{End, Slot, Slots, Tail, low};
 use super::tap::{Signature, Taps};
 use crate::packet::{Evidence, Nanos, RtpPacket};
 
@@ -71,8 +71,17 @@ pub struct DupWindow {
     copies: Option<Box<Copies>>,
 }
 
+/// What a window whose packets all came has none of.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Troubles {
+    /// The numbers up to the newest that did not come.
+    missing: u128,
+    ends: Vec<End>,
+    copies: Option<Box<Copies>>,
+}
+
 /// What streams with copies need besides: 2 KiB a lane.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 struct Copies {
     lanes: Vec<[Sighting; SLOTS]>,
     /// How many lanes each slot uses.
@@ -84,7 +93,7 @@ struct Copies {
 }
 
 /// A further sighting of a packet.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Sighting {
     time: Nanos,
     number: u32,
@@ -185,9 +194,9 @@ impl DupWindow {
         self.seen = 0;
     }
 
-    /// The tap's signature, if one tap sees the stream, and saw this packet, which goes on as the ones before it.
-    pub(crate) fn only_tap(&self, packet: &RtpPacket) -> Option<Signature> {
-        self.taps.only(packet).filter(|_| self.slots.are_orderly())
+    /// The tap's signature, if one tap sees the stream, and it is known how packets go on.
+    pub(crate) fn only_tap(&self) -> Option<Signature> {
+        self.taps.only().filter(|_| self.slots.are_orderly())
     }
 
     /// What a run takes along: the slots, and how many more packets there is room for.
@@ -212,6 +221,40 @@ impl DupWindow {
         let seqs = (self.top + 1).saturating_sub(packets.min(DEPTH))..=self.top;
         seqs.for_each(|seq| self.forget_copies(seq));
         self.tap = 0;
+    }
+
+    /// What is left of it beside the run that it was lent to: how many numbers it holds, and troubles.
+    pub(crate) fn into_rest(self) -> (u8, Troubles) {
+        let all = u128::MAX.checked_shr(128 - u32::try_from(self.filled).unwrap_or(128)).unwrap_or(0);
+        let troubles =
+            Troubles { missing: all & !self.seen, ends: self.slots.into_ends(), copies: self.copies };
+        (u8::try_from(self.filled).unwrap_or(u8::MAX), troubles)
+    }
+
+    /// The same, whole again: as it was lent to a run behind number `top`, which only `tap` saw.
+    pub(crate) fn of_rest(
+        (filled, troubles): (u8, Troubles),
+        top: u64,
+        payload_type: u8,
+        tap: Signature,
+        tail: &Tail,
+    ) -> Self {
+        let Troubles { missing, ends, copies } = troubles;
+        let all = u128::MAX.checked_shr(128 - u32::from(filled)).unwrap_or(0);
+        Self {
+            top,
+            seen: all & !missing,
+            filled: u64::from(filled),
+            slots: Slots::of_rest(ends, top, payload_type, tail),
+            taps: Taps::only_one(tap),
+            tap: 0,
+            copies,
+        }
+    }
+
+    /// The oldest number that is not settled.
+    pub(crate) fn oldest(&self) -> u64 {
+        self.top + 1 - self.filled
     }
 
     /// Sees to it that the slots of so many numbers up to the newest can be told apart.

@@ -20,14 +20,24 @@ impl Pair {
     pub(crate) fn lend(distributions: [&mut Distribution; 2]) -> (Self, Box<[u8]>) {
         let [one, other] = distributions.map(|distribution| &mut distribution.interval.cells);
         let counts = [&*one.counts, &*other.counts].concat().into_boxed_slice();
-        let pair = Self {
+        let mut pair = Self {
             least_ns: [u32::MAX; 2],
             most_ns: [0; 2],
             first: [one.first, other.first],
             split: u8::try_from(one.counts.len() / GROUP).unwrap_or(0),
             tall: u8::from(one.is_tall) | u8::from(other.is_tall) << 1,
         };
-        (one.counts, other.counts) = Default::default();
+        for (cells, (least, most)) in
+            [one, other].into_iter().zip(pair.least_ns.iter_mut().zip(&mut pair.most_ns))
+        {
+            // A range that is too wide to be taken along stays.
+            let narrow = |ns| u32::try_from(ns).ok();
+            if let (Some(min), Some(max)) = (narrow(cells.min_ns), narrow(cells.max_ns)) {
+                (*least, *most) = (min, max);
+                *cells = Cells::default();
+            }
+            cells.counts = Box::default();
+        }
         (pair, counts)
     }
 
@@ -35,11 +45,16 @@ impl Pair {
     pub(crate) fn take_back(self, counts: &[u8], distributions: [&mut Distribution; 2], values: u64) {
         let halves: [&[u8]; 2] = self.halves(counts).into();
         let ranges = self.least_ns.into_iter().zip(self.most_ns);
-        for ((distribution, counts), (least, most)) in distributions.into_iter().zip(halves).zip(ranges) {
-            let Cells { counts: place, min_ns, max_ns, .. } = &mut distribution.interval.cells;
-            *place = counts.into();
-            if values > 0 {
-                (*min_ns, *max_ns) = ((*min_ns).min(least.into()), (*max_ns).max(most.into()));
+        for (at, ((distribution, counts), (least, most))) in
+            distributions.into_iter().zip(halves).zip(ranges).enumerate()
+        {
+            let cells = &mut distribution.interval.cells;
+            cells.counts = counts.into();
+            cells.is_tall = self.tall >> at & 1 != 0;
+            cells.first = self.first.get(at).copied().unwrap_or(0);
+            if least <= most {
+                cells.min_ns = cells.min_ns.min(least.into());
+                cells.max_ns = cells.max_ns.max(most.into());
             }
             distribution.interval.count += values;
         }

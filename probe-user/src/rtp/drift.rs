@@ -51,6 +51,14 @@ pub struct Drift {
     slope: f64,
 }
 
+/// What of it is left beside an orderly run.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Rest {
+    points: Vec<Point>,
+    segment: u32,
+    doublings: u32,
+}
+
 /// The least transit of a block.
 #[derive(Clone, Copy, Debug)]
 struct Point {
@@ -127,6 +135,18 @@ impl Drift {
         (Block { until: self.end(at), at, transit_ns: f64::INFINITY }, self.slope)
     }
 
+    /// What is left of it beside the run that it was lent to.
+    pub(super) fn into_rest(self) -> Rest {
+        let Self { points, segment, block: _, doublings, slope: _ } = self;
+        Rest { points, segment, doublings }
+    }
+
+    /// The same, whole again: without the block, which the run has.
+    pub(super) fn of_rest(rest: Rest, slope: f64) -> Self {
+        let Rest { points, segment, doublings } = rest;
+        Self { points, segment, block: None, doublings, slope }
+    }
+
     /// When a block that begins then ends.
     fn end(&self, began: Nanos) -> Nanos {
         Nanos(began.0.wrapping_add(BLOCK_NS << self.doublings))
@@ -147,6 +167,8 @@ impl Drift {
         if self.points.len() == MAX_POINTS {
             self.thin();
         }
+        // Most streams are short: room for a second, not for the next power of two.
+        self.points.reserve_exact(1);
         self.points.push(self.point(&block));
         self.slope = self.quick_slope().filter(|slope| slope.abs() <= QUICK_MOST).unwrap_or(0.0);
     }

@@ -38,7 +38,7 @@ pub struct TelephoneEvent {
 }
 
 /// Events of one stream.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Events {
     events: Vec<TelephoneEvent>,
     count: u64,

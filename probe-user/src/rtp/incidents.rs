@@ -44,7 +44,7 @@ pub struct MarkerRestart {
 }
 
 /// See the module.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Incidents {
     /// The last one may still grow.
     spikes: Vec<Spike>,

@@ -30,8 +30,40 @@ const MAX_COMPARED: usize = 32;
 pub struct Sketch {
     /// What ranks below it belongs in: the highest of a full sketch. Beside the list, which most packets thus never touch.
     below: u64,
-    /// Ascending. In each number 48 bits rank the RTP header, and the lowest 16 are the payload's sum.
-    lowest: Vec<(u64, Nanos)>,
+    /// By identity, ascending.
+    lowest: Vec<Sample>,
+}
+
+/// A packet of a sketch, in 14 octets: its identity, of which 48 bits rank the RTP header and the lowest 16 are the payload's
+/// sum, and the lower 48 bits of its time. Two legs' sightings of a packet are not 39 hours apart.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sample {
+    identity: [u16; 4],
+    time: [u16; 3],
+}
+
+impl Sample {
+    fn new(identity: u64, time: Nanos) -> Self {
+        #[expect(clippy::cast_possible_truncation, reason = "takes a word out of a number")]
+        let word = |number: u64, at: u32| (number >> (16 * at)) as u16;
+        let identity = [0, 1, 2, 3].map(|at| word(identity, at));
+        Self { identity, time: [0, 1, 2].map(|at| word(time.0, at)) }
+    }
+
+    fn identity(self) -> u64 {
+        number(&self.identity)
+    }
+
+    /// How long after that one it came, in nanoseconds.
+    fn since(self, earlier: Self) -> i64 {
+        let upper = |sample: Self| number(&sample.time) << 16;
+        upper(self).wrapping_sub(upper(earlier)).cast_signed() >> 16
+    }
+}
+
+/// Of its words, the lowest first.
+fn number(words: &[u16]) -> u64 {
+    words.iter().rev().fold(0, |number, word| number << 16 | u64::from(*word))
 }
 
 impl Default for Sketch {
@@ -57,13 +89,24 @@ impl Sketch {
         u32::try_from(self.below.div_ceil(1 << 16)).unwrap_or(u32::MAX)
     }
 
+    /// The list, which is what is left of it beside a run.
+    pub(super) fn into_rest(self) -> Vec<Sample> {
+        self.lowest
+    }
+
+    /// The same, whole again.
+    pub(super) fn of_rest(lowest: Vec<Sample>) -> Self {
+        let below = lowest.get(SKETCH - 1).map_or(u64::MAX, |highest| highest.identity() >> 16);
+        Self { below, lowest }
+    }
+
     #[cold]
     fn insert(&mut self, identity: u64, time: Nanos) {
-        let Err(at) = self.lowest.binary_search_by_key(&identity, |(known, _)| *known) else { return };
+        let Err(at) = self.lowest.binary_search_by_key(&identity, |known| known.identity()) else { return };
         self.lowest.truncate(SKETCH - 1);
-        self.lowest.insert(at.min(self.lowest.len()), (identity, time));
-        if let Some((highest, _)) = self.lowest.get(SKETCH - 1) {
-            self.below = highest >> 16;
+        self.lowest.insert(at.min(self.lowest.len()), Sample::new(identity, time));
+        if let Some(highest) = self.lowest.get(SKETCH - 1) {
+            self.below = highest.identity() >> 16;
         }
     }
 
@@ -72,9 +115,10 @@ impl Sketch {
         let mut delays: Vec<i64> = self
             .lowest
             .iter()
-            .filter_map(|(hash, time)| {
-                let at = other.lowest.binary_search_by_key(hash, |(hash, _)| *hash).ok()?;
-                other.lowest.get(at).map(|(_, theirs)| theirs.since(*time))
+            .filter_map(|mine| {
+                let at =
+                    other.lowest.binary_search_by_key(&mine.identity(), |theirs| theirs.identity()).ok()?;
+                other.lowest.get(at).map(|theirs| theirs.since(*mine))
             })
             .collect();
         if delays.len() < ENOUGH {
@@ -85,10 +129,10 @@ impl Sketch {
         let reach = [self, other]
             .into_iter()
             .filter(|sketch| !is_whole(sketch))
-            .filter_map(|sketch| sketch.lowest.last().map(|(hash, _)| *hash))
+            .filter_map(|sketch| sketch.lowest.last().map(|sample| sample.identity()))
             .min()
             .unwrap_or(u64::MAX);
-        let within = |sketch: &Self| sketch.lowest.iter().filter(|(hash, _)| *hash <= reach).count();
+        let within = |sketch: &Self| sketch.lowest.iter().filter(|sample| sample.identity() <= reach).count();
         let union = within(self) + within(other) - delays.len();
         let resemblance = delays.len() as f64 / union.max(1) as f64;
         let common = resemblance * (packets.0 + packets.1) as f64 / (1.0 + resemblance);
@@ -355,6 +399,17 @@ mod tests {
         let one = sketch((0..500).map(|seq| under(seq, payload(seq), at(INSIDE), group(1))));
         let other = sketch((0..500).map(|seq| under(seq, payload(seq), at(OUTSIDE), group(2))));
         assert_eq!(legs(&[one, other])[0][0].relation, Relation::Redundant);
+    }
+
+    #[test]
+    fn a_sample_tells_its_identity_and_how_far_another_is_to_the_nanosecond() {
+        let day = 86_400_000_000_000_u64;
+        let sample = |ns: u64| Sample::new(0x0123_4567_89ab_cdef, Nanos(1_700_000_000_000_000_000 + ns));
+        assert_eq!((size_of::<Sample>(), sample(0).identity()), (14, 0x0123_4567_89ab_cdef));
+        for ns in [0, 1, 250_000, day] {
+            let signed = i64::try_from(ns).unwrap();
+            assert_eq!((sample(ns).since(sample(0)), sample(0).since(sample(ns))), (signed, -signed));
+        }
     }
 
     proptest! {

@@ -22,7 +22,7 @@ pub enum Fate {
 }
 
 /// The loss pattern of one stream.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LossPattern {
     received: u64,
     lost: u64,
@@ -66,6 +66,16 @@ impl Default for LossPattern {
 }
 
 impl LossPattern {
+    /// So many packets, none of them lost or discarded.
+    pub(super) fn of_received(received: u64) -> Self {
+        Self { received, since_loss: u32::try_from(received).unwrap_or(u32::MAX), ..Self::default() }
+    }
+
+    /// Packets that came in time.
+    pub(super) fn received(&self) -> u64 {
+        self.received
+    }
+
     /// The next packet in sequence: what became of it?
     pub fn settle(&mut self, fate: Fate) {
         match fate {

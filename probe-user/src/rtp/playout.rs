@@ -88,9 +88,15 @@ pub struct Playout {
     buffers: Buffers,
     packets: u64,
     in_a_row: u32,
-    fixed_discarded: u64,
+    discards: Discards,
+}
+
+/// What a stream whose packets come in time has none of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Discards {
+    fixed: u64,
     fresh_starts: u64,
-    adaptive_discarded: u64,
+    adaptive: u64,
     examples: [u64; EXAMPLES],
 }
 
@@ -188,10 +194,7 @@ impl Playout {
             buffers: Buffers::new(),
             packets: 0,
             in_a_row: 0,
-            fixed_discarded: 0,
-            fresh_starts: 0,
-            adaptive_discarded: 0,
-            examples: [0; EXAMPLES],
+            discards: Discards::default(),
         }
     }
 
@@ -213,20 +216,20 @@ impl Playout {
 
     fn fixed(&mut self, transit_ns: f64, is_spurt: bool) -> bool {
         if is_spurt || self.in_a_row >= FRESH_AFTER {
-            self.fresh_starts += u64::from(!is_spurt);
+            self.discards.fresh_starts += u64::from(!is_spurt);
             self.buffers.pace_ns = transit_ns;
             self.in_a_row = 0;
             return false;
         }
         let is_late = self.buffers.misses_fixed(transit_ns, self.depth_ns);
         self.in_a_row = if is_late { self.in_a_row + 1 } else { 0 };
-        self.fixed_discarded += u64::from(is_late);
+        self.discards.fixed += u64::from(is_late);
         is_late
     }
 
     fn adaptive(&mut self, variation_ns: f64) -> bool {
         let is_late = self.buffers.misses_adaptive(variation_ns);
-        self.adaptive_discarded += u64::from(is_late);
+        self.discards.adaptive += u64::from(is_late);
         self.buffers.adapt(variation_ns, is_late);
         is_late
     }
@@ -242,9 +245,23 @@ impl Playout {
         self.packets += packets;
     }
 
+    /// What is left of it beside the run that it was lent to: packets, and what was discarded of them.
+    pub(super) fn into_rest(self) -> (u64, Discards) {
+        (self.packets, self.discards)
+    }
+
+    /// The same, whole again.
+    pub(super) fn of_rest(
+        judge: JitterBuffer,
+        (packets, discards): (u64, Discards),
+        buffers: Buffers,
+    ) -> Self {
+        Self { judge, depth_ns: judge.depth_ns(), buffers, packets, in_a_row: 0, discards }
+    }
+
     #[cold]
     fn note(&mut self, number: u64) {
-        if let Some(free) = self.examples.iter_mut().find(|example| **example == 0) {
+        if let Some(free) = self.discards.examples.iter_mut().find(|example| **example == 0) {
             *free = number;
         }
     }
@@ -252,8 +269,8 @@ impl Playout {
     /// Packets that the judge discarded.
     pub fn discarded(&self) -> u64 {
         match self.judge {
-            JitterBuffer::Fixed(_) => self.fixed_discarded,
-            JitterBuffer::Adaptive => self.adaptive_discarded,
+            JitterBuffer::Fixed(_) => self.discards.fixed,
+            JitterBuffer::Adaptive => self.discards.adaptive,
         }
     }
 
@@ -276,17 +293,17 @@ impl Playout {
             },
             fixed: FixedReport {
                 depth_ms: self.depth_ns / 1e6,
-                discarded: self.fixed_discarded,
-                discarded_percent: self.fixed_discarded as f64 * 100.0 / packets,
-                fresh_starts: self.fresh_starts,
+                discarded: self.discards.fixed,
+                discarded_percent: self.discards.fixed as f64 * 100.0 / packets,
+                fresh_starts: self.discards.fresh_starts,
             },
             adaptive: AdaptiveReport {
                 depth_mean_ms: self.buffers.target_sum_ns / packets / 1e6,
                 depth_max_ms: self.buffers.target_max_ns / 1e6,
-                discarded: self.adaptive_discarded,
-                discarded_percent: self.adaptive_discarded as f64 * 100.0 / packets,
+                discarded: self.discards.adaptive,
+                discarded_percent: self.discards.adaptive as f64 * 100.0 / packets,
             },
-            examples: self.examples.into_iter().filter(|number| *number > 0).collect(),
+            examples: self.discards.examples.into_iter().filter(|number| *number > 0).collect(),
         })
     }
 }

@@ -11,6 +11,8 @@
 //! The stream places packets (which are copies? which numbers?) and tells [`Quality`] of each first copy, in order of
 //! arrival, and of each number's end, in order of sequence. All time here is the tap's own.
 
+mod rest;
+
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -30,6 +32,8 @@ use super::unique::{
 use crate::dedup::window::DEPTH;
 use crate::histogram::{Distribution, MicrosHistogram, Pair};
 use crate::packet::{Nanos, RtpPacket};
+
+pub(super) use rest::{Began, Rest, Troubles};
 
 /// A marker after a silence of more than this, by the sender's clock, begins a talkspurt. Packets are 60 ms at most;
 /// a marker after less ends a picture, or is set on every packet.
@@ -244,20 +248,26 @@ impl Quality {
         });
     }
 
-    /// What a run takes along, if the stream stands at number `seq`, which `packet` bears, and it was an ordinary one.
-    pub(super) fn lend(&mut self, packet: &RtpPacket, seq: u64, timed: Option<u32>) -> Option<Running> {
-        let RtpPacket { tap_time: time, rtp, .. } = packet;
-        let rate = timed.or_else(|| self.estimated_rate(rtp.payload_type))?;
-        if self.codec != Some(rtp.payload_type) || is_comfort_noise(rtp.payload_type) {
+    /// What a run takes along, if the stream stands at number `seq`, which came at `time` with this payload type and was an
+    /// ordinary one. `timed` is the clock rate that the signalling knows.
+    pub(super) fn lend(
+        &mut self,
+        seq: u64,
+        time: Nanos,
+        payload_type: u8,
+        timed: Option<u32>,
+    ) -> Option<Running> {
+        let rate = timed.or_else(|| self.estimated_rate(payload_type))?;
+        if self.codec != Some(payload_type) || is_comfort_noise(payload_type) {
             return None;
         }
-        let unique = self.unique.lend(seq, *time, rtp.payload_type)?;
-        let (timestamp, segment) = self.timeline.lend(*time, rate)?;
+        let unique = self.unique.lend(seq, time, payload_type)?;
+        let (timestamp, segment) = self.timeline.lend(time, rate)?;
         let (block, slope) = self.drift.lend()?;
         let buffers = self.playout.lend()?;
         let (pair, counts) = Pair::lend([&mut self.jitter, &mut self.variation]);
         Some(Running {
-            time: *time,
+            time,
             timestamp,
             segment,
             unique,
@@ -302,6 +312,11 @@ impl Quality {
     /// First copies so far.
     pub fn packets(&self) -> u64 {
         self.unique.packets()
+    }
+
+    /// Has nothing come late, or after an interruption?
+    pub(super) fn is_calm(&self) -> bool {
+        self.incidents.is_none() && self.playout.discarded() == 0 && self.unique.interruptions().1 == 0
     }
 
     /// How bursty loss and discards have been (G.107, BurstR).
@@ -434,7 +449,7 @@ impl Running {
 
 /// Which of the numbers that are not settled were discarded by the de-jitter buffer: one bit each, as many as the window
 /// of copies holds.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Discards {
     bits: u128,
     /// The next number to be settled.

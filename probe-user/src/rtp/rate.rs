@@ -33,7 +33,7 @@ pub enum RateSource {
 }
 
 /// See the module.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateEstimate {
     payload_type: u8,
     found: Option<u32>,

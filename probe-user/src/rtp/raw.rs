@@ -40,9 +40,15 @@ pub struct RawLedger {
     last_seq: u16,
     clock_rate: u32,
     cycles: u32,
+    faults: Faults,
+    end: Nanos,
+}
+
+/// What makes tshark mark a stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Faults {
     sequence_errors: u64,
     wrong_timestamps: u64,
-    end: Nanos,
 }
 
 /// Where sequence numbers and timestamps began, by which tshark judges those that follow.
@@ -88,8 +94,7 @@ impl RawLedger {
             last_seq: seq,
             clock_rate: 0,
             cycles: 0,
-            sequence_errors: 0,
-            wrong_timestamps: 0,
+            faults: Faults::default(),
             end: packet.time,
         }
     }
@@ -118,7 +123,7 @@ impl RawLedger {
             self.running.last_ms = t; // 8
         }
         self.last_seq_seen = rtp.seq;
-        self.wrong_timestamps += u64::from(!in_time);
+        self.faults.wrong_timestamps += u64::from(!in_time);
         self.end = packet.time;
         self.running.packets += 1;
     }
@@ -129,9 +134,9 @@ impl RawLedger {
             self.last_seq = seq;
         } else if in_time && (last + 1 < seq_wide || last - seq_wide > 0xff00) {
             self.last_seq = seq;
-            self.sequence_errors += 1;
+            self.faults.sequence_errors += 1;
         } else if last + 1 > seq_wide {
-            self.sequence_errors += 1;
+            self.faults.sequence_errors += 1;
         }
     }
 
@@ -155,6 +160,30 @@ impl RawLedger {
         (self.last_seq, self.last_seq_seen) = (seq, seq);
     }
 
+    /// What is left of it beside the run that it was lent to: frames, cycles, and faults.
+    pub(super) fn into_rest(self) -> (u64, u32, Faults) {
+        (self.running.packets, self.cycles, self.faults)
+    }
+
+    /// The same, whole again: as it was lent to a run behind a number, with packets of a type and a clock rate.
+    pub(super) fn of_rest(
+        (packets, cycles, faults): (u64, u32, Faults),
+        (numbers, running): (Numbers, Running),
+        (seq, payload_type, clock_rate): (u16, u8, u32),
+    ) -> Self {
+        Self {
+            numbers,
+            running: Running { packets, ..running },
+            payload_type,
+            last_seq_seen: seq,
+            last_seq: seq,
+            clock_rate,
+            cycles,
+            faults,
+            end: Nanos::default(),
+        }
+    }
+
     /// Frames counted.
     pub fn packets(&self) -> u64 {
         self.running.packets
@@ -167,7 +196,7 @@ impl RawLedger {
 
     /// Would tshark mark the stream with an X: a sequence error, or a timestamp before the first?
     pub fn is_marked(&self) -> bool {
-        self.sequence_errors > 0 || self.wrong_timestamps > 0
+        self.faults != Faults::default()
     }
 
     /// The ledger in the words of the contract.
@@ -193,7 +222,7 @@ impl RawLedger {
             expected: u64::from(expected),
             lost: i64::from(lost),
             lost_percent,
-            sequence_errors: self.sequence_errors,
+            sequence_errors: self.faults.sequence_errors,
             delta_ms: super::unique::Delta {
                 min: running.min_delta_ms,
                 mean: running.mean_delta_ms,
@@ -250,6 +279,11 @@ impl Numbers {
 }
 
 impl Running {
+    /// Frames counted.
+    pub(super) fn packets(&self) -> u64 {
+        self.packets
+    }
+
     fn new(t: f64) -> Self {
         Self {
             packets: 1,

@@ -23,23 +23,27 @@ const UNLIMITED: u8 = u8::MAX;
 pub struct Run {
     /// Low half of the number of the next packet.
     next: u16,
-    payload_type: u8,
-    hashed: bool,
-    media: MediaId,
-    numbers: raw::Numbers,
+    pub(super) payload_type: u8,
+    pub(super) hashed: bool,
+    pub(super) media: MediaId,
+    pub(super) numbers: raw::Numbers,
     /// What ranks below it may belong in the sketch.
     sketch_below: u32,
     /// Packets that there are slots for; the most stands for any number.
     room: u8,
     ticks_per_ms: u8,
-    tap: Signature,
-    slots: Tail,
-    quality: quality::Running,
-    raw: raw::Running,
+    pub(super) tap: Signature,
+    pub(super) slots: Tail,
+    pub(super) quality: quality::Running,
+    pub(super) raw: raw::Running,
 }
 
 /// What a stream lends to a run.
 pub(super) struct Parts {
+    /// Low half of its newest number.
+    pub(super) seq: u16,
+    pub(super) payload_type: u8,
+    pub(super) media: MediaId,
     pub(super) tap: Signature,
     pub(super) slots: Tail,
     /// Packets for which there are slots.
@@ -53,39 +57,32 @@ pub(super) struct Parts {
     pub(super) hashed: bool,
 }
 
-/// What it gets back.
-pub(super) struct Ended {
-    pub(super) slots: Tail,
-    pub(super) raw: raw::Running,
-    pub(super) quality: quality::Running,
-}
-
 /// What a run makes of a packet before it takes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look {
     /// It is not the one that should come next.
     Other,
-    /// It is, and the stream has to do something first: [`super::Stream::serve`].
+    /// It is, and what is left of the stream has to do something first: [`super::stream::Rest::serve`].
     Serve,
     /// It is, and that is all.
     Next,
 }
 
 impl Run {
-    pub(super) fn new(packet: &RtpPacket, parts: Parts) -> Self {
-        let Parts { tap, slots, room, numbers, raw, ticks_per_ms, quality, sketch_below, hashed } = parts;
+    pub(super) fn new(parts: Parts) -> Self {
+        let Parts { seq, payload_type, media, tap, slots, room, numbers, raw, ticks_per_ms, .. } = parts;
         Self {
-            next: packet.rtp.seq.wrapping_add(1),
-            payload_type: packet.rtp.payload_type,
-            hashed,
-            media: packet.media,
+            next: seq.wrapping_add(1),
+            payload_type,
+            hashed: parts.hashed,
+            media,
             numbers,
-            sketch_below,
+            sketch_below: parts.sketch_below,
             room: u8::try_from(room).unwrap_or(UNLIMITED),
             ticks_per_ms,
             tap,
             slots,
-            quality,
+            quality: parts.quality,
             raw,
         }
     }
@@ -152,10 +149,5 @@ impl Run {
     /// Time of the last packet.
     pub fn last_seen(&self) -> Nanos {
         self.quality.time()
-    }
-
-    pub(super) fn end(self) -> Ended {
-        let Self { slots, raw, quality, .. } = self;
-        Ended { slots, raw, quality }
     }
 }

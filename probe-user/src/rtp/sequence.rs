@@ -1,10 +1,10 @@
 //! Sequence numbers made monotone (RFC 3550, A.1): cycles, dropouts, misorder, restarts.
 
 /// Consecutive packets that make a source valid.
-pub const MIN_SEQUENTIAL: u32 = 2;
+pub const MIN_SEQUENTIAL: u8 = 2;
 /// Believed numbers in a row that make a source valid which never shows two consecutive ones: one leg of a
 /// bonded link carries every second packet. By chance that happens once in 10^10.
-const MIN_BELIEVED: u32 = 8;
+const MIN_BELIEVED: u8 = 8;
 /// A jump ahead of fewer numbers is loss.
 const MAX_DROPOUT: u16 = 3000;
 /// A step back of fewer numbers is a late packet or a copy.
@@ -40,15 +40,27 @@ pub struct Sequence {
     base: u64,
     /// The number after a stray; if it comes, the stray was a restart.
     restart_at: Option<u16>,
+    past: Past,
+    standing: Standing,
+}
+
+/// What was before the last restart: nothing in most streams.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Past {
     /// Numbers expected in runs before the last restart.
-    expected_before: u64,
+    expected: u64,
     restarts: u32,
     /// Highest number of the run before the last restart: its copies may still be coming in.
-    before_restart: Option<u16>,
+    top: Option<u16>,
+}
+
+/// How sure the source is, which is what of it is left beside an orderly run but for its first and highest numbers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Standing {
     /// Longest run of consecutive numbers, up to [`MIN_SEQUENTIAL`].
-    sequential: u32,
+    sequential: u8,
     /// Run of numbers that went up and were believed, up to [`MIN_BELIEVED`].
-    believed: u32,
+    believed: u8,
 }
 
 impl Sequence {
@@ -60,11 +72,8 @@ impl Sequence {
             top: first,
             base: first,
             restart_at: None,
-            expected_before: 0,
-            restarts: 0,
-            before_restart: None,
-            sequential: 1,
-            believed: 1,
+            past: Past::default(),
+            standing: Standing { sequential: 1, believed: 1 },
         }
     }
 
@@ -79,13 +88,13 @@ impl Sequence {
         let ahead = seq.wrapping_sub(self.top as u16);
         if ahead < MAX_DROPOUT {
             if ahead == 1 {
-                self.sequential = MIN_SEQUENTIAL.min(self.sequential + 1);
+                self.standing.sequential = MIN_SEQUENTIAL.min(self.standing.sequential + 1);
             }
             self.top += u64::from(ahead);
             // A copy of the newest says nothing about whether the sender has restarted meanwhile.
             if ahead > 0 {
                 self.restart_at = None;
-                self.believed = MIN_BELIEVED.min(self.believed + 1);
+                self.standing.believed = MIN_BELIEVED.min(self.standing.believed + 1);
             }
             return Step::Number(self.top);
         }
@@ -101,33 +110,31 @@ impl Sequence {
             return self.restart(seq);
         }
         let lags = |behind: Option<u16>| behind.is_some_and(|top| top.wrapping_sub(seq) <= MAX_MISORDER);
-        if lags(self.restart_at) || lags(self.before_restart) {
+        if lags(self.restart_at) || lags(self.past.top) {
             return Step::Stray { candidate: false };
         }
-        self.believed = 0;
+        self.standing.believed = 0;
         self.restart_at = Some(seq.wrapping_add(1));
         Step::Stray { candidate: true }
     }
 
     fn restart(&mut self, seq: u16) -> Step {
-        self.expected_before += self.top - self.base + 1;
+        self.past.expected += self.top - self.base + 1;
         #[expect(clippy::cast_possible_truncation, reason = "the low half is the number on the wire")]
         let before = self.top as u16;
-        self.before_restart = Some(before);
-        self.sequential = MIN_SEQUENTIAL;
+        self.past.top = Some(before);
+        self.standing.sequential = MIN_SEQUENTIAL;
         let number = (self.top | (RESTART_GAP - 1)) + 1 + RESTART_GAP + u64::from(seq);
         self.base = number - 1;
         self.top = number;
         self.restart_at = None;
-        self.restarts += 1;
+        self.past.restarts += 1;
         Step::Restart { stray: number - 1, number }
     }
 
     /// The number that a run begins behind: the highest, if nothing is in doubt.
     pub(super) fn lend(&self) -> Option<u64> {
-        let is_sure =
-            self.restart_at.is_none() && self.sequential == MIN_SEQUENTIAL && self.believed == MIN_BELIEVED;
-        is_sure.then_some(self.top)
+        self.restart_at.is_none().then_some(self.top)
     }
 
     /// The highest number.
@@ -138,21 +145,42 @@ impl Sequence {
     /// So many numbers came, each as the next.
     pub(super) fn take_back(&mut self, packets: u64) {
         self.top += packets;
+        let packets = u8::try_from(packets).unwrap_or(u8::MAX);
+        self.standing.sequential = MIN_SEQUENTIAL.min(self.standing.sequential.saturating_add(packets));
+        self.standing.believed = MIN_BELIEVED.min(self.standing.believed.saturating_add(packets));
+    }
+
+    /// What is left of it beside the run that it was lent to: the highest number and the first, and what was before.
+    pub(super) fn into_rest(self) -> ([u64; 2], Standing, Past) {
+        let Self { top, base, restart_at: _, past, standing } = self;
+        ([top, base], standing, past)
+    }
+
+    /// The same, whole again.
+    pub(super) fn of_rest([top, base]: [u64; 2], standing: Standing, past: Past) -> Self {
+        Self { top, base, restart_at: None, past, standing }
     }
 
     /// Packets that the sender sent, by its numbers.
     pub fn expected(&self) -> u64 {
-        self.expected_before + self.top - self.base + 1
+        self.past.expected + self.top - self.base + 1
     }
 
     /// Has the source shown consecutive numbers, so that it is more than a lucky byte pattern?
     pub fn is_valid(&self) -> bool {
-        self.sequential >= MIN_SEQUENTIAL || self.believed >= MIN_BELIEVED
+        self.standing.is_valid()
     }
 
     /// Times the numbering began anew.
     pub fn restarts(&self) -> u32 {
-        self.restarts
+        self.past.restarts
+    }
+}
+
+impl Standing {
+    /// As [`Sequence::is_valid`].
+    pub(super) fn is_valid(self) -> bool {
+        self.sequential >= MIN_SEQUENTIAL || self.believed >= MIN_BELIEVED
     }
 }
 

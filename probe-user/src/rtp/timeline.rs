@@ -98,6 +98,16 @@ impl Timeline {
         Some((anchor.timestamp, self.segment))
     }
 
+    /// The clock rate, which is what is left of it beside the run that it was lent to.
+    pub(super) fn rate(&self) -> u32 {
+        self.rate
+    }
+
+    /// The same, whole again.
+    pub(super) fn of_rest(rate: u32) -> Self {
+        Self { rate, ticks_per_ns: ticks_per_ns(rate), ..Self::default() }
+    }
+
     /// Goes on where a run has come to.
     pub(super) fn take_back(&mut self, segment: Segment, arrival: Nanos, timestamp: u32) {
         self.segment = segment;
@@ -122,13 +132,17 @@ impl Timeline {
             if rate != self.rate {
                 self.rate = rate;
                 self.segment.ns_per_tick = 1e9 / f64::from(rate);
-                self.ticks_per_ns = f64::from(rate) / 1e9;
+                self.ticks_per_ns = ticks_per_ns(rate);
             }
             (self.segment.arrival_ns, self.segment.ticks) = (0, 0);
             return Standing { transit_ns: 0.0, begins: true };
         };
         Standing { transit_ns: self.segment.step(&measured), begins: false }
     }
+}
+
+fn ticks_per_ns(rate: u32) -> f64 {
+    f64::from(rate) / 1e9
 }
 
 /// A timestamp has 32 bits: of the steps that look alike, the one nearest to the time that passed. It matters after

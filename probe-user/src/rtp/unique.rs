@@ -192,15 +192,27 @@ pub struct Placed {
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct UniqueLedger {
-    packets: u64,
-    reordered: u64,
-    gaps: u64,
+    counts: Counts,
     first: Nanos,
     last: Last,
     top_seq: u64,
-    weighed: u64,
-    jitter_samples: u64,
     running: Running,
+    troubles: Troubles,
+}
+
+/// What counts every packet, or nearly every.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Counts {
+    packets: u64,
+    weighed: u64,
+    pub(super) jitter_samples: u64,
+}
+
+/// What a stream without loss has none of.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Troubles {
+    reordered: u64,
+    gaps: u64,
     interruptions: Vec<Interruption>,
     interruption_count: u64,
 }
@@ -246,14 +258,10 @@ impl UniqueLedger {
     /// Begins with a stream's first packet.
     pub fn new(packet: &RtpPacket, placed: Placed) -> Self {
         Self {
-            packets: 1,
-            reordered: 0,
-            gaps: 0,
+            counts: Counts { packets: 1, weighed: 0, jitter_samples: 0 },
             first: packet.tap_time,
             last: Last::of(packet, placed),
             top_seq: placed.seq,
-            weighed: 0,
-            jitter_samples: 0,
             running: Running {
                 delta_min_ms: f64::INFINITY,
                 delta_sum_ms: 0.0,
@@ -265,8 +273,7 @@ impl UniqueLedger {
                 jitter_sum_ns: 0.0,
                 skew_ns: 0.0,
             },
-            interruptions: Vec::new(),
-            interruption_count: 0,
+            troubles: Troubles::default(),
         }
     }
 
@@ -282,7 +289,7 @@ impl UniqueLedger {
 
     /// Counts such a packet.
     pub fn count_in_place(&mut self, seq: u64) {
-        self.packets += 1;
+        self.counts.packets += 1;
         self.top_seq = self.top_seq.max(seq);
     }
 
@@ -293,19 +300,19 @@ impl UniqueLedger {
         let late = placed.seq < self.top_seq;
         let missing = placed.seq.saturating_sub(self.top_seq).saturating_sub(1);
 
-        self.packets += 1;
+        self.counts.packets += 1;
         if late {
-            self.reordered += 1;
+            self.troubles.reordered += 1;
         } else {
             if missing > 0 && !placed.restarted {
-                self.gaps += 1;
+                self.troubles.gaps += 1;
             }
             self.top_seq = placed.seq;
         }
         let after_noise = is_comfort_noise(self.last.payload_type);
         let is_regular = !packet.rtp.marker && !is_comfort_noise(packet.rtp.payload_type) && !after_noise;
         if is_regular {
-            self.weighed += 1;
+            self.counts.weighed += 1;
             self.running.weigh_delta(arrival_ns, packet.number);
         }
         let resync = !is_regular || placed.restarted || packet.rtp.payload_type != self.last.payload_type;
@@ -320,11 +327,11 @@ impl UniqueLedger {
             restarted: placed.restarted,
         });
         let jitter_ns = direct.filter(|_| !resync && interruption.is_none()).map(|measured| {
-            self.jitter_samples += 1;
+            self.counts.jitter_samples += 1;
             self.running.weigh_jitter(measured.difference_ns())
         });
         if let Some(found) = interruption {
-            self.interruption_count += 1;
+            self.troubles.interruption_count += 1;
             self.keep(found);
         }
         self.last = Last::of(packet, placed);
@@ -349,24 +356,39 @@ impl UniqueLedger {
     /// Goes on where a run of `packets` has come to.
     pub(super) fn take_back(&mut self, running: Running, packets: u64, end: Nanos) {
         self.running = running;
-        self.packets += packets;
+        self.counts.packets += packets;
         self.top_seq += packets;
-        self.weighed += packets;
-        self.jitter_samples += packets;
+        self.counts.weighed += packets;
+        self.counts.jitter_samples += packets;
         self.last.time = end;
+    }
+
+    /// What is left of it beside the run that it was lent to: counts, when it began, and troubles.
+    pub(super) fn into_rest(self) -> (Counts, Nanos, Troubles) {
+        (self.counts, self.first, self.troubles)
+    }
+
+    /// The same, whole again: as it was lent to a run behind number `seq`.
+    pub(super) fn of_rest(
+        (counts, first, troubles): (Counts, Nanos, Troubles),
+        running: Running,
+        (top_seq, payload_type): (u64, u8),
+    ) -> Self {
+        let last = Last { time: Nanos::default(), payload_type, timed: true };
+        Self { counts, first, last, top_seq, running, troubles }
     }
 
     /// Keeps an interruption; when there is no room, in place of the least.
     fn keep(&mut self, found: Interruption) {
-        if self.interruptions.len() < MAX_INTERRUPTIONS {
-            self.interruptions.push(found);
+        if self.troubles.interruptions.len() < MAX_INTERRUPTIONS {
+            self.troubles.interruptions.push(found);
             return;
         }
         let lighter = |a: &Interruption, b: &Interruption| {
             let ((a_bad, a_s), (b_bad, b_s)) = (a.weight(), b.weight());
             a_bad.cmp(&b_bad).then(a_s.total_cmp(&b_s))
         };
-        if let Some(least) = self.interruptions.iter_mut().min_by(|a, b| lighter(a, b))
+        if let Some(least) = self.troubles.interruptions.iter_mut().min_by(|a, b| lighter(a, b))
             && lighter(least, &found).is_lt()
         {
             *least = found;
@@ -382,25 +404,25 @@ impl UniqueLedger {
         drift: Result<ClockDrift, &'static str>,
     ) -> LedgerReport {
         let running = &self.running;
-        let lost = expected.saturating_sub(self.packets);
+        let lost = expected.saturating_sub(self.counts.packets);
         let duration_ms = self.last.time.since(self.first) as f64 / 1e6;
         let known = drift.ok();
         let fast = known.map(|drift| drift.ppm / 1e6);
         LedgerReport {
-            packets: self.packets,
+            packets: self.counts.packets,
             expected,
             lost: lost.cast_signed(),
             lost_percent: if expected == 0 { 0.0 } else { lost as f64 * 100.0 / expected as f64 },
-            sequence_errors: self.gaps + self.reordered,
+            sequence_errors: self.troubles.gaps + self.troubles.reordered,
             delta_ms: Delta {
-                min: if self.weighed == 0 { -1.0 } else { running.delta_min_ms },
-                mean: mean(running.delta_sum_ms, self.weighed),
+                min: if self.counts.weighed == 0 { -1.0 } else { running.delta_min_ms },
+                mean: mean(running.delta_sum_ms, self.counts.weighed),
                 max: running.delta_max_ms,
                 max_packet: running.delta_max_packet,
             },
             jitter_ms: Spread {
-                min: if self.jitter_samples == 0 { -1.0 } else { running.jitter_min_ns / 1e6 },
-                mean: mean(running.jitter_sum_ns, self.jitter_samples) / 1e6,
+                min: if self.counts.jitter_samples == 0 { -1.0 } else { running.jitter_min_ns / 1e6 },
+                mean: mean(running.jitter_sum_ns, self.counts.jitter_samples) / 1e6,
                 max: running.jitter_max_ns / 1e6,
             },
             skew_ms: Skew { max: running.skew_ns / 1e6 },
@@ -409,7 +431,7 @@ impl UniqueLedger {
             clock_hz: fast.zip(clock_rate).map(|(fast, rate)| (1.0 + fast) * f64::from(rate)),
             duration_s: duration_ms / 1e3,
             first_copies: Some(FirstCopies {
-                late: self.reordered,
+                late: self.troubles.reordered,
                 clock_drift_ppm: known.map(|drift| drift.ppm),
                 clock_drift_ppm_ci: known.map(|drift| drift.ppm_ci),
                 clock_drift_absent_because: drift.err(),
@@ -419,17 +441,17 @@ impl UniqueLedger {
 
     /// First copies counted.
     pub fn packets(&self) -> u64 {
-        self.packets
+        self.counts.packets
     }
 
     /// Packets that came after a later one.
     pub fn reordered(&self) -> u64 {
-        self.reordered
+        self.troubles.reordered
     }
 
     /// The heaviest interruptions, and how many there were.
     pub fn interruptions(&self) -> (&[Interruption], u64) {
-        (&self.interruptions, self.interruption_count)
+        (&self.troubles.interruptions, self.troubles.interruption_count)
     }
 }
 
