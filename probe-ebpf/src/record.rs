@@ -1,9 +1,8 @@
-//! The records that travel from the kernel to userspace through the BPF rings.
+//! The records that travel from the kernel to userspace through the rings.
 //!
-//! A ring entry has an eight-byte header of the kernel's, so a [`MediaHead4`] of 56 bytes makes the entry one
-//! cache line of 64. That is the record of nearly every frame: IPv4 RTP under at most one VLAN tag. Anything
-//! else that is RTP takes a [`MediaHead6`]. SIP, RTCP, RTP too short for sound, fragments and tunnels travel whole, behind
-//! a [`PacketHead`].
+//! A [`MediaHead4`] of 56 bytes makes a [slot](crate::slots) of one cache line, with eight bytes of its sequence. That is the
+//! record of nearly every frame: IPv4 RTP under at most one VLAN tag. Anything else that is RTP takes a [`MediaHead6`]. SIP,
+//! RTCP, RTP too short for sound, fragments and tunnels travel whole, behind a [`PacketHead`].
 //!
 //! Numbers are in host byte order, addresses and the RTP header as on the wire.
 
@@ -355,9 +354,9 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv4_head_makes_its_ring_entry_one_cache_line() {
-        const RING_HEADER: usize = 8;
-        assert_eq!(size_of::<MediaHead4>() + RING_HEADER, 64);
+    fn an_ipv4_head_makes_its_slot_one_cache_line() {
+        const SEQUENCE: usize = 8;
+        assert_eq!(size_of::<MediaHead4>() + SEQUENCE, 64);
         assert_eq!((size_of::<MediaHead6>(), size_of::<PacketHead>()), (88, 24));
         // Eight-byte alignment is what a ring entry has.
         assert_eq!((align_of::<MediaHead4>(), align_of::<MediaHead6>(), align_of::<PacketHead>()), (8, 8, 8));

@@ -1,8 +1,8 @@
-//! Filling records, in place, in this CPU's ring.
+//! Filling records, in place, in one of this CPU's two rings: heads of RTP over IPv4 in a slot, all else in the BPF ring.
 //!
-//! Every field but the time is in hand before the reservation: between reserve and submit nothing can fail, so
-//! there is one way out. The time is taken after it, which is what makes the reader's merge of the rings exact. Submits never wake the reader (`BPF_RB_NO_WAKEUP`), which polls: a wakeup per record costs twenty
-//! times the record.
+//! Every header that is read was bounded before the reservation: after it nothing can fail, so there is one way out. The
+//! time is taken after it, which is what makes the reader's merge of the rings exact. Submits to the BPF ring never wake the
+//! reader (`BPF_RB_NO_WAKEUP`), which polls: a wakeup per record costs twenty times the record.
 
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::bpf_ktime_get_ns;

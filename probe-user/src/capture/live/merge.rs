@@ -12,7 +12,7 @@
 //!
 //! 1. the kernel stamps a record *after* it has reserved it;
 //! 2. the reader takes its horizon *before* it looks how far each ring was reserved, and leaves what is younger than
-//!    [`GRACE_NS`] for the next round.
+//!    [`GRACE_NS`](probe_ebpf::slots::GRACE_NS) for the next round.
 //!
 //! A record that this look does not see was therefore stamped after the horizon, and everything up to the
 //! horizon can be handed out, earliest first. A record still being written stops the round. Whole packets are
