@@ -224,6 +224,10 @@ fn reports(
     first: Option<Nanos>,
     threads: usize,
 ) -> Result<Vec<StreamReport>, AnalyzeError> {
+    if threads == 1 {
+        // Where they are: parts of them are copies.
+        return Ok(StreamReport::list(streams, first));
+    }
     streams.sort_by_key(|stream| (stream.number, stream.key));
     let part = streams.len().div_ceil(threads);
     let mut streams = streams.into_iter();
