@@ -282,9 +282,9 @@ impl Shards {
         }
     }
 
-    /// Ends the streams of sessions that were shed, before they come back.
+    /// Sessions that were shed come back: their streams end when they do.
     pub fn end_shed(&mut self, resumed: Resumed) {
-        self.tell(|shard| shard.end_shed(resumed), || Message::EndShed(resumed));
+        self.tell(|shard| shard.table.end_shed(resumed), || Message::EndShed(resumed));
     }
 
     /// What shards could not take so far.
@@ -360,7 +360,7 @@ impl Lane {
                         shard.close_intervals(part, now, round);
                         held.store(shard.table.len(), Ordering::Relaxed);
                     }
-                    Ok(Message::EndShed(resumed)) => shard.end_shed(resumed),
+                    Ok(Message::EndShed(resumed)) => shard.table.end_shed(resumed),
                     Ok(Message::Finish) => break shard.finish(),
                     Err(rtrb::PopError::Empty) if from.is_abandoned() => break shard.finish(),
                     Err(rtrb::PopError::Empty) => thread::park_timeout(NAP),
@@ -438,6 +438,7 @@ impl Shard {
         table.observe_batch(packets, |evicted| {
             *events_dropped += overflow.emit(events, Event::Ended(Box::new(evicted), End::Evicted));
         });
+        self.tell_shed();
     }
 
     fn close_intervals(&mut self, part: Part, now: Nanos, round: u64) {
@@ -455,11 +456,11 @@ impl Shard {
         self.emit(Event::RoundDone(status));
     }
 
-    fn end_shed(&mut self, resumed: Resumed) {
-        let Self { table, events, overflow, events_dropped, .. } = self;
-        table.end_shed(resumed, |parts| {
-            *events_dropped += overflow.emit(events, Event::Ended(Box::new(parts), End::Shed));
-        });
+    /// Tells the streams that were shed and have come back as others.
+    fn tell_shed(&mut self) {
+        for parts in self.table.take_shed() {
+            self.emit(Event::Ended(Box::new(parts), End::Shed));
+        }
     }
 
     /// The last words are not dropped: whoever listens waits for them.

@@ -50,6 +50,8 @@ pub enum End {
 const AHEAD: usize = 16;
 /// Streams whose memory is asked for before one is closed: two KiB each.
 const CLOSED_AHEAD: usize = 4;
+/// Buckets of sessions, as an index.
+const BUCKETS: usize = probe_ebpf::flow::BUCKETS as usize;
 /// Frames in a row, none of them a copy, after which a run begins.
 const CALM: u8 = 4;
 
@@ -71,6 +73,10 @@ pub struct StreamTable {
     /// By the media id's slot, so that ids which will not come again are replaced, not collected.
     announcements: HashMap<u32, (MediaId, Arc<Announcement>), FxBuildHasher>,
     unannounced: Arc<Announcement>,
+    /// Until when nothing came of the sessions of each bucket that were shed; absent until some were.
+    resumed: Option<Box<[Nanos; BUCKETS]>>,
+    /// Streams that ended because they were, and that nobody has taken yet.
+    shed: Vec<StreamParts>,
     probe: usize,
     evicted: u64,
 }
@@ -185,6 +191,8 @@ impl StreamTable {
             places: Vec::new(),
             announcements: HashMap::default(),
             unannounced: Arc::default(),
+            resumed: None,
+            shed: Vec::new(),
             probe: 0,
             evicted: 0,
             limits,
@@ -268,6 +276,14 @@ impl StreamTable {
     /// What is not the next packet of a run: the whole stream looks at it.
     #[cold]
     fn observe_whole(&mut self, at: usize, packet: &RtpPacket, epoch: Nanos) -> FrameClass {
+        if self.is_back(at) {
+            let shed = self.remove(at);
+            self.shed.extend(shed);
+            let key = StreamKey::from(packet);
+            // Nobody has to make room: there is some now.
+            self.begin(key, self.index.hash(&key), packet);
+            return FrameClass::Unique;
+        }
         let Some((calm, mut stream)) = self.take(at) else { return FrameClass::Other };
         if packet.media != stream.media() && packet.media != MediaId::UNANNOUNCED {
             stream.announce(packet.media, self.announcement(packet.media));
@@ -387,18 +403,28 @@ impl StreamTable {
         self.places = silent;
     }
 
-    /// Ends what was shed, before it comes back.
-    pub fn end_shed(&mut self, resumed: Resumed, mut ended: impl FnMut(StreamParts)) {
-        let mut at = 0;
-        while let (Some(hot), Some(last_seen)) = (self.hot.get(at), self.last_seen(at)) {
-            let bucket = hot.key.flow.bucket();
-            // What came in a tunnel was not shed.
-            if resumed.has(bucket, last_seen) && self.encapsulation(at) == Some(Encapsulation::NONE) {
-                self.remove(at).map(&mut ended);
-            } else {
-                at += 1;
+    /// Sessions that were shed come back. A stream of theirs ends when its next packet comes, which begins another: to look for
+    /// all of them now would keep packets waiting.
+    pub fn end_shed(&mut self, resumed: Resumed) {
+        let silent_since = self.resumed.get_or_insert_with(|| Box::new([Nanos::default(); BUCKETS]));
+        for (bucket, since) in (0..=u8::MAX).zip(silent_since.iter_mut()) {
+            if resumed.has(bucket, Nanos::default()) {
+                *since = (*since).max(resumed.silent_since);
             }
         }
+    }
+
+    /// Streams that were shed and have come back as others, since the last call.
+    pub fn take_shed(&mut self) -> Vec<StreamParts> {
+        std::mem::take(&mut self.shed)
+    }
+
+    /// Was a stream shed before the packet that comes now? What came in a tunnel was not.
+    fn is_back(&self, at: usize) -> bool {
+        let Some(silent_since) = &self.resumed else { return false };
+        let since = self.hot.get(at).and_then(|hot| silent_since.get(usize::from(hot.key.flow.bucket())));
+        since.zip(self.last_seen(at)).is_some_and(|(since, last_seen)| last_seen <= *since)
+            && self.encapsulation(at) == Some(Encapsulation::NONE)
     }
 
     /// Closes the interval of every stream of a part that is more than a byte pattern.
@@ -507,6 +533,27 @@ mod tests {
         assert_eq!(ended, [1]);
         table.observe(&stream(1, 1_601));
         assert_eq!(table.len(), 2);
+    }
+
+    #[test]
+    fn a_stream_that_was_shed_ends_without_a_gap_when_it_comes_back() {
+        let mut table = table(20, 1_000);
+        for seq in 1..=100 {
+            table.observe(&stream(1, seq));
+            table.observe(&stream(2, seq));
+        }
+        let silent_since = stream(1, 150).time;
+        table.end_shed(Resumed { first: 0, end: 256, silent_since });
+        table.observe(&stream(1, 160));
+        assert_eq!((table.take_shed().len(), table.len()), (1, 2));
+        table.observe(&stream(1, 161));
+        assert_eq!((table.observe(&stream(2, 400)).0, table.len()), (FrameClass::Unique, 2));
+        let shed = table.take_shed();
+        let figures = |parts: &StreamParts| (parts.key.ssrc, parts.unique.packets, parts.unique.lost);
+        assert_eq!(shed.iter().map(figures).collect::<Vec<_>>(), [(2, 100, 0)]);
+        let mut rest = Vec::new();
+        table.finish(|parts| rest.push(figures(&parts)));
+        assert_eq!(rest, [(1, 2, 0), (2, 1, 0)]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   receive thread, every 10 ms:  how full are the rings? ─▶ Policy ─▶ a new level
-//!        │ before the level sinks: the streams that were shed end, so that none has a hole
+//!        │ before the level sinks: streams that were shed are to end when they come back, so that none has a hole
 //!        ├─▶ KernelShed: RTP of buckets below the level is counted and not copied
 //!        └─▶ History ─▶ health log, report: who was shed, and when
 //! ```
