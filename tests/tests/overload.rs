@@ -52,7 +52,7 @@ impl Bench {
         let lab = LabName::unique().unwrap();
         let (near, far) = (Namespace::create(&lab, "near").unwrap(), Namespace::create(&lab, "far").unwrap());
         connect(&near, &far).unwrap();
-        let scratch = Scratch::new("overload").unwrap();
+        let scratch = Scratch::new(near.name()).unwrap();
         let (log, report) = (scratch.path().join("log.json"), scratch.path().join("report.json"));
         let fixed = format!(
             "run --iface far0 --interval 1s --log-format json --log {} --report {} {options}",
