@@ -192,3 +192,32 @@ fn whole_frames_are_cut_at_the_snap_and_counted() {
         assert_eq!(bench.capture.counters().unwrap().total().cut, cut);
     }
 }
+
+/// What a frame costs at a level, by the kernel's own count: all are taken, others are shed, it is shed. In turns, as the
+/// machine may be busy with something else.
+#[test]
+#[ignore = "a measurement"]
+fn what_a_frame_costs_while_media_is_shed() {
+    const ROUNDS: usize = 31;
+    const REPEAT: u32 = 50_000;
+    let (media, _) = session(0);
+    let bucket = u32::from(bucket_of(&media));
+    let options = LiveOptions { ring_bytes: 8 << 20, ..LiveOptions::new(["lo"]) };
+    let mut capture = LiveCapture::detached(&options).unwrap();
+    let (mut rings, mut shed) = (capture.take_rings().unwrap(), capture.take_shed().unwrap());
+    let levels = [("all are taken", 0), ("others are shed", bucket), ("it is shed", bucket + 1)];
+    let mut times = [const { Vec::new() }; 3];
+    for _ in 0..ROUNDS {
+        for ((_, level), times) in levels.iter().zip(&mut times) {
+            assert!(shed.set(*level));
+            times.push(capture.test_run(false, &media.ethernet(), REPEAT).unwrap().mean);
+            while rings.poll(65_536, |_| ()) > 0 {}
+        }
+    }
+    for ((name, _), mut times) in levels.into_iter().zip(times) {
+        times.sort_unstable();
+        let (least, median) = (times[0].as_nanos(), times[ROUNDS / 2].as_nanos());
+        println!("{name:16} {median:4} ns a frame, {least} at least");
+    }
+    assert_eq!(capture.counters().unwrap().total().losses[KernelLoss::RingFull as usize], 0);
+}
