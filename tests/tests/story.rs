@@ -215,7 +215,7 @@ fn of_more_streams_than_there_is_room_for_each_is_listed_or_noted() {
         let notes = &report.capture.notes;
         assert_eq!(notes.len(), 2, "{notes:?}");
         assert!(notes[0].starts_with(&format!("{evicted} streams had to make room")), "{notes:?}");
-        assert!(notes[1].starts_with(&format!("{} of the streams", evicted - room)), "{notes:?}");
+        assert!(notes[1].starts_with(&format!("{} streams that made room", evicted - room)), "{notes:?}");
         assert_eq!(report.capture.analysed, u64::from(streams) * 2);
     }
     fs::remove_file(&path).unwrap();
