@@ -4,9 +4,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::thread;
+use std::time::Duration;
+
 use probe_ebpf::config::{Config, MIN_SNAP};
 use probe_ebpf::flow::BUCKETS;
 use probe_ebpf::record::KernelLoss;
+use probe_ebpf::slots::GRACE_NS;
 use voxlab::frames::{Datagram, invite, rtcp, rtp, sip, udp};
 use voxlab::privileges::root_for;
 use voxlab::tunnels::{gre, tunnel};
@@ -44,6 +48,8 @@ impl Bench {
         assert_eq!(after.matched(), before.matched() + 1, "it counts as matched all the same");
         let mut records = Vec::new();
         if let Some(rings) = &mut self.rings {
+            // The reader hands out nothing younger.
+            thread::sleep(Duration::from_nanos(2 * GRACE_NS));
             rings.poll(100, |record| {
                 records.push(match record {
                     Record::Packet(head, bytes) => {

@@ -10,11 +10,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver as Events, bounded};
 use probe_ebpf::record::KernelLoss;
+use probe_ebpf::slots::GRACE_NS;
 use thiserror::Error;
 
 use super::account::{Account, Loss};
@@ -193,6 +194,8 @@ impl Probe {
     /// [`RunError::Receiver`], or if the counters cannot be read.
     pub fn stop(mut self, mut last: impl FnMut(Event)) -> Result<Outcome, RunError> {
         self.capture.detach();
+        // What was stamped just before is too young for the reader: then an empty round would not be the last.
+        thread::sleep(Duration::from_nanos(50 * GRACE_NS));
         // Release: the detachment is visible to the thread that sees the flag; pairs with its acquire.
         self.stop.store(true, Ordering::Release);
         self.events.iter().for_each(&mut last);
