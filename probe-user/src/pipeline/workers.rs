@@ -5,7 +5,7 @@
 //!   one at a time     all at once             one at a time, in order              all at once
 //! ```
 //!
-//! Each worker does whatever is to be done ([`super::schedule`]), and only it touches its shard. What is done one at a time
+//! Each worker does whatever is to be done (`schedule`), and only it touches its shard. What is done one at a time
 //! is little, and is done once, however many workers there are. So order and frame numbers are the capture's, and a packet
 //! has the line that the signalling had announced up to there. One thread and many take the same way, and give the same
 //! report. docs/decisions/0019 has the figures.
