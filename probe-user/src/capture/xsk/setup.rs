@@ -222,7 +222,8 @@ fn queues(interface: &str) -> Option<usize> {
     // SAFETY: ifreq is plain data for which all zeroes is valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().take(libc::IFNAMSIZ - 1).zip(interface.bytes()) {
-        *to = from.cast_signed();
+        // Signed or not, as the architecture has it.
+        *to = libc::c_char::from_ne_bytes([from]);
     }
     request.ifr_ifru.ifru_data = (&raw mut channels).cast();
     // SAFETY: `request` and the `channels` it points to live until the call returns; the kernel writes only there.
