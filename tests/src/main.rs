@@ -20,6 +20,9 @@ enum Command {
     Traffic(voxlab::traffic::Options),
     Throughput(voxlab::throughput::Options),
     Bench(voxlab::bench::Options),
+    /// Run a program to its end and print what it took, as JSON: for `bench`.
+    #[command(name = voxlab::bench::process::BETWEEN, hide = true)]
+    Taken(voxlab::bench::process::Options),
     Conformance(voxlab::conformance::Options),
     Story(voxlab::story::command::Options),
     Bulk(voxlab::story::bulk::Options),
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         Command::Traffic(options) => voxlab::traffic::run(&options),
         Command::Throughput(options) => voxlab::throughput::run(&options),
         Command::Bench(options) => voxlab::bench::run(&options),
+        Command::Taken(options) => voxlab::bench::process::between(&options),
         Command::Conformance(options) => voxlab::conformance::run(&options),
         Command::Story(options) => voxlab::story::command::run(&options),
         Command::Scenes(options) => voxlab::scenes::command::run(&options),

@@ -1,11 +1,11 @@
 //! Whole processes on the same capture files: wall time, CPU time, largest memory, packets a second.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use super::process::{self, Taken};
 use super::{Options, Run, median};
@@ -40,11 +40,8 @@ impl FromStr for Peer {
 }
 
 impl Peer {
-    fn command(&self, file: &Path) -> Command {
-        let mut words = self.words.iter().map(|word| word.replace("{}", &file.to_string_lossy()));
-        let mut command = Command::new(words.next().unwrap_or_default());
-        command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        command
+    fn command(&self, file: &Path) -> Vec<OsString> {
+        self.words.iter().map(|word| word.replace("{}", &file.to_string_lossy()).into()).collect()
     }
 
     fn is_installed(&self) -> bool {
@@ -90,7 +87,7 @@ fn captures(quick: bool) -> Result<Vec<Capture>> {
 
 /// Writes each capture, runs everything on it, and removes it.
 pub(super) fn measure(run: &mut Run, options: &Options) -> Result<()> {
-    let voxprobe = Probe::binary()?;
+    let (voxlab, voxprobe) = (std::env::current_exe()?, Probe::binary()?);
     let analyze = |threads: usize| Peer {
         name: format!("voxprobe-{threads}t"),
         words: [&voxprobe.to_string_lossy(), "analyze", "--json", "--threads", &threads.to_string(), "{}"]
@@ -128,7 +125,7 @@ pub(super) fn measure(run: &mut Run, options: &Options) -> Result<()> {
                 run.leave_out(format!("{} is not installed", subject.name));
                 continue;
             }
-            match several(&subject, &file.0) {
+            match several(&voxlab, &subject.command(&file.0)) {
                 Ok(taken) => note(run, capture.name, &subject.name, written.frames, &taken),
                 Err(error) if subject.name.starts_with("voxprobe") => return Err(error),
                 Err(error) => run.leave_out(format!("{error:#}")),
@@ -138,11 +135,10 @@ pub(super) fn measure(run: &mut Run, options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn several(subject: &Peer, file: &Path) -> Result<Taken> {
-    let once = || process::run(&mut subject.command(file)).with_context(|| subject.name.clone());
-    let mut all = vec![once()?];
+fn several(voxlab: &Path, command: &[OsString]) -> Result<Taken> {
+    let mut all = vec![process::run(voxlab, command)?];
     while all.len() < ROUNDS && all.iter().all(|taken| taken.wall < LONG) {
-        all.push(once()?);
+        all.push(process::run(voxlab, command)?);
     }
     let of = |part: fn(&Taken) -> f64| median(all.iter().map(part).collect());
     Ok(Taken {
@@ -183,8 +179,7 @@ mod tests {
         assert!("tcpdump -r {}".parse::<Peer>().is_err());
         assert!("x=tcpdump -r".parse::<Peer>().is_err());
         let peer: Peer = "x=tool --read={} -q".parse().unwrap();
-        let command = peer.command(Path::new("/a b"));
-        assert_eq!(command.get_args().collect::<Vec<_>>(), ["--read=/a b", "-q"]);
+        assert_eq!(peer.command(Path::new("/a b")), ["tool", "--read=/a b", "-q"]);
     }
 
     #[test]

@@ -221,9 +221,9 @@ impl Recording {
     }
 
     /// Ends it. How many frames it says that it got.
-    fn stop(self) -> Result<u64> {
+    fn stop(mut self) -> Result<u64> {
         kill_process(Pid::from_child(&self.child), Signal::INT).context("it ended by itself")?;
-        process::wait(self.child)?;
+        self.child.wait()?;
         let text = self.reader.join().map_err(|_| anyhow::anyhow!("the reader failed"))??;
         number_beside(&text, self.says)
             .with_context(|| format!("it does not say how many \"{}\":\n{text}", self.says))

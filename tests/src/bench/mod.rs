@@ -16,7 +16,7 @@ mod gate;
 mod idle;
 mod live;
 mod micro;
-mod process;
+pub mod process;
 mod scale;
 
 use std::path::PathBuf;
