@@ -276,7 +276,8 @@ fn packet(stream: u32, round: u64, time: Nanos, number: u64) -> RtpPacket {
         time,
         tap_time: time,
         number,
-        flow: Flow { src: Endpoint::v4([10, a, b, c], 4_000), dst: Endpoint::v4([192, 168, 7, c], 5_000) },
+        flow: Flow { src: Endpoint::v4([10, a, b, c], 4_000), dst: Endpoint::v4([192, 168, 7, c], 5_000) }
+            .into(),
         rtp: RtpHeader {
             payload_type: 0,
             marker: false,

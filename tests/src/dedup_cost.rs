@@ -145,7 +145,8 @@ pub(crate) fn packet(ssrc: u32, seq: u64, tap: u8) -> RtpPacket {
         time,
         tap_time: time,
         number: seq * 4 + u64::from(tap) + 1,
-        flow: Flow { src: Endpoint::v4([10, 0, 0, 1], 4_000), dst: Endpoint::v4([10, 0, 0, 2], 5_000) },
+        flow: Flow { src: Endpoint::v4([10, 0, 0, 1], 4_000), dst: Endpoint::v4([10, 0, 0, 2], 5_000) }
+            .into(),
         rtp: RtpHeader {
             payload_type: 0,
             marker: false,

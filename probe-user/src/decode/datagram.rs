@@ -6,7 +6,7 @@ use probe_ebpf::{Endpoints, Fingerprint, Layers, Verdict, fingerprint};
 
 use super::tunnel::hep;
 use super::{Datagram, Decoded, Seen, link, taken};
-use crate::packet::{Endpoint, Evidence, Flow, MediaId, Nanos, RtpHeader, RtpPacket, Vlans};
+use crate::packet::{Endpoint, Evidence, Flow, FlowWords, MediaId, Nanos, RtpHeader, RtpPacket, Vlans};
 use crate::rtp::demux;
 
 const UDP_HEADER: usize = 8;
@@ -60,7 +60,7 @@ pub(super) fn cut_out<'a, E: Endpoints>(
         Verdict::Rtp => match accept(bytes, layers, heuristic, endpoints) {
             Ok(accepted) => {
                 let times = (seen.time, seen.tap_time);
-                Decoded::Rtp(accepted.packet(times, seen.number, flow, evidence, layers))
+                Decoded::Rtp(accepted.packet(times, seen.number, flow.into(), evidence, layers))
             }
             Err(verdict) => Decoded::Nothing(verdict),
         },
@@ -160,7 +160,7 @@ impl Accepted<'_> {
         &self,
         (time, tap_time): (Nanos, Nanos),
         number: u64,
-        flow: Flow,
+        flow: FlowWords,
         evidence: Evidence,
         layers: &Layers,
     ) -> RtpPacket {

@@ -6,7 +6,8 @@ use probe_ebpf::{Endpoints, Fingerprint};
 use super::{Decoded, Decoder, Seen};
 use crate::capture::file::LinkType;
 use crate::packet::{
-    Carrier, Encapsulation, Endpoint, Evidence, Flow, MediaId, Nanos, RtpHeader, RtpPacket, Tap, Vlans,
+    Carrier, Encapsulation, Endpoint, EndpointWords, Evidence, Flow, FlowWords, MediaId, Nanos, RtpHeader,
+    RtpPacket, Tap, Vlans,
 };
 
 impl Decoder {
@@ -29,8 +30,8 @@ impl Decoder {
 /// The packet of an IPv4 head under at most one tag.
 pub fn from_media4(head: &MediaHead4, number: u64) -> RtpPacket {
     let common = &head.common;
-    let flow =
-        Flow { src: Endpoint::v4(head.src, common.src_port), dst: Endpoint::v4(head.dst, common.dst_port) };
+    let end = |address, port| EndpointWords::v4(u32::from_be_bytes(address), port);
+    let flow = FlowWords::new(end(head.src, common.src_port), end(head.dst, common.dst_port));
     packet(common, number, flow, None, common.ip_id)
 }
 
@@ -42,16 +43,16 @@ pub fn from_media6(head: &MediaHead6, number: u64) -> RtpPacket {
         let v4 = |address: &[u8; 16]| address.first_chunk::<4>().copied().unwrap_or_default();
         let src = Endpoint::v4(v4(&head.src), common.src_port);
         let dst = Endpoint::v4(v4(&head.dst), common.dst_port);
-        return packet(common, number, Flow { src, dst }, inner, common.ip_id);
+        return packet(common, number, Flow { src, dst }.into(), inner, common.ip_id);
     }
     let src = Endpoint::v6(head.src, common.src_port);
     let dst = Endpoint::v6(head.dst, common.dst_port);
     #[expect(clippy::cast_possible_truncation, reason = "the lower half of the flow label, as from a file")]
     let label = head.flow_label as u16;
-    packet(common, number, Flow { src, dst }, inner, label)
+    packet(common, number, Flow { src, dst }.into(), inner, label)
 }
 
-fn packet(common: &MediaCommon, number: u64, flow: Flow, inner: Option<u16>, ip_id: u16) -> RtpPacket {
+fn packet(common: &MediaCommon, number: u64, flow: FlowWords, inner: Option<u16>, ip_id: u16) -> RtpPacket {
     let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5] = common.macs;
     RtpPacket {
         time: Nanos(common.time_ns),

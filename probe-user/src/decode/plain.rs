@@ -78,12 +78,13 @@ impl PlainRtp<'_> {
     #[inline]
     pub fn packet(&self) -> RtpPacket {
         let Self { flow, frame, layers, accepted, evidence } = self;
-        accepted.packet((frame.time, frame.time), frame.number, (*flow).into(), *evidence, layers)
+        accepted.packet((frame.time, frame.time), frame.number, *flow, *evidence, layers)
     }
 }
 
+/// From whom to whom.
 #[inline]
-fn words(bytes: &[u8], layers: &Layers) -> Option<FlowWords> {
+pub(super) fn words(bytes: &[u8], layers: &Layers) -> Option<FlowWords> {
     let word = |at| bytes.be32(layers.ip + at);
     let long = |at| Some(u64::from(word(at)?) << 32 | u64::from(word(at + 4)?));
     Some(if layers.v6 {

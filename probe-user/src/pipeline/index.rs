@@ -7,8 +7,7 @@
 use std::hash::{BuildHasher as _, RandomState};
 
 use super::memory::{huge_zeros, prefetch};
-use crate::packet::Endpoint;
-use crate::rtp::StreamKey;
+use crate::rtp::KeyWords;
 
 /// See the module.
 #[derive(Debug)]
@@ -48,13 +47,9 @@ impl Secret {
 
     /// Five words, mixed by three multiplications whose halves are folded (as wyhash does).
     #[inline]
-    fn hash(&self, key: &StreamKey) -> Hash {
-        let words = |endpoint: &Endpoint| {
-            let ([first, second], _) = endpoint.address.as_chunks::<8>() else { return [0; 2] };
-            [u64::from_ne_bytes(*first), u64::from_ne_bytes(*second)]
-        };
-        let ([src, src_low], [dst, dst_low]) = (words(&key.flow.src), words(&key.flow.dst));
-        let ports = u64::from(key.flow.src.port) << 48 | u64::from(key.flow.dst.port) << 32;
+    fn hash(&self, key: &KeyWords) -> Hash {
+        let ([src, src_low], [dst, dst_low]) = (key.flow.src().address, key.flow.dst().address);
+        let ports = u64::from(key.flow.ports()) << 32;
         let [first, second, third, last] = self.0;
         let mixed = folded((ports | u64::from(key.ssrc)) ^ first, src_low ^ second);
         Hash(folded(folded(mixed ^ dst_low, src ^ third) ^ dst, last))
@@ -85,7 +80,7 @@ impl Index {
 
     /// How this index calls a key.
     #[inline]
-    pub(super) fn hash(&self, key: &StreamKey) -> Hash {
+    pub(super) fn hash(&self, key: &KeyWords) -> Hash {
         self.secret.hash(key)
     }
 
@@ -229,14 +224,14 @@ mod tests {
         }
     }
 
-    fn key(ssrc: u32, host: u8) -> StreamKey {
-        let mut key = crate::rtp::StreamKey::from(&crate::rtp::testing::packet(0));
-        key.flow.src.address[15] = host;
-        StreamKey { ssrc, ..key }
+    fn key(ssrc: u32, host: u8) -> KeyWords {
+        let mut flow = crate::rtp::testing::flow();
+        flow.src.address[15] = host;
+        KeyWords { flow: flow.into(), ssrc }
     }
 
     /// Of 4,096 keys, how many of as many places are hit. By chance it is 63 %.
-    fn spread(keys: impl Iterator<Item = StreamKey>) -> usize {
+    fn spread(keys: impl Iterator<Item = KeyWords>) -> usize {
         let index = Index::new(4);
         let mut used: Vec<u64> = keys.take(1 << 12).map(|key| index.hash(&key).0 >> 52).collect();
         used.sort_unstable();

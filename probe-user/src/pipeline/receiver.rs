@@ -23,7 +23,7 @@ use crate::capture::live::{KernelEndpoints, Record};
 use crate::decode::{self, CarrierReport, Census, Datagram, Decoded, Decoder, RemoteCapture, Tunnels};
 use crate::dedup::cluster::{Clusters, Key, Seen};
 use crate::dedup::{Classes, FrameClass};
-use crate::packet::{Endpoint, FlowWords, MediaId, Nanos, RtpPacket};
+use crate::packet::{Endpoint, MediaId, Nanos, RtpPacket};
 use crate::rtcp;
 use crate::rtp::codec::{Announcement, Payload, static_payload};
 use crate::rtp::demux::{Demux, Other};
@@ -446,9 +446,8 @@ impl<S: EndpointSink, O: Outlet> Analysis<S, O> {
         let mut waiting = std::mem::take(&mut self.waiting);
         for packet in &mut waiting {
             let media = self.signalling.media_mut();
-            let flow = FlowWords::from(packet.flow);
-            let place = Place::of(flow.hash());
-            let (media, is_new) = self.flows.line(media, &flow, place, packet.time);
+            let place = Place::of(packet.flow.hash());
+            let (media, is_new) = self.flows.line(media, &packet.flow, place, packet.time);
             packet.media = media;
             if is_new {
                 self.announce(media);
@@ -486,7 +485,7 @@ impl<S: EndpointSink, O: Outlet> Analysis<S, O> {
     }
 
     fn classify(&mut self, mut packet: RtpPacket) {
-        packet.media = self.signalling.media_mut().attribute(&packet.flow, packet.time);
+        packet.media = self.signalling.media_mut().attribute(&packet.flow.into(), packet.time);
         self.announce(packet.media);
         let class = self.outlet.packet(&packet);
         self.note(packet.number, class);

@@ -257,7 +257,7 @@ mod tests {
                     // Ports enough for every shard to have some.
                     for port in 0..64 {
                         let mut packet = RtpPacket { number, ..packet(1) };
-                        packet.flow.src.port = port;
+                        packet.send_from(port);
                         stretch.lanes.packet(&packet);
                     }
                     Some(Doing::Decoding(number, stretch))

@@ -14,7 +14,7 @@ use super::table::{End, Limits, StreamTable};
 use super::wheel::Part;
 use crate::decode::CarrierReport;
 use crate::dedup::FrameClass;
-use crate::packet::{Encapsulation, FlowWords, MediaId, Nanos, RtpPacket};
+use crate::packet::{Encapsulation, MediaId, Nanos, RtpPacket};
 use crate::rtp::StreamKey;
 use crate::rtp::codec::Announcement;
 use crate::rtp::stream::{IntervalSummary, StreamParts, TapPart, Totals};
@@ -230,7 +230,7 @@ impl Shards {
             }
             Lanes::Threads(lanes) => {
                 for packet in batch.drain(..) {
-                    let at = share_of(FlowWords::from(packet.flow).hash(), lanes.len());
+                    let at = share_of(packet.flow.hash(), lanes.len());
                     if let Some(lane) = lanes.get_mut(at) {
                         lane.batch.push(packet);
                         if lane.batch.len() == BATCH {
@@ -539,8 +539,8 @@ mod tests {
         let mut theirs = 0;
         for port in 0..64 {
             let mut packet = packet(1);
-            packet.flow.src.port = port;
-            theirs += u64::from(share_of(FlowWords::from(packet.flow).hash(), 2) == 1);
+            packet.send_from(port);
+            theirs += u64::from(share_of(packet.flow.hash(), 2) == 1);
             shards.packet(&packet);
         }
         let (lost, failed) = shards.finish();
@@ -558,7 +558,7 @@ mod tests {
         let mut round = 0;
         for number in 1..=90 * 60_u64 {
             let mut packet = RtpPacket { number, ..packet(number / 90) };
-            packet.flow.src.port = u16::try_from(2_000 + number % 90).unwrap();
+            packet.send_from(u16::try_from(2_000 + number % 90).unwrap());
             shards.packets(&mut vec![packet]);
             if number % 100 == 0 {
                 round += 1;

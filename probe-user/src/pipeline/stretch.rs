@@ -21,7 +21,7 @@ use super::times::FrameTimes;
 use crate::capture::file::FrameBatch;
 use crate::decode::Plain;
 use crate::dedup::FrameClass;
-use crate::packet::{FlowWords, MediaId, Nanos, RtpPacket};
+use crate::packet::{MediaId, Nanos, RtpPacket};
 use crate::rtp::codec::Announcement;
 
 /// Taker of a frame that is no plain RTP. More shards are not started.
@@ -146,7 +146,7 @@ impl Outlet for Lanes {
 
     /// What it is, its shard will know.
     fn packet(&mut self, packet: &RtpPacket) -> FrameClass {
-        let share = share_of(FlowWords::from(packet.flow).hash(), self.0.len());
+        let share = share_of(packet.flow.hash(), self.0.len());
         if let Some(lane) = self.0.get_mut(share) {
             lane.between.push((lane.settled, *packet));
         }
@@ -216,7 +216,7 @@ mod tests {
 
     fn numbered(number: u64, port: u16) -> RtpPacket {
         let mut packet = RtpPacket { number, ..packet(1) };
-        packet.flow.src.port = port;
+        packet.send_from(port);
         packet
     }
 
@@ -241,7 +241,7 @@ mod tests {
         let shares: Vec<_> = lanes.iter_mut().map(|lane| lane.numbers().len()).collect();
         assert!(shares.iter().sum::<usize>() == 300 && shares.iter().all(|share| *share > 50), "{shares:?}");
         for (share, lane) in lanes.0.iter().enumerate() {
-            let owner = |packet: &RtpPacket| share_of(FlowWords::from(packet.flow).hash(), 3);
+            let owner = |packet: &RtpPacket| share_of(packet.flow.hash(), 3);
             assert!(lane.between.iter().all(|(_, packet)| owner(packet) == share));
         }
     }

@@ -11,7 +11,7 @@ use super::shed::Resumed;
 use super::wheel::{Part, Wheel};
 use crate::dedup::FrameClass;
 use crate::packet::{Encapsulation, MediaId, Nanos, RtpPacket};
-use crate::rtp::StreamKey;
+use crate::rtp::KeyWords;
 use crate::rtp::codec::Announcement;
 use crate::rtp::quality::Settings;
 use crate::rtp::run::{Look, Run};
@@ -85,7 +85,7 @@ pub struct StreamTable {
 #[derive(Debug)]
 #[repr(align(64))]
 struct Hot {
-    key: StreamKey,
+    key: KeyWords,
     state: State,
 }
 
@@ -142,7 +142,7 @@ impl Cold {
 
 impl Hot {
     /// Of a stream that begins: nothing has disturbed it yet.
-    fn new(key: StreamKey) -> Self {
+    fn new(key: KeyWords) -> Self {
         Self { key, state: State::Calm(CALM) }
     }
 
@@ -159,7 +159,7 @@ impl Hot {
 fn whole(
     state: State,
     cold: Cold,
-    key: StreamKey,
+    key: KeyWords,
     epoch: Nanos,
     settings: &Arc<Settings>,
 ) -> Option<Box<Stream>> {
@@ -173,7 +173,7 @@ fn whole(
             stream.take_back(run);
             Some(stream)
         }
-        (State::Run(run), Cold::Beside(rest)) => Some(rest.join(run, key, settings)),
+        (State::Run(run), Cold::Beside(rest)) => Some(rest.join(run, key.into(), settings)),
         (State::Calm(_), Cold::Beside(_)) | (_, Cold::Away) => None,
     }
 }
@@ -255,7 +255,7 @@ impl StreamTable {
     #[inline]
     fn observe_at(&mut self, packet: &RtpPacket, hash: Hash) -> (FrameClass, Option<StreamParts>) {
         let epoch = *self.epoch.get_or_insert(packet.time);
-        let key = StreamKey::from(packet);
+        let key = KeyWords::from(packet);
         let Some(at) = self.index.find(hash, |at| self.hot.get(at).is_some_and(|hot| hot.key == key)) else {
             return (FrameClass::Unique, self.begin(key, hash, packet));
         };
@@ -279,7 +279,7 @@ impl StreamTable {
         if self.is_back(at) {
             let shed = self.remove(at);
             self.shed.extend(shed);
-            let key = StreamKey::from(packet);
+            let key = KeyWords::from(packet);
             // Nobody has to make room: there is some now.
             self.begin(key, self.index.hash(&key), packet);
             return FrameClass::Unique;
@@ -322,7 +322,7 @@ impl StreamTable {
     }
 
     #[cold]
-    fn begin(&mut self, key: StreamKey, hash: Hash, packet: &RtpPacket) -> Option<StreamParts> {
+    fn begin(&mut self, key: KeyWords, hash: Hash, packet: &RtpPacket) -> Option<StreamParts> {
         let evicted = if self.len() >= self.limits.streams { self.evict() } else { None };
         self.index.insert(hash, self.len());
         let announcement = self.announcement(packet.media);

@@ -3,12 +3,12 @@
 use super::super::health::Status;
 use super::*;
 use crate::packet::Flow;
-use crate::rtp::testing::packet;
+use crate::rtp::testing::{flow, packet};
 use crate::sip::calls::Moment;
 use crate::sip::report::Figures;
 
 fn event(call_id: &str, ms: u64, what: What, state: CallState) -> CallEvent {
-    let Flow { src, dst } = packet(0).flow;
+    let Flow { src, dst } = flow();
     let is_response = matches!(what, What::Ringing(_) | What::Answer);
     CallEvent {
         call_id: call_id.into(),

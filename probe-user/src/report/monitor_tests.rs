@@ -109,7 +109,7 @@ fn a_pause_is_told_with_the_refer_at_its_beginning() {
     let call = Event::Call(CallEvent {
         call_id,
         moment,
-        flow: packet(0).flow,
+        flow: packet(0).flow.into(),
         state: CallState::Answered,
         figures: crate::sip::report::Figures::default(),
     });

@@ -4,7 +4,7 @@ use super::*;
 use crate::packet::Endpoint;
 use crate::rtcp::report::{Joinable, RoundTripReport, StreamRtcp, join};
 use crate::rtp::StreamKey;
-use crate::rtp::testing::packet;
+use crate::rtp::testing::{flow, packet};
 
 const A: u32 = 0xaaaa_0001;
 const B: u32 = 0xbbbb_0002;
@@ -65,7 +65,7 @@ fn the_round_trip_is_the_sum_of_both_sides_of_the_probe() {
     tracker.observe(&datagram(there(), 1_000, &report(A, 777_000, None)));
     tracker.observe(&datagram(back(), 1_520, &report(B, 5_000, Some((A, 0, 0, 100, 777_000, 500)))));
     tracker.observe(&datagram(there(), 6_550, &report(A, 782_550, Some((B, 0, 0, 100, 5_000, 5_000)))));
-    let rtcp = joined(&tracker, A, packet(0).flow).unwrap();
+    let rtcp = joined(&tracker, A, flow()).unwrap();
     let is = |found: Option<RoundTripReport>, ms: f64| {
         found.is_some_and(|found| (found.mean - ms).abs() < 0.1 && found.samples == 1)
     };
@@ -81,7 +81,7 @@ fn an_answer_that_comes_before_its_question_gives_no_round_trip() {
     tracker.observe(&datagram(there(), 1_000, &report(A, 777_000, None)));
     tracker.observe(&datagram(back(), 1_020, &report(B, 5_000, Some((A, 0, 0, 100, 777_000, 500)))));
     assert_eq!(tracker.totals().implausible_round_trips, 1);
-    let rtcp = joined(&tracker, A, packet(0).flow).unwrap();
+    let rtcp = joined(&tracker, A, flow()).unwrap();
     assert_eq!(rtcp.round_trip_absent_because, Some("no report answers another one that was seen here"));
 }
 
@@ -98,7 +98,7 @@ fn the_far_end_is_reported_beside_us_and_the_copy_changes_nothing() {
         }
     }
     assert_eq!((tracker.totals().read, tracker.totals().copies), (10, 10));
-    let rtcp = joined(&tracker, A, packet(0).flow).unwrap();
+    let rtcp = joined(&tracker, A, flow()).unwrap();
     assert_eq!((rtcp.sender_reports, rtcp.receiver_reports, rtcp.joined_by), (5, 5, "addresses"));
     let far = rtcp.far_end.unwrap();
     assert_eq!((far.lost_percent, far.cumulative_lost, far.highest_seq), (Some(10.0), 100, 2_000));
@@ -117,7 +117,7 @@ fn a_receiver_that_fills_in_nothing_is_no_proof_of_a_perfect_call() {
         empty[40..44].fill(0);
         tracker.observe(&datagram(back(), step * 5_000 + 9, &empty));
     }
-    let rtcp = joined(&tracker, A, packet(0).flow).unwrap();
+    let rtcp = joined(&tracker, A, flow()).unwrap();
     assert_eq!((rtcp.receiver_reports, rtcp.far_end), (4, None));
     assert!(rtcp.far_end_absent_because.unwrap().contains("empty"));
 }
@@ -126,9 +126,9 @@ fn a_receiver_that_fills_in_nothing_is_no_proof_of_a_perfect_call() {
 fn reports_of_other_hosts_are_not_a_streams_own() {
     let mut tracker = Tracker::default();
     tracker.observe(&datagram(there(), 1_000, &report(A, 1_000, None)));
-    let mut elsewhere = packet(0).flow;
+    let mut elsewhere = flow();
     elsewhere.src.address[15] = 77;
-    let keys = [packet(0).flow, elsewhere].map(|flow| Joinable {
+    let keys = [flow(), elsewhere].map(|flow| Joinable {
         key: StreamKey { flow, ssrc: A },
         clock_rate: None,
         last_seen: Nanos(0),
@@ -166,7 +166,7 @@ fn floods_of_streams_and_of_participants_under_one_ssrc_do_not_multiply() {
     tracker.observe(&datagram(ports(there(), 7), 2_000, &report(A, 2_000, None)));
     let keys: Vec<_> = (0..20_000)
         .map(|nth| Joinable {
-            key: StreamKey { flow: ports(packet(0).flow, nth), ssrc: A },
+            key: StreamKey { flow: ports(flow(), nth), ssrc: A },
             clock_rate: None,
             last_seen: Nanos(0),
             is_encrypted: false,

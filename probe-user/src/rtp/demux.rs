@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn dtls_marks_both_directions_and_only_what_was_announced_is_counted() {
-        let flow = crate::rtp::testing::packet(0).flow;
+        let flow = crate::rtp::testing::flow();
         let dtls = [22, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
         let mut demux = Demux::default();
         demux.observe(&flow, &dtls, false);

@@ -16,7 +16,7 @@
 use serde::Serialize;
 
 use super::StreamKey;
-use crate::packet::{Endpoint, Nanos, RtpPacket};
+use crate::packet::{Endpoint, EndpointWords, Nanos, RtpPacket};
 
 /// Packets in a sketch: a share is known to about an eighth.
 const SKETCH: usize = 16;
@@ -285,26 +285,26 @@ fn payload_sum(packet: &RtpPacket) -> u16 {
     if packet.fingerprint.hashed {
         return packet.fingerprint.value;
     }
-    let endpoint = |endpoint: &Endpoint| {
-        // IPv4 is mapped: its prefix of zeros and 0xffff is nothing modulo 65,535.
-        let (words, _) = endpoint.address.as_chunks::<2>();
-        words.iter().map(|word| u64::from(u16::from_be_bytes(*word))).sum::<u64>() + u64::from(endpoint.port)
-    };
+    // IPv4 is mapped: its prefix of zeros and 0xffff is nothing modulo 65,535. Modulo that, a word is the sum of its halves.
+    let halves = |word: u64| (word >> 32) + (word & 0xffff_ffff);
+    let endpoint =
+        |EndpointWords { address: [high, low], port }| halves(high) + halves(low) + u64::from(port);
     let sum = u64::from(!packet.fingerprint.value);
-    let rewritten = (endpoint(&packet.flow.src) + endpoint(&packet.flow.dst)) % 65_535;
+    let rewritten = (endpoint(packet.flow.src()) + endpoint(packet.flow.dst())) % 65_535;
     ((sum + 65_535 - rewritten) % 65_535) as u16
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packet::Flow;
     use crate::rtp::testing::packet;
     use proptest::prelude::*;
 
     /// A packet as it is on the wire: a payload that sums to `payload`, under these addresses.
     fn under(seq: u64, payload: u16, src: Endpoint, dst: Endpoint) -> RtpPacket {
         let mut packet = packet(seq);
-        (packet.flow.src, packet.flow.dst) = (src, dst);
+        packet.flow = Flow { src, dst }.into();
         let words = |endpoint: &Endpoint| {
             let words = endpoint.address.chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1]));
             words.sum::<u32>() + u32::from(endpoint.port)

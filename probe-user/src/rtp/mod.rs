@@ -37,7 +37,7 @@ pub mod stream;
 pub mod timeline;
 pub mod unique;
 
-pub use stream::{Stream, StreamKey};
+pub use stream::{KeyWords, Stream, StreamKey};
 
 #[cfg(test)]
 mod cost_tests;
@@ -52,11 +52,21 @@ pub(crate) mod testing {
     use probe_ebpf::Fingerprint;
 
     impl RtpPacket {
+        /// Makes it one from another port.
+        pub(crate) fn send_from(&mut self, port: u16) {
+            self.flow = Flow { src: Endpoint { port, ..flow().src }, ..flow() }.into();
+        }
+
         /// Makes it arrive later, by the tap's clock and ours.
         pub(crate) fn delay(&mut self, ns: u64) {
             self.time.0 += ns;
             self.tap_time.0 += ns;
         }
+    }
+
+    /// From whom to whom they are.
+    pub(crate) fn flow() -> Flow {
+        Flow { src: Endpoint::v4([10, 0, 0, 1], 4000), dst: Endpoint::v4([10, 0, 0, 2], 5000) }
     }
 
     /// The packet with (extended) sequence number `seq`, arriving at its nominal time.
@@ -66,7 +76,7 @@ pub(crate) mod testing {
             time: Nanos(1_000_000_000_000 + seq * 20_000_000),
             tap_time: Nanos(1_000_000_000_000 + seq * 20_000_000),
             number: seq + 1,
-            flow: Flow { src: Endpoint::v4([10, 0, 0, 1], 4000), dst: Endpoint::v4([10, 0, 0, 2], 5000) },
+            flow: flow().into(),
             rtp: RtpHeader {
                 payload_type: 0,
                 marker: false,

@@ -19,7 +19,7 @@ use crate::dedup::stats::Copy;
 use crate::dedup::window::{DEPTH, DupWindow, MAX_TAPS, Seen};
 use crate::dedup::{CopyStats, Explanation, FrameClass, explain};
 use crate::histogram::MicrosHistogram;
-use crate::packet::{Evidence, Flow, MediaId, Nanos, RtpPacket};
+use crate::packet::{Evidence, Flow, FlowWords, MediaId, Nanos, RtpPacket};
 
 pub use rest::Rest;
 
@@ -34,7 +34,30 @@ pub struct StreamKey {
 
 impl From<&RtpPacket> for StreamKey {
     fn from(packet: &RtpPacket) -> Self {
+        KeyWords::from(packet).into()
+    }
+}
+
+/// A [`StreamKey`] as numbers, for tables: it is hashed and compared in registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct KeyWords {
+    /// Innermost addresses and ports.
+    pub flow: FlowWords,
+    /// Synchronisation source.
+    pub ssrc: u32,
+}
+
+impl From<&RtpPacket> for KeyWords {
+    #[inline]
+    fn from(packet: &RtpPacket) -> Self {
         Self { flow: packet.flow, ssrc: packet.rtp.ssrc }
+    }
+}
+
+impl From<KeyWords> for StreamKey {
+    fn from(KeyWords { flow, ssrc }: KeyWords) -> Self {
+        Self { flow: flow.into(), ssrc }
     }
 }
 

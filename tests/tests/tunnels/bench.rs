@@ -46,7 +46,7 @@ impl From<Decoded<'_>> for Got {
                 evidence: datagram.evidence,
             },
             Decoded::Rtp(packet) => Self::Rtp {
-                flow: packet.flow,
+                flow: packet.flow.into(),
                 seq: packet.rtp.seq,
                 tap_time: packet.tap_time,
                 evidence: packet.evidence,

@@ -46,8 +46,7 @@ impl<S: EndpointSink> Analysis<S, Lanes> {
     fn plain(&mut self, taker: Taker) -> bool {
         let Self { flows, signalling, outlet, .. } = self;
         let Some(packet) = outlet.next(taker) else { return false };
-        let (media, is_new) =
-            flows.line(signalling.media_mut(), &packet.flow.into(), taker.place, packet.time);
+        let (media, is_new) = flows.line(signalling.media_mut(), &packet.flow, taker.place, packet.time);
         packet.media = media;
         if is_new {
             self.announce(media);

@@ -11,7 +11,7 @@ use crate::rtp::StreamKey;
 use crate::rtp::codec::Announcement;
 use crate::rtp::quality::QualityInterval;
 use crate::rtp::stream::{IntervalSummary, Totals};
-use crate::rtp::testing::packet;
+use crate::rtp::testing::{flow, packet};
 
 /// An interval of 500 packets with 400 us of jitter, in which `change` happened.
 fn line(change: impl FnOnce(&mut IntervalLine)) -> StreamEntry {
@@ -61,7 +61,7 @@ fn a_healthy_stream_is_one_aligned_line() {
 
 #[test]
 fn what_only_the_far_end_lost_is_said_and_the_line_is_not_ok() {
-    let flow = crate::packet::Flow { src: packet(0).flow.dst, dst: packet(0).flow.src };
+    let flow = crate::packet::Flow { src: flow().dst, dst: flow().src };
     let mut line = line(|_| ());
     line.hear(&News { flow, ssrc: line.key.ssrc, lost_percent: 6.25, round_trip_ms: Some(412.0) });
     let text = text(&Entry::Stream(Box::new(line)));
@@ -73,7 +73,7 @@ fn what_only_the_far_end_lost_is_said_and_the_line_is_not_ok() {
 fn a_far_end_that_agrees_says_nothing_new() {
     let mut line = line(|_| ());
     let before = text(&Entry::Stream(Box::new(line.clone())));
-    let flow = packet(0).flow;
+    let flow = flow();
     line.hear(&News { flow, ssrc: line.key.ssrc, lost_percent: 0.4, round_trip_ms: Some(40.0) });
     assert_eq!(text(&Entry::Stream(Box::new(line))), before);
 }
