@@ -11,7 +11,7 @@ use crate::rtp::demux;
 
 const UDP_HEADER: usize = 8;
 /// Octets of an RTP packet up to where the hash of its payload ends.
-const HASHED: usize = RTP_HEADER as usize + HASHED_PAYLOAD;
+pub(super) const HASHED: usize = RTP_HEADER as usize + HASHED_PAYLOAD;
 
 /// What unannounced UDP has to pass to be RTP, besides the classifier's rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -27,6 +27,7 @@ mod remote;
 mod stream;
 mod suspect;
 mod taken;
+mod template;
 mod tunnel;
 mod walk;
 
@@ -43,6 +44,7 @@ pub use self::census::{Census, Opened, Refused};
 pub use self::live::{from_media4, from_media6};
 pub use self::plain::{Plain, PlainRtp};
 pub use self::remote::{RemoteCapture, RemoteStatistics};
+pub use self::template::{Predicted, Predictor};
 
 /// What a frame turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -19,7 +19,7 @@ use super::outlet::Outlet;
 use super::shard::{Shard, share_of};
 use super::times::FrameTimes;
 use crate::capture::file::FrameBatch;
-use crate::decode::Plain;
+use crate::decode::Predictor;
 use crate::dedup::FrameClass;
 use crate::packet::{MediaId, Nanos, RtpPacket};
 use crate::rtp::codec::Announcement;
@@ -83,21 +83,30 @@ impl Stretch {
     }
 
     /// Finds the plain RTP among the frames.
-    pub(super) fn decode(&mut self, plain: &Plain) {
+    pub(super) fn decode(&mut self, predictor: &mut Predictor) {
         let Self { frames, takers, lanes: Lanes(lanes), totals } = self;
-        *totals = Totals::default();
         takers.clear();
         takers.reserve(frames.len());
-        for frame in frames.iter() {
-            totals.count(frame.time, frame.wire_len);
-            let taker = plain.rtp(&frame).and_then(|media| {
-                let hash = media.flow.hash();
+        let mut bytes = 0;
+        let mut times = FrameTimes::default();
+        for (frame, number) in frames.iter().zip(1..) {
+            bytes += u64::from(frame.wire_len);
+            times.observe(frame.time, number);
+            let taker = predictor.rtp(&frame).and_then(|rtp| {
+                let hash = rtp.hash();
                 let share = share_of(hash, lanes.len());
-                lanes.get_mut(share)?.packets.push(media.packet());
+                rtp.push_to(&mut lanes.get_mut(share)?.packets);
                 Some(Taker { share: u8::try_from(share).ok()?, place: Place::of(hash) })
             });
             takers.push(taker.unwrap_or(Taker { share: NOBODY, place: Place::of(0) }));
         }
+        *totals = Totals {
+            packets: frames.len() as u64,
+            bytes,
+            first: frames.get(0).map(|frame| frame.time),
+            last: times.latest().unwrap_or_default(),
+            times,
+        };
     }
 }
 

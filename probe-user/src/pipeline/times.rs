@@ -11,7 +11,8 @@ use crate::packet::Nanos;
 /// So much before the frame before it is no disorder of queues any more.
 const STEP_BACK_NS: i64 = 1_000_000_000;
 /// So long without any frame is remembered. Where there is any traffic, something is sent every few seconds.
-const SILENCE_NS: i64 = 30_000_000_000;
+const SILENCE_NS: i64 = SILENCE.cast_signed();
+const SILENCE: u64 = 30_000_000_000;
 /// Silences remembered, the longest.
 const MAX_SILENCES: usize = 16;
 /// Steps back whose frames are told.
@@ -60,6 +61,23 @@ impl FrameTimes {
     /// Takes the next frame's time.
     #[inline]
     pub fn observe(&mut self, time: Nanos, packet: u64) {
+        match &mut self.latest {
+            // In order, as nearly all are: neither a step back nor a silence.
+            Some(Latest { time: before, highest })
+                if before == highest && (before.0..before.0.saturating_add(SILENCE)).contains(&time.0) =>
+            {
+                (*before, *highest) = (time, time);
+            }
+            _ => self.observe_any(time, packet),
+        }
+    }
+
+    /// The latest of all.
+    pub(super) fn latest(&self) -> Option<Nanos> {
+        self.latest.map(|latest| latest.highest)
+    }
+
+    fn observe_any(&mut self, time: Nanos, packet: u64) {
         let Some(latest) = &mut self.latest else {
             self.latest = Some(Latest { time, highest: time });
             return;

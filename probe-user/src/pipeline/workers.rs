@@ -25,7 +25,7 @@ use super::shard::{Event, Overflow, Shard, Shards};
 use super::stretch::{Lanes, Stretch, Totals};
 use super::table::Limits;
 use crate::capture::file::{FileError, Frame, Frames, Progress};
-use crate::decode::{Decoder, Plain};
+use crate::decode::{Decoder, Plain, Predictor};
 use crate::packet::Nanos;
 use crate::sip::{Signalling, signalling};
 
@@ -213,6 +213,7 @@ impl Crew {
 fn work(schedule: &Schedule<Reader<'_>, Desk<'_>>, worker: usize, shard: &mut Shard, plain: &Plain) {
     let _alarm = Alarm(schedule);
     let mut merged = Vec::new();
+    let mut predictor = Predictor::new(*plain);
     while let Some(job) = schedule.next(worker) {
         match job {
             Job::Read(reader, mut stretch) => {
@@ -222,7 +223,7 @@ fn work(schedule: &Schedule<Reader<'_>, Desk<'_>>, worker: usize, shard: &mut Sh
                 }
                 stretch.frames.count_from(reader.before);
                 let number = schedule.has_read(reader);
-                stretch.decode(plain);
+                stretch.decode(&mut predictor);
                 schedule.has_decoded(number, stretch);
             }
             Job::Settle(desk, mut stretch) => {

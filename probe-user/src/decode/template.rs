@@ -1,0 +1,329 @@
+//! Plain RTP known by a frame before it in its flow: nothing is parsed but what differs.
+//!
+//! Frames of one flow have the same headers, but for a few numbers; so the kernel's TCP has compared headers rather than read
+//! them since Van Jacobson. What [`Plain`] made of such a frame is kept, with the octets of the frame that it made it of, and
+//! serves all frames that have the same. This is exact because of what each step of [`Plain::rtp`] looks at, for Ethernet, IPv4
+//! without options, UDP, and an RTP header without padding, extension and contributors:
+//!
+//! ```text
+//!   octets    field                   who looks at it                                         here
+//!   0 .. 12   MAC addresses           evidence                                                equal
+//!   12 .. 14  ethertype               parser                                                  equal: 0x0800
+//!   14        version, length         parser: where everything after it is                    equal: 0x45
+//!   15        TOS                     evidence                                                equal
+//!   16 .. 18  total length            parser, classifier, heuristic: whether the fixed        read: the headers fit,
+//!                                     headers fit; fingerprint, head, length                  the rest is computed
+//!   18 .. 20  identification          evidence                                                read
+//!   20 .. 22  flags, offset           parser: whole, or a fragment                            equal
+//!   22        TTL                     evidence                                                equal
+//!   23        protocol                parser, classifier, fingerprint                         equal: 17
+//!   24 .. 26  header checksum         nobody                                                  -
+//!   26 .. 34  addresses               flow, fingerprint                                       equal
+//!   34 .. 38  ports                   classifier, other dissectors' ports, flow               equal
+//!   38 .. 40  UDP length              nobody: the IP length says it                           -
+//!   40 .. 42  UDP checksum            fingerprint                                             read
+//!   42        version, P, X, CC       classifier, heuristic, where the payload begins         equal: 0x80
+//!   43        marker, payload type    classifier and heuristic, but between types that        read: none of 64 to 95
+//!                                     are RTCP's with a marker, or near them, only there
+//!   44 .. 54  sequence, time, SSRC    nobody but the packet itself                            read
+//!   54 ..     payload                 its head, and a hash where the checksum is none         read
+//! ```
+//!
+//! Besides the octets there are the link type and the interface, which are compared, how many octets were captured, which are
+//! enough, time and number, which are read, and the configuration, which is the same as long as the templates live. What
+//! cannot be a template's is decoded the whole way, each frame for itself.
+
+use probe_ebpf::parse::UDP;
+use probe_ebpf::{Fingerprint, Layers, fingerprint};
+
+use super::datagram::HASHED;
+use super::plain::Plain;
+use crate::capture::file::{Frame, LinkType};
+use crate::packet::{EndpointWords, RtpHeader, RtpPacket};
+
+/// Tells plain RTP as [`Plain`] does, and remembers how.
+#[derive(Debug)]
+pub struct Predictor {
+    plain: Plain,
+    templates: Templates,
+}
+
+/// A frame that is RTP.
+#[derive(Debug)]
+pub struct Predicted<'a>(How<'a>);
+
+#[derive(Debug)]
+enum How<'a> {
+    ByTemplate { template: &'a Template, frame: &'a Frame<'a>, head: &'a Head },
+    ByDecoding { hash: u64, packet: RtpPacket },
+}
+
+/// Templates, by a hash of addresses and ports: in one place, or in the one beside it.
+#[derive(Debug)]
+struct Templates {
+    /// Number of a template, from 1; 0 is free.
+    places: Box<[u16]>,
+    /// Never more than there are places.
+    all: Vec<Template>,
+}
+
+/// Places, a power of two: 64 KiB of numbers. A thousand calls have 2,000 templates of 192 octets.
+const PLACES: usize = 1 << 15;
+
+/// What a frame was, and what of it others must have to be the same: three lines of memory.
+#[derive(Clone, Debug)]
+#[repr(align(64))]
+struct Template {
+    wanted: Wanted,
+    interface: u16,
+    /// Sum of the pseudo-header without the length (RFC 768), folded.
+    pseudo_header: u16,
+    /// Of the flow.
+    hash: u64,
+    packet: RtpPacket,
+}
+
+/// Headers up to the first octets of the payload.
+type Head = [u8; 58];
+
+/// The octets that have to be equal, and zeros for the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Wanted([u64; 6]);
+
+impl Predictor {
+    /// Knows nothing yet.
+    pub fn new(plain: Plain) -> Self {
+        let places = vec![0; PLACES].into_boxed_slice();
+        Self { plain, templates: Templates { places, all: Vec::new() } }
+    }
+
+    /// Is it plain RTP, whatever was announced?
+    #[inline]
+    pub fn rtp<'a>(&'a mut self, frame: &'a Frame<'a>) -> Option<Predicted<'a>> {
+        let Self { plain, templates } = self;
+        if frame.link == LinkType::Ethernet
+            && let Some(head) = frame.bytes.first_chunk()
+            && has_neutral_type(head)
+            && total_len(head) >= HEADERS
+        {
+            let wanted = Wanted::of(head);
+            let place = wanted.place();
+            // Looked for by number, then borrowed: the borrow checker does not see that the other way is another branch.
+            if let Some(number) = templates.find(place, &wanted, frame.interface) {
+                let template = templates.all.get(number)?;
+                return Some(Predicted(How::ByTemplate { template, frame, head }));
+            }
+            return plain.rtp(frame).map(|rtp| {
+                let (hash, packet) = (rtp.flow.hash(), rtp.packet());
+                if wanted.is_plain() {
+                    let template = Template::new(wanted, hash, &packet);
+                    templates.learn(place, template);
+                }
+                Predicted(How::ByDecoding { hash, packet })
+            });
+        }
+        let rtp = plain.rtp(frame)?;
+        Some(Predicted(How::ByDecoding { hash: rtp.flow.hash(), packet: rtp.packet() }))
+    }
+}
+
+impl Predicted<'_> {
+    /// Of its flow.
+    #[inline]
+    pub fn hash(&self) -> u64 {
+        match &self.0 {
+            How::ByTemplate { template, .. } => template.hash,
+            How::ByDecoding { hash, .. } => *hash,
+        }
+    }
+
+    /// Appends its packet; the signalling was not asked about it.
+    #[inline]
+    pub fn push_to(self, packets: &mut Vec<RtpPacket>) {
+        match self.0 {
+            How::ByTemplate { template, frame, head } => {
+                // Copied whole and changed in its place: made beside it, it would be copied once more.
+                packets.push(template.packet);
+                if let Some(packet) = packets.last_mut() {
+                    template.fill(packet, frame, head);
+                }
+            }
+            How::ByDecoding { packet, .. } => packets.push(packet),
+        }
+    }
+}
+
+impl Templates {
+    /// The number of the template that is in one of the two places, and is of such frames.
+    #[inline]
+    fn find(&self, place: usize, wanted: &Wanted, interface: u16) -> Option<usize> {
+        let is_it = |number: usize| {
+            self.all
+                .get(number)
+                .is_some_and(|template| template.wanted.equals(wanted) && template.interface == interface)
+        };
+        let number = |place: usize| self.places.get(place).map(|number| usize::from(*number).wrapping_sub(1));
+        number(place)
+            .filter(|number| is_it(*number))
+            .or_else(|| number(place ^ 1).filter(|number| is_it(*number)))
+    }
+
+    /// Remembers a template. What was in its place moves aside, and what was there is forgotten.
+    #[cold]
+    fn learn(&mut self, place: usize, template: Template) {
+        let Self { places, all } = self;
+        let Some(&before) = places.get(place) else { return };
+        let Some(beside) = places.get_mut(place ^ 1).map(|beside| std::mem::replace(beside, before)) else {
+            return;
+        };
+        let number = usize::from(beside).checked_sub(1).unwrap_or(all.len());
+        match all.get_mut(number) {
+            Some(forgotten) => *forgotten = template,
+            None => all.push(template),
+        }
+        if let (Some(place), Ok(number)) = (places.get_mut(place), u16::try_from(number + 1)) {
+            *place = number;
+        }
+    }
+}
+
+impl Template {
+    fn new(wanted: Wanted, hash: u64, packet: &RtpPacket) -> Self {
+        let RtpPacket { flow, evidence, .. } = packet;
+        let halves = |EndpointWords { address: [_, low], .. }| (low >> 16 & 0xffff) + (low & 0xffff);
+        let sum = halves(flow.src()) + halves(flow.dst()) + u64::from(UDP);
+        Self { wanted, interface: evidence.tap.interface, pseudo_header: folded(sum), hash, packet: *packet }
+    }
+
+    /// Makes of this template's packet that of a frame.
+    #[inline]
+    fn fill(&self, packet: &mut RtpPacket, frame: &Frame<'_>, head: &Head) {
+        let udp_len = total_len(head) - IP_HEADER;
+        packet.time = frame.time;
+        packet.tap_time = frame.time;
+        packet.number = frame.number;
+        packet.rtp = RtpHeader::from_wire(&field::<42, 12>(head));
+        packet.udp_len = udp_len;
+        packet.evidence.ip_id = word::<18>(head);
+        packet.payload_head = (udp_len >= UDP_HEADER + RTP_HEADER + 4).then(|| field::<54, 4>(head));
+        let checksum = word::<40>(head);
+        // No checksum, or one that the sender left to its network card: see `probe_ebpf::fingerprint`.
+        if checksum == 0 || checksum == folded(u64::from(self.pseudo_header) + u64::from(udp_len)) {
+            hash(packet, frame.bytes);
+        } else {
+            packet.fingerprint = Fingerprint { value: checksum, hashed: false };
+            packet.is_hash_cut = false;
+        }
+    }
+}
+
+/// Puts a hash of the payload in place of a checksum.
+#[inline(never)]
+fn hash(packet: &mut RtpPacket, bytes: &[u8]) {
+    const TRANSPORT: usize = 34;
+    const PAYLOAD: usize = TRANSPORT + UDP_HEADER as usize;
+    let RtpPacket { udp_len, .. } = *packet;
+    let layers =
+        Layers { ip: 14, protocol: UDP, transport: TRANSPORT, transport_len: udp_len, ..Layers::NONE };
+    let claimed = usize::from(udp_len - UDP_HEADER);
+    packet.is_hash_cut = bytes.len() - PAYLOAD < claimed.min(HASHED);
+    if let Some(fingerprint) = fingerprint::of_rtp(bytes, &layers) {
+        packet.fingerprint = fingerprint;
+    }
+}
+
+const IP_HEADER: u16 = 20;
+const UDP_HEADER: u16 = 8;
+const RTP_HEADER: u16 = 12;
+/// The least total length of an IP packet that is RTP.
+const HEADERS: u16 = IP_HEADER + UDP_HEADER + RTP_HEADER;
+
+impl Wanted {
+    #[inline]
+    fn of(head: &Head) -> Self {
+        /// All but lengths, identification, checksums, and the second octet of RTP and what follows it.
+        const MASK: [u64; 6] = [
+            u64::MAX,
+            u64::MAX,
+            u64::from_ne_bytes([0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]),
+            u64::from_ne_bytes([0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]),
+            u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0]),
+            u64::from_ne_bytes([0, 0, 0xff, 0, 0, 0, 0, 0]),
+        ];
+        let octets = [
+            field::<0, 8>(head),
+            field::<8, 8>(head),
+            field::<16, 8>(head),
+            field::<24, 8>(head),
+            field::<32, 8>(head),
+            field::<40, 8>(head),
+        ];
+        let mut words = octets.map(u64::from_ne_bytes);
+        for (word, mask) in words.iter_mut().zip(MASK) {
+            *word &= mask;
+        }
+        Self(words)
+    }
+
+    /// All differences at once: where there is a template, it is mostly the right one.
+    #[inline]
+    fn equals(&self, other: &Self) -> bool {
+        self.0.iter().zip(&other.0).fold(0, |differ, (one, other)| differ | (one ^ other)) == 0
+    }
+
+    /// Is it IPv4 without options directly in Ethernet, and RTP without anything that is optional?
+    fn is_plain(&self) -> bool {
+        let [_, second, .., last] = self.0.map(u64::to_ne_bytes);
+        let [.., e0, e1, version, _] = second;
+        let [_, _, rtp, ..] = last;
+        ([e0, e1], version, rtp) == ([0x08, 0x00], 0x45, 0x80)
+    }
+
+    /// Where its template is: by addresses and ports.
+    #[inline]
+    fn place(&self) -> usize {
+        let [_, _, _, addresses, ports, _] = self.0;
+        let mixed =
+            (addresses.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ ports).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        (mixed >> (u64::BITS - PLACES.ilog2())) as usize
+    }
+}
+
+/// Is the payload type one that the classifier and the heuristic let pass, with a marker and without? Others may be RTCP
+/// (RFC 5761, 4), or what Wireshark does not take.
+#[inline]
+fn has_neutral_type(head: &Head) -> bool {
+    let [second] = field::<43, 1>(head);
+    !matches!(second & 0x7f, 64..=95)
+}
+
+/// Length of the IP packet, by its header.
+#[inline]
+fn total_len(head: &Head) -> u16 {
+    word::<16>(head)
+}
+
+#[inline]
+fn word<const AT: usize>(head: &Head) -> u16 {
+    u16::from_be_bytes(field::<AT, 2>(head))
+}
+
+/// The assertion makes the zeros impossible.
+#[inline]
+fn field<const AT: usize, const LEN: usize>(head: &Head) -> [u8; LEN] {
+    const { assert!(AT + LEN <= size_of::<Head>()) };
+    head.get(AT..).and_then(<[u8]>::first_chunk).copied().unwrap_or([0; LEN])
+}
+
+/// A sum of a few 16-bit words, folded to one with end-around carry. Of what was folded and more, it is the same as of all
+/// at once: the number modulo 65,535, and never zero where something was.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "two folds leave 16 bits of a 32-bit sum")]
+fn folded(sum: u64) -> u16 {
+    let sum = (sum & 0xffff) + (sum >> 16);
+    ((sum & 0xffff) + (sum >> 16)) as u16
+}
+
+#[cfg(test)]
+#[path = "template_tests.rs"]
+mod tests;
