@@ -95,10 +95,27 @@ impl Index {
     /// The place of the key that has this hash, and of which `is_it` says so by its place.
     #[inline]
     pub(super) fn find(&self, hash: Hash, mut is_it: impl FnMut(usize) -> bool) -> Option<usize> {
-        self.run(hash).find_map(|(_, entry)| {
-            let place = place(entry);
-            (entry & !PLACE == hash.tag() && is_it(place)).then_some(place)
-        })
+        self.search(hash, |place| is_it(place as usize)).map(|place| place as usize)
+    }
+
+    /// The place of the first key whose hash is this one, as far as entries tell: nearly always the one that is looked for.
+    #[inline]
+    pub(super) fn first(&self, hash: Hash) -> Option<u32> {
+        self.search(hash, |_| true)
+    }
+
+    /// Half of the entries are free, so that a search always ends.
+    #[inline]
+    fn search(&self, hash: Hash, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
+        let mask = self.entries.len() - 1;
+        let mut at = self.home(hash.0);
+        loop {
+            let entry = *self.entries.get(at & mask).filter(|entry| **entry != 0)?;
+            if (entry ^ hash.0) & !PLACE == 0 && is_it(place(entry)) {
+                return Some(place(entry));
+            }
+            at += 1;
+        }
     }
 
     /// Notes that a key, which is not in it, has a place.
@@ -125,7 +142,7 @@ impl Index {
 
     /// The key with this hash moved from one place to another.
     pub(super) fn relocate(&mut self, hash: Hash, from: usize, to: usize) {
-        let found = self.run(hash).find(|(_, entry)| place(*entry) == from);
+        let found = self.run(hash).find(|(_, entry)| place(*entry) as usize == from);
         if let Some(entry) = found.and_then(|(at, _)| self.entries.get_mut(at)) {
             *entry = hash.tag() | (to as u64 + 1);
         }
@@ -133,7 +150,9 @@ impl Index {
 
     /// Forgets a key by its place. What follows moves up, so that searches find no hole.
     pub(super) fn remove(&mut self, hash: Hash, at: usize) {
-        let Some((mut hole, _)) = self.run(hash).find(|(_, entry)| place(*entry) == at) else { return };
+        let Some((mut hole, _)) = self.run(hash).find(|(_, entry)| place(*entry) as usize == at) else {
+            return;
+        };
         let mask = self.entries.len() - 1;
         let mut next = (hole + 1) & mask;
         while let Some(entry) = self.entries.get(next).copied().filter(|entry| *entry != 0) {
@@ -179,8 +198,10 @@ impl Index {
     }
 }
 
-fn place(entry: u64) -> usize {
-    (entry & PLACE) as usize - 1
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the lower half is what is asked for")]
+fn place(entry: u64) -> u32 {
+    (entry as u32).wrapping_sub(1)
 }
 
 #[cfg(test)]

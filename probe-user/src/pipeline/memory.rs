@@ -88,13 +88,27 @@ fn advise_huge(start: *const u8, bytes: usize) {
     unsafe { libc::madvise(begin as *mut libc::c_void, end - begin, libc::MADV_HUGEPAGE) };
 }
 
+const LINE: usize = 64;
+
 /// Asks for the lines of memory that something is in.
 #[inline]
-pub(super) fn prefetch<T: ?Sized>(value: &T) {
-    const LINE: usize = 64;
+pub(super) fn prefetch<T>(value: &T) {
     let start = std::ptr::from_ref(value).cast::<i8>();
-    for offset in (0..size_of_val(value)).step_by(LINE) {
+    let mut offset = 0;
+    while offset < size_of::<T>() {
         prefetch_line(start.wrapping_add(offset));
+        offset += LINE;
+    }
+}
+
+/// The same of octets whose number is not known before.
+#[inline]
+pub(super) fn prefetch_octets(octets: &[u8]) {
+    let lines = octets.as_ptr_range();
+    let mut line = lines.start.wrapping_sub(lines.start as usize % LINE);
+    while line < lines.end {
+        prefetch_line(line.cast());
+        line = line.wrapping_add(LINE);
     }
 }
 
