@@ -1,6 +1,6 @@
 //! The verdict: what a frame is to this probe.
 
-use crate::config::{Config, EndpointKey, MediaRule};
+use crate::config::{Config, EndpointKey, MediaRule, Role};
 use crate::parse::{self, Bytes, Fragment, Layers, Refusal, TCP, UDP};
 use crate::tunnel::Inside;
 
@@ -120,11 +120,11 @@ pub trait Endpoints {
         false
     }
 
-    /// May this port of UDP or TCP mean anything: is it one that the configuration names, or may anybody be found at it?
-    /// Asked first of every frame, where the rest is dear: "no" must be right, "yes" need not be.
+    /// What may this port of UDP or TCP mean? Asked first of every frame, where the rest is dear: what is not in the answer
+    /// must be ruled out, what is in it need not be so.
     #[inline(always)]
-    fn may_matter(&self, _protocol: u8, _port: u16) -> bool {
-        true
+    fn role(&self, _protocol: u8, _port: u16) -> Role {
+        Role::ANY
     }
 }
 
@@ -275,8 +275,8 @@ struct Matters {
 impl Matters {
     #[inline(always)]
     fn of<E: Endpoints>(protocol: u8, layers: &Layers, endpoints: &E) -> Self {
-        let may_matter = |port| endpoints.may_matter(protocol, port);
-        Self { src: may_matter(layers.src_port), dst: may_matter(layers.dst_port) }
+        let matters = |port| endpoints.role(protocol, port).matters();
+        Self { src: matters(layers.src_port), dst: matters(layers.dst_port) }
     }
 
     #[inline(always)]

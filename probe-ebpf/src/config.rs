@@ -235,17 +235,70 @@ const _: () = {
     assert!(size_of::<Config>() == 4 * MAX_INTERFACES + 2 * (PORTS + 1) + 6);
     assert!(MAX_PACKET <= u16::MAX as usize);
     assert!(size_of::<EndpointKey>() == 20);
-    assert!(port_bit(TCP, u16::MAX).0 as usize == PORT_WORDS - 1);
+    assert!(port_place(TCP, u16::MAX).0 as usize == PORT_WORDS - 1);
 };
 
-/// Words of the kernel's port map: a bit for each UDP port, then one for each TCP port.
-pub const PORT_WORDS: usize = 2 * 65_536 / 64;
+/// Words of the kernel's port map: a [`Role`] of two bits for each UDP port, then for each TCP port.
+pub const PORT_WORDS: usize = 2 * 65_536 / 32;
 
-/// Where the port map has the bit of a port: the word's index, and the bit in it.
+/// Where the port map has the role of a port: the word's index, and how far up in it the two bits are.
 #[inline(always)]
-pub const fn port_bit(protocol: u8, port: u16) -> (u32, u64) {
-    let half = if protocol == TCP { 1024 } else { 0 };
-    (half | (port >> 6) as u32, 1 << (port & 63))
+pub const fn port_place(protocol: u8, port: u16) -> (u32, u32) {
+    let half = if protocol == TCP { 2048 } else { 0 };
+    (half | (port >> 5) as u32, (port & 31) as u32 * 2)
+}
+
+/// What a port of UDP or TCP may mean to this probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Role(u64);
+
+impl Role {
+    /// Nothing.
+    pub const NONE: Self = Self(0);
+    /// Somebody found while the probe runs may be at it.
+    pub const FOUND: Self = Self(1);
+    /// The configuration names it.
+    pub const NAMED: Self = Self(2);
+    /// Whatever it may be.
+    pub const ANY: Self = Self(3);
+
+    /// The role in a word of the port map, moved down to its lowest bits.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_bits(word: u64) -> Self {
+        Self(word & Self::ANY.0)
+    }
+
+    /// As it is in the port map.
+    #[inline(always)]
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// This role, and the other.
+    #[inline(always)]
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// May it mean anything?
+    #[inline(always)]
+    pub const fn matters(self) -> bool {
+        self.0 != 0
+    }
+
+    /// May somebody be at it that was found?
+    #[inline(always)]
+    pub const fn is_found(self) -> bool {
+        self.0 & Self::FOUND.0 != 0
+    }
+
+    /// Does the configuration name it?
+    #[inline(always)]
+    pub const fn is_named(self) -> bool {
+        self.0 & Self::NAMED.0 != 0
+    }
 }
 
 /// Key of the endpoint map: an address and UDP port that somebody announced in SDP, or an address and TCP port of a
@@ -325,16 +378,16 @@ mod tests {
     }
 
     #[test]
-    fn every_port_of_either_protocol_has_a_bit_of_its_own() {
-        let mut words = [0_u64; PORT_WORDS];
+    fn every_port_of_either_protocol_has_a_place_of_its_own() {
+        let mut words = crate::sample::vec![0_u64; PORT_WORDS];
         for protocol in [crate::parse::UDP, TCP] {
             for port in 0..=u16::MAX {
-                let (word, bit) = port_bit(protocol, port);
-                assert_eq!(words[word as usize] & bit, 0, "{protocol} {port}");
-                words[word as usize] |= bit;
+                let (word, shift) = port_place(protocol, port);
+                assert!(!Role::of_bits(words[word as usize] >> shift).matters(), "{protocol} {port}");
+                words[word as usize] |= Role::ANY.bits() << shift;
             }
         }
-        assert_eq!(words, [u64::MAX; PORT_WORDS]);
+        assert!(words.iter().all(|word| *word == u64::MAX));
     }
 
     #[test]

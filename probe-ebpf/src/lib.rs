@@ -27,6 +27,7 @@ pub mod record;
 mod sample;
 pub mod slots;
 pub mod tunnel;
+pub mod usual;
 
 pub use classify::{Endpoints, Verdict, classify};
 pub use config::{Config, EndpointKey, MediaRule};

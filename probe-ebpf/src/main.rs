@@ -33,6 +33,7 @@ const TCX_NEXT: i32 = -1;
 
 /// Frames that arrive. Multi-buffer aware (Linux 5.18), so that interfaces with jumbo MTUs accept it.
 #[xdp(frags)]
+#[inline(always)]
 fn voxprobe_xdp(ctx: XdpContext) -> u32 {
     kernel::observe(&ctx);
     XDP_PASS
@@ -40,12 +41,14 @@ fn voxprobe_xdp(ctx: XdpContext) -> u32 {
 
 /// Frames of a mirror port: those that are ours go to the socket of their queue instead of the host.
 #[xdp(frags)]
+#[inline(always)]
 fn voxprobe_mirror(ctx: XdpContext) -> u32 {
     kernel::mirror::steer(&ctx)
 }
 
 /// Frames that leave (tcx, Linux 6.6), those that this host forwards and those that it sends itself.
 #[classifier]
+#[inline(always)]
 fn voxprobe_egress(ctx: TcContext) -> i32 {
     kernel::observe(&ctx);
     TCX_NEXT

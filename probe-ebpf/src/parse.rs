@@ -17,6 +17,9 @@ pub trait Bytes {
     /// A whole header: `N` bytes, with one check instead of one for each field.
     fn header<const N: usize>(&self, offset: usize) -> Option<impl Header>;
 
+    /// Are all bytes before `end` there?
+    fn reaches(&self, end: usize) -> bool;
+
     /// `offset`, with its history forgotten. Identity, but the kernel's byte source uses it to tell the
     /// verifier that paths which differ only in this number are one path; else six optional headers of five
     /// kinds each would be walked in every combination. Offsets passed here stay below [`FORGOTTEN`].
@@ -71,6 +74,11 @@ impl Bytes for [u8] {
     #[inline(always)]
     fn header<const N: usize>(&self, offset: usize) -> Option<impl Header> {
         self.get(offset..)?.first_chunk::<N>()
+    }
+
+    #[inline(always)]
+    fn reaches(&self, end: usize) -> bool {
+        end <= self.len()
     }
 
     #[inline(always)]
@@ -248,7 +256,7 @@ pub fn network<B: Bytes + ?Sized>(frame: &B, ethertype: u16, offset: usize) -> R
 
 /// 802.1Q, 802.1ad, and the 0x9100 that older provider bridges use.
 #[inline(always)]
-fn is_vlan(ethertype: u16) -> bool {
+pub(crate) fn is_vlan(ethertype: u16) -> bool {
     matches!(ethertype, 0x8100 | 0x88a8 | 0x9100)
 }
 

@@ -145,6 +145,11 @@ impl<M: Memory> Bytes for Frame<M> {
     }
 
     #[inline(always)]
+    fn reaches(&self, end: usize) -> bool {
+        end <= self.0.len()
+    }
+
+    #[inline(always)]
     fn be8(&self, offset: usize) -> Option<u8> {
         self.0.window::<1>(offset).map(|w| w.read::<u8, 0>())
     }

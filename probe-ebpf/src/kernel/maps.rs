@@ -1,16 +1,20 @@
 //! Maps and constants: everything that the programs share with userspace by name.
 
+use core::cell::UnsafeCell;
+
 use aya_ebpf::Global;
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, RingBuf, XskMap};
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use aya_ebpf::macros::btf_map;
-use probe_ebpf::config::{MAX_CPUS, MAX_ENDPOINTS, PORT_WORDS, SOCKET_ENTRIES, port_bit, socket_slot};
+use probe_ebpf::config::{
+    MAX_CPUS, MAX_ENDPOINTS, PORT_WORDS, Role, SOCKET_ENTRIES, port_place, socket_slot,
+};
 use probe_ebpf::record::{COUNTER_ENTRIES, Counters, MAX_PACKET, MediaHead6, PacketHead, point};
 use probe_ebpf::slots::{Positions, SLOT_BYTES, Slot};
 use probe_ebpf::{Config, EndpointKey, Endpoints};
 
 use super::frame::COPIED_HEAD;
-use super::opaque::forget;
+use super::opaque::{forget, opaque_pointer};
 
 /// The run's configuration, written by the loader before the verifier sees the program.
 #[unsafe(no_mangle)]
@@ -20,12 +24,13 @@ static CONFIG: Global<Config> = Global::new(Config::DEFAULT);
 #[btf_map]
 static ENDPOINTS: HashMap<EndpointKey, u32, MAX_ENDPOINTS> = HashMap::new();
 
-/// A bit for each port that the configuration names, or that an entry of [`ENDPOINTS`] has. Nearly every frame that is not
-/// ours has two ports that are neither, and is told so here by two loads. One entry, so that both are found by one look-up.
-/// Filled by userspace, after the entry and emptied after it, so that a bit missing for a moment costs what a late
-/// announcement does.
-#[btf_map]
-static PORTS: Array<[u64; PORT_WORDS], 1> = Array::new();
+/// The [`Role`] of each port: does the configuration name it, does an entry of [`ENDPOINTS`] have it? Nearly every frame that is
+/// not ours has two ports that are neither, and is told so here by two loads. A variable, and no map to be looked up in: its
+/// address is in the program. Filled by userspace, after the entry and emptied after it, so that a bit missing for a moment
+/// costs what a late announcement does.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".data.ports")]
+static PORTS: Written<[u64; PORT_WORDS]> = Written(UnsafeCell::new([0; PORT_WORDS]));
 
 /// What became of every frame, by tap; each CPU has its own, so a plain addition is exact.
 #[btf_map]
@@ -51,9 +56,17 @@ const BPF_F_MMAPABLE: usize = 1 << 10;
 static RINGS: ArrayOfMaps<Ring, MAX_CPUS> = ArrayOfMaps::new();
 
 /// Media sessions of buckets below this are left out. Written by userspace, a few times in a bad hour; read for every RTP
-/// frame, so it is one word.
-#[btf_map]
-static SHED: Array<u32, 1> = Array::new();
+/// frame, so it is one word, and a variable as [`PORTS`] is.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".data.shed")]
+static SHED: Written<u32> = Written(UnsafeCell::new(0));
+
+/// A variable that userspace writes while the programs run: the only entry of a map that is named as its section.
+#[repr(transparent)]
+struct Written<T>(UnsafeCell<T>);
+
+// SAFETY: the programs only read it, word by word and volatile.
+unsafe impl<T> Sync for Written<T> {}
 
 /// Where a whole frame is put together before it goes into the ring.
 #[btf_map]
@@ -82,10 +95,14 @@ pub(crate) struct Scratch {
 #[inline(always)]
 pub(crate) fn config() -> &'static Config {
     // The compiler must not fold the default into the code, so it must not see where the pointer is from.
-    let config = core::hint::black_box((&raw const CONFIG).cast::<Config>());
+    let config = opaque_pointer((&raw const CONFIG).cast::<Config>());
     // SAFETY: a Global is its value and nothing else, and the map behind it is frozen before the load.
     unsafe { &*config }
 }
+
+/// A key in the alignment of a double word.
+#[repr(align(8))]
+struct Aligned(EndpointKey);
 
 /// The endpoint map as the classifier asks for it.
 pub(crate) struct Announced;
@@ -93,6 +110,8 @@ pub(crate) struct Announced;
 impl Endpoints for Announced {
     #[inline(always)]
     fn is_announced(&self, key: &EndpointKey) -> bool {
+        // The compiler writes two words at once, which on the stack have to be where a double word may be.
+        let Aligned(key) = &Aligned(*key);
         // SAFETY: only the presence of the value is looked at, so an element recycled meanwhile does no harm.
         unsafe { ENDPOINTS.get(key) }.is_some()
     }
@@ -103,12 +122,12 @@ impl Endpoints for Announced {
     }
 
     #[inline(always)]
-    fn may_matter(&self, protocol: u8, port: u16) -> bool {
-        let (word, bit) = port_bit(protocol, port);
-        let Some(ports) = PORTS.get_ptr(0) else { return true };
+    fn role(&self, protocol: u8, port: u16) -> Role {
+        let (word, shift) = port_place(protocol, port);
         let word = word as usize & (PORT_WORDS - 1);
         // SAFETY: below PORT_WORDS by the mask. Userspace may be writing it: any of the two values will do.
-        unsafe { ports.cast::<u64>().add(word).read_volatile() & bit != 0 }
+        let word = unsafe { PORTS.0.get().cast::<u64>().add(word).read_volatile() };
+        Role::of_bits(word >> shift)
     }
 }
 
@@ -171,7 +190,8 @@ impl Tap {
 /// The first bucket of media sessions that is taken; zero takes all.
 #[inline(always)]
 pub(crate) fn first_taken() -> u32 {
-    SHED.get(0).copied().unwrap_or(0)
+    // SAFETY: one word, of which any value will do.
+    unsafe { SHED.0.get().read_volatile() }
 }
 
 /// This CPU's ring, if it has one.

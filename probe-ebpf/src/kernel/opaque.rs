@@ -19,6 +19,17 @@ pub(crate) fn opaque(number: u64) -> u64 {
     same
 }
 
+/// The same of a pointer.
+#[inline(always)]
+pub(crate) fn opaque_pointer<T>(pointer: *const T) -> *const T {
+    let same: *const T;
+    // SAFETY: a move between registers.
+    unsafe {
+        asm!("{0} = {1}", out(reg) same, in(reg) pointer, options(pure, nomem, nostack, preserves_flags));
+    }
+    same
+}
+
 /// `number`, of which neither the compiler nor the verifier knows anything any more. Mixing an unknown number in and
 /// out again leaves the value; to the verifier, which does not relate the two, any number may come of it.
 #[inline(always)]

@@ -5,12 +5,15 @@ use aya_ebpf::helpers::generated::{bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf
 use aya_ebpf::programs::{TcContext, XdpContext};
 
 use super::frame::{Frame, Linear};
-use super::opaque::unknown;
+use super::opaque::{opaque_pointer, unknown};
 
 /// A frame as a program type presents it.
-pub(crate) trait Source {
+pub(crate) trait Source: Sized {
     /// Does it leave the host here?
     const EGRESS: bool;
+
+    /// The same, of which nothing is known to the compiler.
+    fn anew(&self) -> Self;
 
     /// The directly readable part.
     fn linear(&self) -> Frame<Linear>;
@@ -34,6 +37,11 @@ pub(crate) trait Source {
 
 impl Source for XdpContext {
     const EGRESS: bool = false;
+
+    #[inline(always)]
+    fn anew(&self) -> Self {
+        Self::new(opaque_pointer(self.ctx).cast_mut())
+    }
 
     #[inline(always)]
     fn linear(&self) -> Frame<Linear> {
@@ -71,6 +79,11 @@ impl Source for XdpContext {
 
 impl Source for TcContext {
     const EGRESS: bool = true;
+
+    #[inline(always)]
+    fn anew(&self) -> Self {
+        Self::new(opaque_pointer(self.skb.skb).cast_mut())
+    }
 
     #[inline(always)]
     fn linear(&self) -> Frame<Linear> {

@@ -2,15 +2,16 @@
 //!
 //! ```text
 //!   SDP, rpcap's control connection ─▶ insert, remove ─┬▶ ENDPOINTS  address and port: is it ours?
-//!                   ports of the configuration ────────┴▶ PORTS      one bit a port: is it worth asking?
+//!                   ports of the configuration ────────┴▶ PORTS      two bits a port: is it worth asking?
 //! ```
 //!
-//! The bit of a port is set while at least one entry has that port, and always if the configuration names it. Entry first, bit second, both ways: the kernel wants
-//! both, so an entry counts from the second write to the first.
+//! A port has the role [`FOUND`](Role::FOUND) while at least one entry has that port, and [`NAMED`](Role::NAMED) always if the
+//! configuration names it. Entry first, role second, both ways: the kernel wants both, so an entry counts from the second
+//! write to the first.
 
 use aya::Pod;
 use aya::maps::{Array, HashMap, MapData, MapError};
-use probe_ebpf::config::{PORT_WORDS, port_bit};
+use probe_ebpf::config::{PORT_WORDS, Role, port_place};
 use probe_ebpf::parse::{TCP, UDP};
 use probe_ebpf::{Config, EndpointKey};
 use rustc_hash::FxHashMap;
@@ -24,13 +25,13 @@ pub struct KernelEndpoints {
     ports: Array<MapData, PortWords>,
     /// What `ports` holds.
     words: Box<PortWords>,
-    /// Entries by protocol and port; a port of the configuration has one more.
+    /// Entries by protocol and port.
     entries: FxHashMap<(u8, u16), u32>,
     failed: u64,
 }
 
 type EndpointWords = [u32; 5];
-/// The only entry of `PORTS`.
+/// The variable `PORTS` of the programs, as a map's only entry.
 type PortWords = [u64; PORT_WORDS];
 
 const _: () = {
@@ -44,22 +45,21 @@ impl KernelEndpoints {
     ///
     /// # Errors
     /// If the kernel refuses those.
+    #[expect(clippy::large_stack_arrays, reason = "32 KiB, once, when a capture starts")]
     pub(super) fn new(
         map: HashMap<MapData, EndpointWords, u32>,
         mut ports: Array<MapData, PortWords>,
         config: &Config,
     ) -> Result<Self, MapError> {
         let mut words = Box::new([0; PORT_WORDS]);
-        let mut entries: FxHashMap<_, u32> = FxHashMap::default();
         for (protocol, port) in configured(config) {
-            let (index, bit) = port_bit(protocol, port);
+            let (index, shift) = port_place(protocol, port);
             if let Some(word) = words.get_mut(index as usize) {
-                *word |= bit;
+                *word |= Role::NAMED.bits() << shift;
             }
-            *entries.entry((protocol, port)).or_default() += 1;
         }
         ports.set(0, *words, 0)?;
-        Ok(Self { map, ports, words, entries, failed: 0 })
+        Ok(Self { map, ports, words, entries: FxHashMap::default(), failed: 0 })
     }
 
     /// Media sent to or from `endpoint` counts from now on. False if the kernel's table is full; such media is
@@ -102,7 +102,7 @@ impl KernelEndpoints {
         }
         let entries = self.entries.entry((protocol, port)).or_default();
         *entries += 1;
-        *entries > 1 || self.set_bit(protocol, port, true)
+        *entries > 1 || self.set_found(protocol, port, true)
     }
 
     fn remove_key(&mut self, key: EndpointKey, protocol: u8, port: u16) -> bool {
@@ -118,17 +118,18 @@ impl KernelEndpoints {
             *entries -= 1;
             if *entries == 0 {
                 self.entries.remove(&(protocol, port));
-                // A bit that stays costs time, no frame.
-                self.set_bit(protocol, port, false);
+                // A role that stays costs time, no frame.
+                self.set_found(protocol, port, false);
             }
         }
         true
     }
 
-    fn set_bit(&mut self, protocol: u8, port: u16, set: bool) -> bool {
-        let (index, bit) = port_bit(protocol, port);
+    fn set_found(&mut self, protocol: u8, port: u16, found: bool) -> bool {
+        let (index, shift) = port_place(protocol, port);
         let Some(word) = self.words.get_mut(index as usize) else { return false };
-        *word = if set { *word | bit } else { *word & !bit };
+        let bit = Role::FOUND.bits() << shift;
+        *word = if found { *word | bit } else { *word & !bit };
         let written = self.ports.set(0, *self.words, 0).is_ok();
         self.failed += u64::from(!written);
         written

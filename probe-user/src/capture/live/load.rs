@@ -110,8 +110,8 @@ pub(crate) fn load(options: &LiveOptions, taps: &[Tap], ladder: &mut Vec<Rung>) 
     };
     let sockets = take(&mut ebpf, "SOCKETS")?;
     let endpoints = take(&mut ebpf, "ENDPOINTS")?;
-    let ports = take(&mut ebpf, "PORTS")?;
-    let shed = KernelShed::new(take(&mut ebpf, "SHED")?, options.config.sampled_below);
+    let ports = take(&mut ebpf, ".data.ports")?;
+    let shed = KernelShed::new(take(&mut ebpf, ".data.shed")?, options.config.sampled_below);
     let counters = take(&mut ebpf, "COUNTERS")?;
     let log = KernelLog::take_from(&mut ebpf);
     let endpoints = KernelEndpoints::new(endpoints, ports, &options.config)
