@@ -9,6 +9,7 @@
 mod pair;
 
 use std::cell::RefCell;
+use std::fmt;
 
 use flate2::{Compress, Compression, FlushCompress, Status};
 use hdrhistogram::Histogram;
@@ -29,7 +30,7 @@ const MAX_VALUE_US: u64 = (1 << MAX_BITS) - 1;
 const GROUP: usize = 16;
 
 /// Counts of values in microseconds. Values above 67 s count as 67 s, but [`MicrosHistogram::max_ns`] is exact.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct MicrosHistogram {
     cells: Cells,
     /// What did not fit in a cell, in units of 2^16.
@@ -59,13 +60,22 @@ impl Cells {
     /// The place of a value's counter, if it has one that is not full.
     #[inline]
     fn place(&self, value_ns: u64) -> Option<usize> {
-        place(&self.counts, self.first, self.is_tall, value_ns)
+        let at = index(value_ns / 1000).wrapping_sub(usize::from(self.first));
+        let span = self.span();
+        let is_free = at < span && (*self.counts.get(at)? < u8::MAX || has_room(&self.counts, span + at));
+        is_free.then_some(at)
     }
 
     /// Counts a value, whose counter is at that place.
     #[inline]
     fn count(&mut self, at: usize, value_ns: u64) {
-        count(&mut self.counts, self.is_tall, at);
+        let high = self.span() + at;
+        if let Some(low) = self.counts.get_mut(at) {
+            *low = low.wrapping_add(1);
+            if *low == 0 {
+                carry(&mut self.counts, high);
+            }
+        }
         self.widen(value_ns);
     }
 
@@ -77,7 +87,7 @@ impl Cells {
 
     /// Buckets that have a counter.
     fn span(&self) -> usize {
-        span(&self.counts, self.is_tall)
+        self.counts.len() >> u8::from(self.is_tall)
     }
 
     /// Widens the span to one with `bucket` in it.
@@ -163,6 +173,19 @@ impl PartialEq for MicrosHistogram {
 }
 
 impl Eq for MicrosHistogram {}
+
+impl fmt::Debug for MicrosHistogram {
+    /// What was counted, whatever room there is for more: range in nanoseconds, and the counts of buckets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cells, carries: _, count } = self;
+        let buckets = self.buckets().enumerate().filter(|(_, count)| *count > 0);
+        f.debug_map()
+            .entry(&"count", count)
+            .entry(&"range", &(cells.min_ns, cells.max_ns))
+            .entries(buckets)
+            .finish()
+    }
+}
 
 impl MicrosHistogram {
     /// Counts one value.
@@ -357,37 +380,13 @@ impl Distribution {
     }
 }
 
-/// Buckets that have a counter among these.
-#[inline]
-fn span(counts: &[u8], is_tall: bool) -> usize {
-    counts.len() >> u8::from(is_tall)
-}
-
-/// The place of a value's counter among these, the first of which is that bucket's, if it has one that is not full.
-#[inline]
-fn place(counts: &[u8], first: u8, is_tall: bool, value_ns: u64) -> Option<usize> {
-    let at = index(value_ns / 1000).wrapping_sub(usize::from(first));
-    let span = span(counts, is_tall);
-    (at < span && (*counts.get(at)? < u8::MAX || has_room(counts, is_tall, span + at))).then_some(at)
-}
-
-/// May a counter whose low octet is full still count? Its high octet would be there.
+/// May a counter whose low octet is full still count? Its high octet, if there is one, is there.
 #[cold]
-fn has_room(counts: &[u8], is_tall: bool, high: usize) -> bool {
-    is_tall && counts.get(high).is_some_and(|high| *high < u8::MAX)
+fn has_room(counts: &[u8], high: usize) -> bool {
+    counts.get(high).is_some_and(|high| *high < u8::MAX)
 }
 
-/// Counts a value, whose counter is at that place.
-#[inline]
-fn count(counts: &mut [u8], is_tall: bool, at: usize) {
-    if let Some(low) = counts.get_mut(at) {
-        *low = low.wrapping_add(1);
-        if *low == 0 {
-            carry(counts, span(counts, is_tall) + at);
-        }
-    }
-}
-
+/// Takes what ran over a low octet.
 #[cold]
 fn carry(counts: &mut [u8], high: usize) {
     if let Some(high) = counts.get_mut(high) {
@@ -396,14 +395,17 @@ fn carry(counts: &mut [u8], high: usize) {
 }
 
 /// The bucket of a value.
+#[inline]
 fn index(value_us: u64) -> usize {
-    let value = value_us.min(MAX_VALUE_US);
-    let small = usize::try_from(value).unwrap_or(0);
-    if small < LINEAR {
-        return small;
-    }
-    let octave = small.ilog2() as usize;
-    LINEAR + (octave - 4) * PER_OCTAVE + ((small >> (octave - 3)) & (PER_OCTAVE - 1))
+    bucket(u32::try_from(value_us.min(MAX_VALUE_US)).unwrap_or(0))
+}
+
+/// The same of a value in the range. Below 16 each value is a bucket; from there on, an octave's buckets are the value's three
+/// bits after the first. Both are one sum: so many octaves of eight, and the value's first four bits.
+#[inline]
+fn bucket(value_us: u32) -> usize {
+    let octaves = (value_us | 1 << 3).ilog2() - 3;
+    octaves as usize * PER_OCTAVE + (value_us >> octaves) as usize
 }
 
 /// Lowest value of a bucket, and how many values it holds.
@@ -534,6 +536,16 @@ mod tests {
             let mut merged = a;
             merged.merge(&b);
             prop_assert_eq!(exported, merged.to_hdr());
+        }
+
+        /// Spelled out: a bucket a microsecond below the first octave, then eight an octave.
+        #[test]
+        fn a_bucket_is_an_octave_and_three_bits(value_us in prop_oneof![0_u64..64, 0..2 * MAX_VALUE_US]) {
+            let value = value_us.min(MAX_VALUE_US);
+            let octave = u64::from(value.max(1).ilog2());
+            let spelled_out =
+                if value < 16 { value } else { 16 + (octave - 4) * 8 + (value >> (octave - 3) & 7) };
+            prop_assert_eq!(index(value_us) as u64, spelled_out);
         }
 
         #[test]

@@ -133,13 +133,17 @@ impl Buffers {
     #[inline]
     pub(super) fn adapt(&mut self, variation_ns: f64, is_late: bool) {
         self.target_sum_ns += self.target_ns;
-        self.target_max_ns = self.target_max_ns.max(self.target_ns);
+        // Not `f64::max`, which is five instructions for the sake of NaN.
+        if self.target_ns > self.target_max_ns {
+            self.target_max_ns = self.target_ns;
+        }
         self.variation_ns += (variation_ns - self.variation_ns) / 64.0;
         let floor = (4.0 * self.variation_ns).clamp(LEAST_NS, MOST_NS);
         self.target_ns = if is_late {
             (1.25 * variation_ns).clamp(LEAST_NS, MOST_NS)
         } else {
-            (self.target_ns - self.target_ns / 512.0).max(floor)
+            let sunk = self.target_ns - self.target_ns / 512.0;
+            if sunk > floor { sunk } else { floor }
         };
     }
 }

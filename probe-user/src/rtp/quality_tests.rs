@@ -316,6 +316,12 @@ proptest! {
         prop_assert_eq!(figures(&mut order.iter().copied()), figures(&mut std::iter::repeat(true)));
     }
 
+    /// What a run counts in 32 bits is what the whole stream does in 64.
+    #[test]
+    fn less_than_a_second_is_the_same_in_half_the_bits(amount in prop_oneof![0.0..1e9, 0.0..10.0]) {
+        prop_assert_eq!(u64::from(few_ns(amount)), whole_ns(amount));
+    }
+
     /// Sequence storms, timestamps at random, clocks that go back: bounded memory, finite figures, no panic.
     #[test]
     fn whatever_comes_is_bounded(
