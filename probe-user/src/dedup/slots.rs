@@ -109,9 +109,10 @@ impl Word {
     /// Of a packet that comes so much later. `None` if that is too much, or backwards.
     #[inline]
     fn new(fingerprint: u16, frames: u32, ns: i64) -> Option<Self> {
-        let ns = u64::try_from(ns).ok().filter(|ns| ns >> Self::NS == 0)?;
-        let frames = Some(u64::from(frames)).filter(|frames| frames >> Self::FRAMES == 0)?;
-        Some(Self(u64::from(fingerprint) | frames << 16 | ns << (16 + Self::FRAMES)))
+        // What is backwards has its uppermost bit set.
+        let (ns, frames) = (ns.cast_unsigned(), u64::from(frames));
+        let fits = ns >> Self::NS | frames >> Self::FRAMES == 0;
+        fits.then_some(Self(u64::from(fingerprint) | frames << 16 | ns << (16 + Self::FRAMES)))
     }
 
     /// Of a packet that is the first of its chain.
@@ -384,11 +385,11 @@ pub(crate) struct Tail {
 
 impl Tail {
     /// Does the packet that comes `ns` and `ticks` after the newest go on as the ones before it? Then [`Tail::append`] takes
-    /// what this gives. Wide slots take any.
+    /// what this gives. Wide slots take any, but for the first whose fingerprint is a hash: `hashed` says that there were some.
     #[inline]
-    pub(crate) fn link(&self, packet: &RtpPacket, ns: i64, ticks: u32) -> Option<Linked> {
+    pub(crate) fn link(&self, packet: &RtpPacket, ns: i64, ticks: u32, hashed: bool) -> Option<Linked> {
         if self.is_wide {
-            return Some(Linked(Word(0)));
+            return (hashed || !packet.fingerprint.hashed).then_some(Linked(Word(0)));
         }
         let is_alike = ticks == self.timestamp_step
             && packet.evidence.ip_id == self.ip_id.wrapping_add(self.ip_id_step)

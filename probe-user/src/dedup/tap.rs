@@ -79,29 +79,35 @@ impl Signature {
     #[inline]
     pub(crate) fn of(evidence: &Evidence) -> Option<Self> {
         let Evidence { tap, dst_mac, src_mac, vlans, ttl, tos, ip_id: _, encapsulation, carrier } = evidence;
-        let mac = |[a, b, c, d, e, f]: [u8; 6]| u64::from_be_bytes([a, b, c, d, e, f, 0, 0]);
-        // An identifier has twelve bits; the thirteenth says that there is one.
-        let vlan = |id: Option<u16>| id.map_or(0, |id| 1 << 12 | u64::from(id));
-        let (outer, inner) = (vlan(vlans.outer), vlan(vlans.inner));
-        if encapsulation.bits() >> Self::PATH != 0 || (outer | inner) >> 13 != 0 {
+        let mac = |[a, b, c, d, e, f]: [u8; 6]| u64::from_le_bytes([a, b, c, d, e, f, 0, 0]);
+        // Most frames have no tag.
+        let tags = if *vlans == Vlans::default() { 0 } else { tags(*vlans)? };
+        if encapsulation.bits() >> Self::PATH != 0 {
             return None;
         }
         let path = encapsulation.bits() << 43 | u64::from(tap.egress) << 42;
         Some(Self([
-            mac(*dst_mac) | u64::from(tap.interface),
-            mac(*src_mac) | u64::from(carrier.0),
-            path | outer << 29 | inner << 16 | u64::from(*ttl) << 8 | u64::from(*tos),
+            mac(*dst_mac) | u64::from(tap.interface) << 48,
+            mac(*src_mac) | u64::from(carrier.0) << 48,
+            path | tags | u64::from(*ttl) << 8 | u64::from(*tos),
         ]))
+    }
+
+    /// Is it what that evidence has? All words are compared at once, as they are nearly always equal.
+    #[inline]
+    pub(crate) fn is_of(self, evidence: &Evidence) -> bool {
+        let Self([to, from, rest]) = self;
+        Self::of(evidence).is_some_and(|Self([a, b, c])| (to ^ a) | (from ^ b) | (rest ^ c) == 0)
     }
 
     /// What it was made of.
     #[expect(clippy::cast_possible_truncation, reason = "takes the fields out of the words")]
     fn evidence(self) -> Evidence {
         let Self([to, from, rest]) = self;
-        let mac = |word: u64| word.to_be_bytes().first_chunk().copied().unwrap_or_default();
+        let mac = |word: u64| word.to_le_bytes().first_chunk().copied().unwrap_or_default();
         let vlan = |bits: u64| (bits >> 12 & 1 != 0).then_some(bits as u16 & 0xfff);
         Evidence {
-            tap: Tap { interface: to as u16, egress: rest >> 42 & 1 != 0 },
+            tap: Tap { interface: (to >> 48) as u16, egress: rest >> 42 & 1 != 0 },
             dst_mac: mac(to),
             src_mac: mac(from),
             vlans: Vlans { outer: vlan(rest >> 29), inner: vlan(rest >> 16) },
@@ -109,9 +115,18 @@ impl Signature {
             tos: rest as u8,
             ip_id: 0,
             encapsulation: Encapsulation::from_bits(rest >> 43),
-            carrier: Carrier(from as u16),
+            carrier: Carrier((from >> 48) as u16),
         }
     }
+}
+
+/// Tags, in their place in a signature; `None` of identifiers that do not fit.
+#[inline]
+fn tags(vlans: Vlans) -> Option<u64> {
+    // An identifier has twelve bits; the thirteenth says that there is one.
+    let tag = |id: Option<u16>| id.map_or(0, |id| 1 << 12 | u64::from(id));
+    let (outer, inner) = (tag(vlans.outer), tag(vlans.inner));
+    ((outer | inner) >> 13 == 0).then_some(outer << 29 | inner << 16)
 }
 
 #[cfg(test)]
@@ -151,6 +166,9 @@ mod tests {
             let alike = |other: &&Evidence| Signature::of(other) == Signature::of(one);
             assert_eq!(Signature::of(one).map(Signature::evidence), Some(of_the_tap(one)));
             assert_eq!(seen.iter().position(|other| alike(&other)), Some(at), "{one:?}");
+            let is_of =
+                |other: &&Evidence| Signature::of(one).is_some_and(|signature| signature.is_of(other));
+            assert!(seen.iter().all(|other| is_of(&other) == alike(&other)), "{one:?}");
         }
         assert_eq!(Signature::of(&Evidence { ip_id: 7, ..usual }), Signature::of(&usual));
     }

@@ -84,9 +84,9 @@ impl Sketch {
         self.insert(rank << 16 | u64::from(payload_sum(packet)), packet.time);
     }
 
-    /// What ranks below it may belong in: of the rank of 48 bits, the upper 32.
-    pub(super) fn below(&self) -> u32 {
-        u32::try_from(self.below.div_ceil(1 << 16)).unwrap_or(u32::MAX)
+    /// The highest rank that may belong in it: of its 48 bits, the upper 32.
+    pub(super) fn most(&self) -> u32 {
+        u32::try_from(self.below.saturating_sub(1) >> 16).unwrap_or(u32::MAX)
     }
 
     /// The list, which is what is left of it beside a run.
@@ -263,6 +263,7 @@ pub fn find(streams: &[Leg<'_>]) -> Vec<Vec<LegReport>> {
 
 /// Where a packet stands in an order that has nothing to do with time, by what both legs' sightings of it share: SSRC, sequence
 /// number, timestamp and payload type. 48 bits.
+#[inline]
 pub(super) fn rank(packet: &RtpPacket) -> u64 {
     let rtp = &packet.rtp;
     let mut hash = u64::from(rtp.timestamp) << 32 | u64::from(rtp.payload_type) << 16 | u64::from(rtp.seq);
@@ -273,10 +274,10 @@ pub(super) fn rank(packet: &RtpPacket) -> u64 {
     (hash ^ (hash >> 31)) >> 16
 }
 
-/// May it rank below that, of which the upper 32 bits are given, rounded up?
+/// May it belong in a sketch whose highest rank is this: [`Sketch::most`]?
 #[inline]
-pub(super) fn is_below(packet: &RtpPacket, below: u32) -> bool {
-    rank(packet) >> 16 < u64::from(below) || below == u32::MAX
+pub(super) fn may_belong(packet: &RtpPacket, most: u32) -> bool {
+    rank(packet) >> 16 <= u64::from(most)
 }
 
 /// The UDP checksum without what a NAT rewrites (RFC 1624): a sum modulo 65,535, of which 0xffff is the other zero. A hash

@@ -70,10 +70,10 @@ pub(super) struct Running {
     max_delta_ms: f64,
     max_delta_packet: u64,
     min_delta_ms: f64,
-    mean_delta_ms: f64,
     max_jitter_ms: f64,
     min_jitter_ms: f64,
-    mean_jitter_ms: f64,
+    /// Of deltas and of jitter, side by side as the sums are: what is done to neighbours is one instruction.
+    mean_ms: [f64; 2],
     max_skew_ms: f64,
     sum_t: f64,
     sum_ts: f64,
@@ -217,6 +217,7 @@ impl RawLedger {
             if expected == 0 { 0.0 } else { f64::from(lost.wrapping_mul(100)) / f64::from(expected) };
         let duration_ms = running.last_ms - running.start_ms;
         let slope = running.slope();
+        let [mean_delta_ms, mean_jitter_ms] = running.mean_ms;
         LedgerReport {
             packets: running.packets,
             expected: u64::from(expected),
@@ -224,14 +225,14 @@ impl RawLedger {
             lost_percent,
             sequence_errors: self.faults.sequence_errors,
             delta_ms: super::unique::Delta {
-                min: running.min_delta_ms,
-                mean: running.mean_delta_ms,
+                min: or_minus_one(running.min_delta_ms),
+                mean: mean_delta_ms,
                 max: running.max_delta_ms,
                 max_packet: running.max_delta_packet,
             },
             jitter_ms: super::unique::Spread {
-                min: running.min_jitter_ms,
-                mean: running.mean_jitter_ms,
+                min: or_minus_one(running.min_jitter_ms),
+                mean: mean_jitter_ms,
                 max: running.max_jitter_ms,
             },
             skew_ms: super::unique::Skew { max: running.max_skew_ms },
@@ -247,14 +248,15 @@ impl RawLedger {
 
 impl Numbers {
     /// Is a timestamp not before the stream's first?
+    #[inline]
     pub(super) fn is_in_time(self, timestamp: u32) -> bool {
-        let first = self.first_timestamp;
-        let ahead =
-            if timestamp >= first { timestamp - first } else { (u32::MAX - first).wrapping_add(timestamp) };
-        ahead < 0x8000_0000
+        // tshark counts one less across the wrap.
+        let (ahead, wraps) = timestamp.overflowing_sub(self.first_timestamp);
+        ahead.wrapping_sub(u32::from(wraps)) < 0x8000_0000
     }
 
     /// Ticks since the stream's first timestamp.
+    #[inline]
     pub(super) fn ticks(self, timestamp: u32) -> u32 {
         timestamp.wrapping_sub(self.first_timestamp)
     }
@@ -272,9 +274,15 @@ impl Numbers {
         false
     }
 
-    /// Is `seq`, which follows the last one, of no consequence to the count of cycles?
-    pub(super) fn is_plain(self, seq: u16) -> bool {
-        seq != 0 && self.under == (seq < self.first_seq)
+    /// The first number from `next` on, which follows the last one, that is of consequence to the count of cycles.
+    pub(super) fn plain_until(self, next: u16) -> u16 {
+        let is_before_first = next < self.first_seq;
+        match next {
+            0 => 0,
+            _ if self.under != is_before_first => next,
+            _ if is_before_first => self.first_seq,
+            _ => 0,
+        }
     }
 }
 
@@ -293,11 +301,10 @@ impl Running {
             jitter_ms: 0.0,
             max_delta_ms: 0.0,
             max_delta_packet: 0,
-            min_delta_ms: -1.0,
-            mean_delta_ms: 0.0,
+            min_delta_ms: NONE,
             max_jitter_ms: 0.0,
-            min_jitter_ms: -1.0,
-            mean_jitter_ms: 0.0,
+            min_jitter_ms: NONE,
+            mean_ms: [0.0; 2],
             max_skew_ms: 0.0,
             sum_t: 0.0,
             sum_ts: 0.0,
@@ -335,17 +342,26 @@ impl Running {
 
     #[inline]
     fn weigh(&mut self, t: f64, number: u64, has_clock: bool) {
-        let n = self.packets as f64;
-        let delta_ms = t - self.last_ms;
+        // Of a signed number, which one instruction makes a float of.
+        let n = self.packets.cast_signed() as f64;
+        let (delta_ms, jitter_ms) = (t - self.last_ms, self.jitter_ms);
+        let [mean_delta_ms, mean_jitter_ms] = self.mean_ms;
+        let mean_ms =
+            [(mean_delta_ms * (n - 1.0) + delta_ms) / n, (mean_jitter_ms * (n - 1.0) + jitter_ms) / n];
+        self.mean_ms = if has_clock { mean_ms } else { [mean_ms[0], mean_jitter_ms] };
         if delta_ms > self.max_delta_ms {
             (self.max_delta_ms, self.max_delta_packet) = (delta_ms, number);
         }
-        self.min_delta_ms = least(self.min_delta_ms, delta_ms);
-        self.mean_delta_ms = (self.mean_delta_ms * (n - 1.0) + delta_ms) / n;
+        if delta_ms < self.min_delta_ms {
+            self.min_delta_ms = or_none(delta_ms);
+        }
         if has_clock {
-            self.max_jitter_ms = self.max_jitter_ms.max(self.jitter_ms);
-            self.min_jitter_ms = least(self.min_jitter_ms, self.jitter_ms);
-            self.mean_jitter_ms = (self.mean_jitter_ms * (n - 1.0) + self.jitter_ms) / n;
+            if jitter_ms > self.max_jitter_ms {
+                self.max_jitter_ms = jitter_ms;
+            }
+            if jitter_ms < self.min_jitter_ms {
+                self.min_jitter_ms = jitter_ms;
+            }
         }
     }
 
@@ -370,16 +386,26 @@ pub(super) fn relative_ms(time: Nanos, epoch: Nanos) -> f64 {
     (ns / 1_000_000_000) as f64 * 1000.0 + (ns % 1_000_000_000) as f64 / 1_000_000.0
 }
 
-/// The lesser, where -1 stands for "none yet".
-#[expect(clippy::float_cmp, reason = "-1 is stored, never computed")]
-fn least(so_far: f64, value: f64) -> f64 {
-    if so_far == -1.0 { value } else { so_far.min(value) }
+/// A minimum that there is not yet. tshark has -1 for it, which a report says; here anything is less.
+const NONE: f64 = f64::INFINITY;
+
+/// A new minimum. One of -1, which captures out of order can have, is none to tshark, whatever came before.
+#[expect(clippy::float_cmp, reason = "tshark compares so")]
+#[cold]
+fn or_none(least: f64) -> f64 {
+    if least == -1.0 { NONE } else { least }
+}
+
+/// A minimum as tshark has it.
+fn or_minus_one(least: f64) -> f64 {
+    if least == NONE { -1.0 } else { least }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::rtp::testing::packet;
+    use proptest::prelude::*;
 
     /// k copies of every frame read as -100(k-1) % loss: the signature of the story.
     #[test]
@@ -416,5 +442,63 @@ mod tests {
         let report = RawLedger::new(&packet(0), packet(0).time).report();
         assert_eq!((report.delta_ms.min, report.jitter_ms.min), (-1.0, -1.0));
         assert_eq!(report.clock_drift_ms, Some(0.0));
+    }
+
+    proptest! {
+        /// A run ends where the rules that are asked for each packet would have ended it.
+        #[test]
+        fn numbers_are_plain_until_one_begins_a_cycle(
+            first_seq in any::<u16>(),
+            under in any::<bool>(),
+            next in prop_oneof![Just(0_u16), Just(1), any::<u16>()],
+        ) {
+            let numbers = Numbers { first_timestamp: 0, first_seq, under };
+            let is_plain = |seq: u16| seq != 0 && under == (seq < first_seq);
+            let plain = (0..=u16::MAX).take_while(|step| is_plain(next.wrapping_add(*step))).count();
+            prop_assert_eq!(usize::from(numbers.plain_until(next).wrapping_sub(next)), plain);
+        }
+
+        #[test]
+        fn in_time_is_what_tshark_says(first_timestamp in any::<u32>(), timestamp in any::<u32>()) {
+            let numbers = Numbers { first_timestamp, first_seq: 0, under: false };
+            let ahead = if timestamp >= first_timestamp {
+                timestamp - first_timestamp
+            } else {
+                (u32::MAX - first_timestamp).wrapping_add(timestamp)
+            };
+            prop_assert_eq!(numbers.is_in_time(timestamp), ahead < 0x8000_0000);
+        }
+
+        /// Its figures, written as tshark writes them: -1 is "none yet", also where it was computed.
+        #[test]
+        fn minima_and_means_are_those_of_tshark(
+            times in prop::collection::vec(prop_oneof![0_u16..2_000, 990_u16..1_010], 1..60),
+            clocks in prop::collection::vec(any::<bool>(), 60),
+        ) {
+            let times: Vec<_> = times.into_iter().map(f64::from).collect();
+            let mut running = Running::new(1_000.0);
+            let (mut last, mut n) = (1_000.0, 1.0);
+            let [mut min_delta, mut min_jitter] = [-1.0_f64; 2];
+            let [mut mean_delta, mut mean_jitter] = [0.0; 2];
+            for (t, has_clock) in times.into_iter().zip(clocks) {
+                if has_clock {
+                    running.measure(8, 8.0, t);
+                }
+                running.weigh(t, 1, has_clock);
+                let (delta, jitter) = (t - last, running.jitter_ms);
+                let is_none = |least: f64| least.to_bits() == (-1.0_f64).to_bits();
+                let least = |so_far: f64, value| if is_none(so_far) { value } else { so_far.min(value) };
+                min_delta = least(min_delta, delta);
+                mean_delta = (mean_delta * (n - 1.0) + delta) / n;
+                if has_clock {
+                    min_jitter = least(min_jitter, jitter);
+                    mean_jitter = (mean_jitter * (n - 1.0) + jitter) / n;
+                }
+                (running.last_ms, running.packets, last, n) = (t, running.packets + 1, t, n + 1.0);
+                prop_assert_eq!(or_minus_one(running.min_delta_ms).to_bits(), min_delta.to_bits());
+                prop_assert_eq!(or_minus_one(running.min_jitter_ms).to_bits(), min_jitter.to_bits());
+                prop_assert_eq!(running.mean_ms.map(f64::to_bits), [mean_delta, mean_jitter].map(f64::to_bits));
+            }
+        }
     }
 }

@@ -14,8 +14,6 @@ use super::{legs, quality, raw};
 use crate::dedup::{Signature, Tail};
 use crate::packet::{MediaId, Nanos, RtpPacket};
 
-const UNLIMITED: u8 = u8::MAX;
-
 /// See the module. What a packet is first compared with comes first. With its stream's key it takes eight lines of memory,
 /// and every octet of them is used.
 #[derive(Clone, Debug)]
@@ -27,10 +25,10 @@ pub struct Run {
     pub(super) hashed: bool,
     pub(super) media: MediaId,
     pub(super) numbers: raw::Numbers,
-    /// What ranks below it may belong in the sketch.
-    sketch_below: u32,
-    /// Packets that there are slots for; the most stands for any number.
-    room: u8,
+    /// What ranks higher does not belong in the sketch.
+    sketch_most: u32,
+    /// Low half of the number that ends it: there is no slot for that packet, or tshark counts a cycle.
+    end: u16,
     ticks_per_ms: u8,
     pub(super) tap: Signature,
     pub(super) slots: Tail,
@@ -52,7 +50,7 @@ pub(super) struct Parts {
     pub(super) raw: raw::Running,
     pub(super) ticks_per_ms: u8,
     pub(super) quality: quality::Running,
-    pub(super) sketch_below: u32,
+    pub(super) sketch_most: u32,
     /// Have fingerprints been hashes before?
     pub(super) hashed: bool,
 }
@@ -71,14 +69,18 @@ pub enum Look {
 impl Run {
     pub(super) fn new(parts: Parts) -> Self {
         let Parts { seq, payload_type, media, tap, slots, room, numbers, raw, ticks_per_ms, .. } = parts;
+        let next = seq.wrapping_add(1);
+        let plain_until = numbers.plain_until(next);
+        // What is of consequence comes within a cycle; is there less room?
+        let few = u16::try_from(room).ok().filter(|room| *room < plain_until.wrapping_sub(next));
         Self {
-            next: seq.wrapping_add(1),
+            next,
             payload_type,
             hashed: parts.hashed,
             media,
             numbers,
-            sketch_below: parts.sketch_below,
-            room: u8::try_from(room).unwrap_or(UNLIMITED),
+            sketch_most: parts.sketch_most,
+            end: few.map_or(plain_until, |room| next.wrapping_add(room)),
             ticks_per_ms,
             tap,
             slots,
@@ -92,18 +94,15 @@ impl Run {
     pub fn look(&self, packet: &RtpPacket) -> Look {
         let rtp = &packet.rtp;
         let is_next = rtp.seq == self.next
+            && rtp.seq != self.end
             && rtp.payload_type == self.payload_type
             && !rtp.marker
-            && self.numbers.is_plain(rtp.seq)
-            && self.numbers.is_in_time(rtp.timestamp)
-            && self.room > 0;
-        let is_alike = packet.media == self.media
-            && packet.tap_time == packet.time
-            && (self.hashed || !packet.fingerprint.hashed)
-            && Signature::of(&packet.evidence) == Some(self.tap);
+            && self.numbers.is_in_time(rtp.timestamp);
+        let is_alike =
+            packet.media == self.media && packet.tap_time == packet.time && self.tap.is_of(&packet.evidence);
         if !is_next || !is_alike {
             Look::Other
-        } else if self.quality.is_due(packet.time) || legs::is_below(packet, self.sketch_below) {
+        } else if self.quality.is_due(packet.time) || legs::may_belong(packet, self.sketch_most) {
             Look::Serve
         } else {
             Look::Next
@@ -116,7 +115,7 @@ impl Run {
     pub fn take(&mut self, packet: &RtpPacket, epoch: Nanos, depth_ns: f64) -> bool {
         let rtp = &packet.rtp;
         let (ns, ticks) = self.quality.since_last(packet.time, rtp.timestamp);
-        let Some(linked) = self.slots.link(packet, ns, ticks) else { return false };
+        let Some(linked) = self.slots.link(packet, ns, ticks, self.hashed) else { return false };
         if !self.quality.step(packet.time, rtp.timestamp, packet.number, depth_ns) {
             return false;
         }
@@ -124,7 +123,6 @@ impl Run {
         self.raw.step(self.numbers.ticks(rtp.timestamp), f64::from(self.ticks_per_ms), t, packet.number);
         self.slots.append(packet, linked);
         self.next = rtp.seq.wrapping_add(1);
-        self.room -= u8::from(self.room != UNLIMITED);
         true
     }
 
@@ -135,9 +133,9 @@ impl Run {
         }
     }
 
-    /// What ranks below it belongs in the sketch.
-    pub(super) fn set_sketch(&mut self, below: u32) {
-        self.sketch_below = below;
+    /// The highest rank that may belong in the sketch.
+    pub(super) fn set_sketch(&mut self, most: u32) {
+        self.sketch_most = most;
     }
 
     /// The memory outside of it that the next packet will need.

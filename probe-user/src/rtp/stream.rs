@@ -419,7 +419,7 @@ impl Stream {
             raw,
             ticks_per_ms,
             quality,
-            sketch_below: self.sketch.below(),
+            sketch_most: self.sketch.most(),
             hashed: self.hashed_fingerprints,
         }))
     }
@@ -428,7 +428,7 @@ impl Stream {
     pub fn serve(&mut self, run: &mut Run, packet: &RtpPacket) {
         run.turn(packet.time, |quality| self.quality.turn(quality, packet.time));
         self.sketch.observe(packet);
-        run.set_sketch(self.sketch.below());
+        run.set_sketch(self.sketch.most());
     }
 
     /// Has it shown few packets, and none of them lost, out of order or late? Then what ends its runs is that they outgrow their

@@ -197,7 +197,7 @@ impl Rest {
         run.turn(packet.time, |running| self.quality.turn(running, packet.time));
         let mut sketch = Sketch::of_rest(std::mem::take(&mut self.sketch));
         sketch.observe(packet);
-        run.set_sketch(sketch.below());
+        run.set_sketch(sketch.most());
         self.sketch = sketch.into_rest();
     }
 
