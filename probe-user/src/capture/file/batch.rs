@@ -27,14 +27,30 @@ pub struct FrameBatch {
 
 /// A frame, and where its bytes are.
 #[derive(Debug)]
-struct Place {
-    time: Nanos,
+pub(super) struct Place {
+    pub(super) time: Nanos,
     /// Of the block, or of what is behind it: the seam.
-    start: usize,
+    start: u32,
     len: u32,
     wire_len: u32,
     interface: u16,
     link: LinkType,
+}
+
+impl Place {
+    /// That of a frame so long in the file and on the wire, and the interface that it is from, which has that link layer.
+    #[inline]
+    pub(super) fn new(
+        start: usize,
+        len: u32,
+        time: Nanos,
+        wire_len: u32,
+        (interface, link): (u16, LinkType),
+    ) -> Self {
+        #[expect(clippy::cast_possible_truncation, reason = "within a block, or a frame's length behind it")]
+        let start = start as u32;
+        Self { time, start, len, wire_len, interface, link }
+    }
 }
 
 impl FrameBatch {
@@ -68,11 +84,11 @@ impl FrameBatch {
     #[inline]
     fn frame(&self, at: u64, place: &Place) -> Frame<'_> {
         let Place { time, start, len, wire_len, interface, link } = *place;
-        let block = self.block.bytes();
-        let bytes = match start.checked_sub(block.len()) {
-            None => block.get(start..start + len as usize),
-            Some(start) => self.seam.get(start..start + len as usize),
-        };
+        let (block, start, len) = (self.block.bytes(), start as usize, len as usize);
+        let bytes = block.get(start..start + len).or_else(|| {
+            let start = start.checked_sub(block.len())?;
+            self.seam.get(start..start + len)
+        });
         let bytes = bytes.unwrap_or_default();
         Frame { time, number: self.first + at, interface, link, bytes, wire_len }
     }
@@ -96,7 +112,10 @@ impl Frames {
                     self.held = Some(located);
                     break;
                 }
-                At::Block(at) => places.push(self.place(at + located.bytes.start, &located)),
+                At::Block(at) => {
+                    places.push(self.place(at + located.bytes.start, &located));
+                    self.take_run(places);
+                }
                 At::Seam => {
                     seam.clear();
                     seam.extend_from_slice(self.window.rest().get(located.bytes.clone()).unwrap_or_default());
@@ -119,7 +138,6 @@ impl Frames {
         let link = self.count(time, interface);
         // A frame is no longer than `MAX_FRAME`.
         let len = u32::try_from(end - from).unwrap_or(0);
-        let interface = u16::try_from(interface).unwrap_or(u16::MAX);
-        Place { time, start, len, wire_len, interface, link }
+        Place::new(start, len, time, wire_len, (u16::try_from(interface).unwrap_or(u16::MAX), link))
     }
 }

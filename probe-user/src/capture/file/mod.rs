@@ -16,6 +16,7 @@ mod feeder;
 mod open;
 mod records;
 pub mod rewrite;
+mod run;
 mod window;
 
 use std::io::Read;

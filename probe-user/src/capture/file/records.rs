@@ -23,8 +23,8 @@ use crate::packet::Nanos;
 
 const PACKET_BLOCK_SWAPPED: u32 = PACKET_BLOCK.swap_bytes();
 /// Octets of a packet block before its frame, enhanced or obsolete, and around it; of a simple one before it.
-const BEFORE_FRAME: usize = 28;
-const AROUND_FRAME: usize = 32;
+pub(super) const BEFORE_FRAME: usize = 28;
+pub(super) const AROUND_FRAME: usize = 32;
 const BEFORE_SIMPLE_FRAME: usize = 12;
 
 const DAMAGED: &str = "a block is damaged";
@@ -46,9 +46,9 @@ pub(super) enum Layout {
 /// The records of a pcap file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Classic {
-    big_endian: bool,
+    pub(super) big_endian: bool,
     /// Octets of a record before its frame.
-    header: usize,
+    pub(super) header: usize,
     /// Nanoseconds in one of the fraction of a second.
     fraction_ns: u64,
 }
@@ -60,6 +60,11 @@ impl Classic {
             header: if header.is_modified_format() { 24 } else { 16 },
             fraction_ns: if header.is_nanosecond_precision() { 1 } else { 1_000 },
         }
+    }
+
+    #[inline]
+    pub(super) fn time(self, seconds: u32, fraction: u32) -> Nanos {
+        Nanos(u64::from(seconds) * 1_000_000_000 + u64::from(fraction) * self.fraction_ns)
     }
 }
 
@@ -88,7 +93,7 @@ impl Interface {
     }
 
     #[inline]
-    fn time(&self, high: u32, low: u32) -> Nanos {
+    pub(super) fn time(&self, high: u32, low: u32) -> Nanos {
         let ticks = (u64::from(high) << 32) | u64::from(low);
         let ns = match self.tick_ns {
             Some(tick_ns) => ticks.saturating_mul(tick_ns),
@@ -150,14 +155,9 @@ impl Frames {
         if !self.window.reach(self.pending).map_err(|_| UNREADABLE)? {
             return Err(INSIDE);
         }
-        let time = u64::from(seconds) * 1_000_000_000 + u64::from(fraction) * format.fraction_ns;
+        let time = format.time(seconds, fraction);
         let wire_len = wire_len.max(captured);
-        Ok(Step::Frame(Located {
-            time: Nanos(time),
-            interface: 0,
-            wire_len,
-            bytes: format.header..self.pending,
-        }))
+        Ok(Step::Frame(Located { time, interface: 0, wire_len, bytes: format.header..self.pending }))
     }
 
     /// The next block of a pcapng file.
