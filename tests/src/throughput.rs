@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 use voxprobe::capture::clock::monotonic_ns;
-use voxprobe::capture::live::{LiveOptions, Mode, interfaces};
+use voxprobe::capture::live::{Ages, LiveOptions, Mode, interfaces};
 use voxprobe::capture::xsk::MirrorOptions;
 use voxprobe::packet::Nanos;
 use voxprobe::pipeline::cpus::Cpus;
@@ -91,8 +91,8 @@ pub struct Run {
     pub receiver_cpu: Duration,
     /// CPU time of generator, softirqs and probe while frames were sent and taken.
     pub effort: Effort,
-    /// The longest that a record waited in a ring.
-    pub oldest: Duration,
+    /// How long records waited to be taken.
+    pub ages: Ages,
 }
 
 impl Run {
@@ -153,13 +153,13 @@ pub fn measure(spec: &Spec, duration: Duration, setup: Setup) -> Result<Run> {
     thread::sleep(Duration::from_millis(200));
     let effort = meter.stop();
     let receiver_cpu = cpu_of_thread("vox-rx")?;
-    let oldest = probe.occupancies().take_oldest();
+    let ages = probe.occupancies().take_ages();
     let mut monitor = Monitor::new(started, shards, usize::MAX).following(probe.shedding().clone());
     let outcome = probe.stop(|event| {
         monitor.take(event);
     })?;
     let report = monitor.finish(outcome, &["far0".to_owned()], false);
-    Ok(Run { sent, report, receiver_cpu, effort, oldest })
+    Ok(Run { sent, report, receiver_cpu, effort, ages })
 }
 
 /// The `throughput` command.
@@ -203,13 +203,23 @@ pub fn run(options: &Options) -> Result<()> {
         run.effort.total().as_nanos() as f64 / run.sent.frames.max(1) as f64,
         run.effort.others_percent()
     );
-    if options.mode == Take::Tap {
-        println!(
-            "latency   {:.3} ms at most from a record's stamp until it was taken",
-            run.oldest.as_secs_f64() * 1e3
-        );
-    }
+    println!("latency   {}", latency(&run.ages));
     Ok(())
+}
+
+/// Shares of records that waited no longer than is told, in percent.
+pub(crate) const PERCENTS: [f64; 3] = [50.0, 99.0, 99.9];
+
+/// How long records waited, in words.
+pub(crate) fn latency(ages: &Ages) -> String {
+    let ms = |duration: Duration| format!("{:.3} ms", duration.as_secs_f64() * 1e3);
+    let told = PERCENTS.iter().filter_map(|percent| Some((percent, ages.percentile(*percent)?)));
+    let parts: Vec<_> = told.map(|(percent, waited)| format!("{percent} % within {}", ms(waited))).collect();
+    format!(
+        "from a record's stamp until it was taken: {}, all within {}",
+        parts.join(", "),
+        ms(ages.longest())
+    )
 }
 
 /// CPU time of this process's thread of that name.

@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result};
 use aya::programs::{Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use rustix::process::{Pid, Signal, kill_process};
-use voxprobe::capture::live::Mode;
+use voxprobe::capture::live::{Ages, Mode};
 use voxprobe::capture::xsk::MirrorOptions;
 
 use super::{Run, process};
@@ -62,8 +62,8 @@ struct Received {
     /// What the receiver is charged with: a recorder's process, the probe's receive thread.
     cpu: Duration,
     effort: Effort,
-    /// The longest that a record waited for the probe's reader, where it tells.
-    latency: Option<Duration>,
+    /// How long records waited for the probe's reader.
+    ages: Option<Ages>,
 }
 
 impl Received {
@@ -135,7 +135,7 @@ impl Offer<'_> {
         let all = received.all_ns(self.turn_ns);
         let over_nobody = all - self.nobody_ns;
         let others = received.effort.others_percent();
-        let name = |quantity| format!("live/{}/{subject}/{quantity}", self.name);
+        let name = |quantity: &str| format!("live/{}/{subject}/{quantity}", self.name);
         run.note(name("offered"), offered, "Mpps");
         run.note(name("in-all"), all, "ns/frame");
         run.note(name("others"), others, "% of a CPU");
@@ -149,10 +149,15 @@ impl Offer<'_> {
         println!(
             "  {subject:<16} {offered:>9.3} {rate:>9.3} {lost:>8.3} {cpu:>9.0} {all:>7.0} {over_nobody:>12.0} {others:>9.0}"
         );
-        if let Some(latency) = received.latency {
-            let ms = latency.as_secs_f64() * 1e3;
-            println!("  {:<16} {ms:.3} ms at most from a record's stamp until it was taken", "");
-            run.note(name("latency"), ms, "ms");
+        if let Some(ages) = &received.ages {
+            println!("  {:<16} {}", "", throughput::latency(ages));
+            let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
+            for percent in throughput::PERCENTS {
+                if let Some(waited) = ages.percentile(percent) {
+                    run.note(name(&format!("latency-p{percent}")), ms(waited), "ms");
+                }
+            }
+            run.note(name("latency-max"), ms(ages.longest()), "ms");
         }
         run.note(name("rate"), rate, "Mpps");
         run.note(name("lost"), lost, "%");
@@ -170,11 +175,9 @@ fn turn_ns(duration: Duration) -> Result<f64> {
 
 fn probe(spec: &Spec, duration: Duration, mode: Mode) -> Result<Received> {
     let setup = throughput::Setup { mode, shards: 1, ring_bytes: 8 << 20, sheds: false };
-    let throughput::Run { sent, report, receiver_cpu, effort, oldest } =
+    let throughput::Run { sent, report, receiver_cpu, effort, ages } =
         throughput::measure(spec, duration, setup)?;
-    // A mirror port's records are taken by another reader, which does not ask.
-    let latency = matches!(mode, Mode::Tap).then_some(oldest);
-    Ok(Received { sent, frames: report.capture.analysed, cpu: receiver_cpu, effort, latency })
+    Ok(Received { sent, frames: report.capture.analysed, cpu: receiver_cpu, effort, ages: Some(ages) })
 }
 
 /// Runs a recorder at the far end of a pair of its own, or nobody.
@@ -190,7 +193,7 @@ fn record(recorder: Option<&Recorder>, spec: &Spec, duration: Duration) -> Resul
     thread::sleep(SETTLE);
     let effort = meter.stop();
     let frames = recording.map_or(Ok(0), Recording::stop)?;
-    Ok(Received { sent, frames, cpu: effort.recorder, effort, latency: None })
+    Ok(Received { sent, frames, cpu: effort.recorder, effort, ages: None })
 }
 
 /// A recorder at work.

@@ -19,6 +19,7 @@
 //!
 //! 5.18 (multi-buffer XDP); with `egress` 6.6 (tcx).
 
+mod ages;
 mod attach;
 pub(crate) mod diagnose;
 mod endpoints;
@@ -44,6 +45,7 @@ use probe_ebpf::Config;
 use probe_ebpf::classify::Verdict;
 use probe_ebpf::record::{COUNTER_ENTRIES, Counters, KernelLoss};
 
+pub use self::ages::Ages;
 pub(crate) use self::attach::Tap;
 pub use self::endpoints::KernelEndpoints;
 pub use self::error::LiveError;

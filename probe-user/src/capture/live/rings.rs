@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
 
 use probe_ebpf::record::{MediaHead4, MediaHead6, PacketHead};
 use probe_ebpf::slots::GRACE_NS;
 
+use super::ages::{self, Ages};
 use super::merge::Merge;
 use super::pace::Pace;
 use super::ring::Ring;
@@ -67,7 +67,7 @@ pub(crate) struct Gauges(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     rings: Box<[Gauge]>,
-    oldest_ns: AtomicU64,
+    ages: ages::Shared,
 }
 
 #[derive(Debug, Default)]
@@ -81,7 +81,7 @@ impl Gauges {
     /// One for each of these sizes, in bytes.
     pub(crate) fn new(sizes: impl Iterator<Item = u64>) -> Self {
         let rings = sizes.map(|size| Gauge { size: size.into(), ..Gauge::default() }).collect();
-        Self(Arc::new(Shared { rings, oldest_ns: AtomicU64::new(0) }))
+        Self(Arc::new(Shared { rings, ages: ages::Shared::new() }))
     }
 
     /// So many bytes wait in one of them.
@@ -101,10 +101,10 @@ impl Gauges {
         self.0.rings.iter().map(of).max().unwrap_or(0)
     }
 
-    /// The oldest record of a round was so old when the round began.
-    fn note_age(&self, age_ns: u64) {
-        if age_ns > self.0.oldest_ns.load(Ordering::Relaxed) {
-            self.0.oldest_ns.store(age_ns, Ordering::Relaxed);
+    /// A round is over that took so many records, the first of which has this stamp.
+    pub(crate) fn note_age(&self, first_ns: Option<u64>, records: usize) {
+        if let Some(first_ns) = first_ns {
+            self.0.ages.note(clock::monotonic_ns().saturating_sub(first_ns), records as u64);
         }
     }
 
@@ -140,10 +140,9 @@ impl Occupancies {
         self.0.rings.iter().map(read).collect()
     }
 
-    /// The longest that a record waited to be taken, from its stamp, since this was last called. A mirror's reader does
-    /// not tell.
-    pub fn take_oldest(&self) -> Duration {
-        Duration::from_nanos(self.0.oldest_ns.swap(0, Ordering::Relaxed))
+    /// How long records waited to be taken since this was last called.
+    pub fn take_ages(&self) -> Ages {
+        self.0.ages.take()
     }
 }
 
@@ -172,16 +171,13 @@ impl Records for RingReader {
     /// The kernel gets the space back while this goes on, so a record is only lent for the call of
     /// `consume`.
     fn poll(&mut self, limit: usize, mut consume: impl FnMut(Record<'_>)) -> usize {
-        let now = clock::monotonic_ns();
-        let mut oldest = None;
-        let horizon = now.saturating_sub(GRACE_NS);
+        let horizon = clock::monotonic_ns().saturating_sub(GRACE_NS);
+        let mut first = None;
         self.taken = self.merge.poll(horizon, limit, &self.gauges, &mut |record| {
-            oldest.get_or_insert(record.time_ns());
+            first.get_or_insert(record.time_ns());
             consume(record);
         });
-        if let Some(oldest) = oldest {
-            self.gauges.note_age(now.saturating_sub(oldest));
-        }
+        self.gauges.note_age(first, self.taken);
         self.taken
     }
 

@@ -124,7 +124,11 @@ impl Records for MirrorReader {
             let waiting = u64::from(queue.exchange.refresh()) * queue.chunk_bytes;
             self.gauges.note(index, waiting);
         }
-        let snap = self.snap;
+        let (snap, mut first) = (self.snap, None);
+        let mut consume = |record: Record<'_>| {
+            first.get_or_insert(record.time_ns());
+            consume(record);
+        };
         let taken = match self.queues.as_mut_slice() {
             [queue] => {
                 let exchange = &mut queue.exchange;
@@ -139,6 +143,7 @@ impl Records for MirrorReader {
                 socket::wake(queue.socket.as_fd());
             }
         }
+        self.gauges.note_age(first, taken);
         self.found = taken > 0;
         taken
     }
