@@ -7,7 +7,7 @@
 //! host that sent it. In both cases payload bytes are hashed instead.
 
 use crate::classify::RTP_HEADER;
-use crate::parse::{Bytes, Layers};
+use crate::parse::{Bytes, Header as _, Layers};
 use crate::record::HASHED_PAYLOAD;
 
 /// A payload's fingerprint and where it is from.
@@ -19,10 +19,11 @@ pub struct Fingerprint {
     pub hashed: bool,
 }
 
-/// The fingerprint of a UDP datagram that was classified as RTP. `None` if the frame ends before the checksum.
+/// The fingerprint of a UDP datagram that was classified as RTP. `None` if the frame ends before the RTP header does.
 #[inline(always)]
 pub fn of_rtp<B: Bytes + ?Sized>(frame: &B, layers: &Layers) -> Option<Fingerprint> {
-    let checksum = frame.be16(layers.transport + 6)?;
+    // More than is read of it, but what was checked before: the same check is made once.
+    let checksum = frame.header::<20>(layers.transport)?.be16::<6>();
     if checksum == 0 || checksum == pseudo_header_sum(frame, layers)? {
         let value = hash_payload(frame, layers);
         return Some(Fingerprint { value, hashed: true });
@@ -35,20 +36,19 @@ pub fn of_rtp<B: Bytes + ?Sized>(frame: &B, layers: &Layers) -> Option<Fingerpri
 fn pseudo_header_sum<B: Bytes + ?Sized>(frame: &B, layers: &Layers) -> Option<u16> {
     let lengths = u64::from(layers.transport_len) + u64::from(layers.protocol);
     let addresses = if layers.v6 {
-        // Four and four, not a loop: the compiler would bound a loop by the end of the packet.
-        sum_of_4(frame, layers.ip + 8)? + sum_of_4(frame, layers.ip + 24)?
+        let ip = frame.header::<60>(layers.ip)?;
+        // One by one: the compiler would bound a loop by the end of the packet.
+        let (a, b) = (u64::from(ip.be32::<8>()), u64::from(ip.be32::<12>()));
+        let (c, d) = (u64::from(ip.be32::<16>()), u64::from(ip.be32::<20>()));
+        let (e, f) = (u64::from(ip.be32::<24>()), u64::from(ip.be32::<28>()));
+        let (g, h) = (u64::from(ip.be32::<32>()), u64::from(ip.be32::<36>()));
+        a + b + c + d + e + f + g + h
     } else {
-        u64::from(frame.be32(layers.ip + 12)?) + u64::from(frame.be32(layers.ip + 16)?)
+        let ip = frame.header::<40>(layers.ip)?;
+        u64::from(ip.be32::<12>()) + u64::from(ip.be32::<16>())
     };
     let sum = lengths + addresses;
     Some(fold(sum))
-}
-
-#[inline(always)]
-fn sum_of_4<B: Bytes + ?Sized>(frame: &B, at: usize) -> Option<u64> {
-    let (a, b) = (u64::from(frame.be32(at)?), u64::from(frame.be32(at + 4)?));
-    let (c, d) = (u64::from(frame.be32(at + 8)?), u64::from(frame.be32(at + 12)?));
-    Some(a + b + c + d)
 }
 
 /// Folds a sum of 32-bit words to 16 bits with end-around carry.
@@ -218,12 +218,12 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_that_ends_before_the_checksum_has_no_fingerprint() {
+    fn a_frame_that_ends_inside_the_rtp_header_has_no_fingerprint() {
         let (whole, _) = frame(false, Checksum::Valid, &rtp(160));
         let layers = parse::ethernet(whole.as_slice()).unwrap();
-        for length in 0..14 + 20 + 8 {
+        for length in 0..PAYLOAD {
             assert_eq!(of_rtp(&whole[..length], &layers), None, "{length}");
         }
-        assert!(of_rtp(&whole[..14 + 20 + 8], &layers).is_some());
+        assert!(of_rtp(&whole[..PAYLOAD], &layers).is_some());
     }
 }

@@ -11,7 +11,7 @@ use probe_ebpf::Verdict;
 use probe_ebpf::fingerprint;
 use probe_ebpf::parse::{Bytes as _, Layers};
 use probe_ebpf::record::{
-    Counters, KernelLoss, MAX_PACKET, MediaCommon, MediaHead4, MediaHead6, PacketHead, TLS_HEAD, kind, point,
+    Counters, KernelLoss, MAX_PACKET, MediaCommon, MediaHead6, PacketHead, TLS_HEAD, kind, point,
 };
 
 use super::frame::{Frame, Memory};
@@ -33,6 +33,36 @@ pub(crate) fn media<S: Source, M: Memory>(
     let tags = Tags::of(source, frame, layers, any);
     let ethernet = frame.0.window::<14>(0).ok_or(KernelLoss::CopyFailed)?;
     let udp = frame.0.window::<20>(layers.transport).ok_or(KernelLoss::CopyFailed)?;
+    if !layers.v6 && !tags.has_inner() {
+        let ip = frame.0.window::<40>(layers.ip).ok_or(KernelLoss::CopyFailed)?;
+        let mut slot = Reserved::next()?;
+        let head = slot.head();
+        let hashed = if fingerprint.hashed { kind::HASHED } else { 0 };
+        // Field by field, each written before the next is read: together they would not fit the registers.
+        // SAFETY: reserved, so the reader does not look at it, and no other program runs on this CPU.
+        unsafe {
+            // "Don't fragment" is in the first octet of the field.
+            (*head).common.kind = kind::MEDIA4 | hashed | (ip.read::<u8, 6>() & 0x40) >> 1;
+            (*head).common.point = tap.point() | tags.point();
+            (*head).common.outer_vlan = tags.outer();
+            (*head).common.udp_len = u16::from_be(udp.read::<u16, 4>());
+            (*head).common.fingerprint = fingerprint.value;
+            (*head).common.src_port = u16::from_be(udp.read::<u16, 0>());
+            (*head).common.dst_port = u16::from_be(udp.read::<u16, 2>());
+            (*head).common.ip_id = u16::from_be(ip.read::<u16, 4>());
+            (*head).common.ttl = ip.read::<u8, 8>();
+            (*head).common.tos = ip.read::<u8, 1>();
+            let rtp = (&raw mut (*head).common.rtp).cast::<u8>();
+            rtp.cast::<u64>().write_unaligned(udp.read::<u64, 8>());
+            rtp.add(8).cast::<u32>().write_unaligned(udp.read::<u32, 16>());
+            let macs = (&raw mut (*head).common.macs).cast::<u8>();
+            macs.cast::<u64>().write_unaligned(ethernet.read::<u64, 0>());
+            macs.add(8).cast::<u32>().write_unaligned(ethernet.read::<u32, 8>());
+            (&raw mut (*head).src).cast::<u64>().write_unaligned(ip.read::<u64, 12>());
+        }
+        slot.commit(now_ns());
+        return Ok(());
+    }
     let common = || MediaCommon {
         time_ns: 0,
         kind: if fingerprint.hashed { kind::HASHED } else { 0 },
@@ -49,7 +79,7 @@ pub(crate) fn media<S: Source, M: Memory>(
         macs: octets(ethernet.read::<u64, 0>(), ethernet.read::<u32, 8>()),
     };
     if layers.v6 {
-        let ip = frame.0.window::<40>(layers.ip).ok_or(KernelLoss::CopyFailed)?;
+        let ip = frame.0.window::<60>(layers.ip).ok_or(KernelLoss::CopyFailed)?;
         let ring = maps::ring().ok_or(KernelLoss::NoRing)?;
         let mut entry = ring.reserve_untyped::<MediaHead6>(0).ok_or(KernelLoss::RingFull)?;
         let first = u32::from_be(ip.read::<u32, 0>());
@@ -71,7 +101,7 @@ pub(crate) fn media<S: Source, M: Memory>(
         entry.submit(u64::from(BPF_RB_NO_WAKEUP));
         return Ok(());
     }
-    let ip = frame.0.window::<20>(layers.ip).ok_or(KernelLoss::CopyFailed)?;
+    let ip = frame.0.window::<40>(layers.ip).ok_or(KernelLoss::CopyFailed)?;
     let common = |kind: u8| {
         let common = common();
         // "Don't fragment" is in the first octet of the field.
@@ -84,7 +114,7 @@ pub(crate) fn media<S: Source, M: Memory>(
             ..common
         }
     };
-    if tags.has_inner() {
+    {
         // Opaque, or the compiler calls a function to fill in zeros, byte by byte.
         let zero = opaque(0);
         let ring = maps::ring().ok_or(KernelLoss::NoRing)?;
@@ -98,14 +128,6 @@ pub(crate) fn media<S: Source, M: Memory>(
             flow_label: 0,
         });
         entry.submit(u64::from(BPF_RB_NO_WAKEUP));
-    } else {
-        let mut slot = Reserved::next()?;
-        slot.fill(MediaHead4 {
-            common: common(kind::MEDIA4),
-            src: ip.read::<u32, 12>().to_ne_bytes(),
-            dst: ip.read::<u32, 16>().to_ne_bytes(),
-        });
-        slot.commit(now_ns());
     }
     Ok(())
 }

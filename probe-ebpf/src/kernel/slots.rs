@@ -37,12 +37,12 @@ impl Reserved {
         Ok(Self { slot, index })
     }
 
-    /// Fills the slot, all but the time. In place, and before the clock is read: across the call nothing but the slot has
-    /// to be kept.
+    /// Where the record is, to be filled in, all but the time. In place, and before the clock is read: across the call
+    /// nothing but the slot has to be kept.
     #[inline(always)]
-    pub(crate) fn fill(&mut self, head: MediaHead4) {
-        // SAFETY: reserved, so the reader does not look at it, and no other program runs on this CPU.
-        unsafe { (&raw mut (*self.slot).head).write(head) };
+    pub(crate) fn head(&mut self) -> *mut MediaHead4 {
+        // SAFETY: in a map value.
+        unsafe { &raw mut (*self.slot).head }
     }
 
     /// Stamps the record and hands it over.
