@@ -15,6 +15,7 @@
 #![expect(clippy::inline_always, reason = "a BPF call costs a frame and hides values from the verifier")]
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod announced;
 pub mod classify;
 pub mod config;
 pub mod fingerprint;

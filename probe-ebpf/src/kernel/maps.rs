@@ -6,6 +6,7 @@ use aya_ebpf::Global;
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, RingBuf, XskMap};
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use aya_ebpf::macros::btf_map;
+use probe_ebpf::announced::{self, Answer, BUCKETS, Bucket};
 use probe_ebpf::config::{
     MAX_CPUS, MAX_ENDPOINTS, PORT_WORDS, Role, SOCKET_ENTRIES, port_place, socket_slot,
 };
@@ -23,6 +24,10 @@ static CONFIG: Global<Config> = Global::new(Config::DEFAULT);
 /// Announced media endpoints, and learned carriers. Filled by userspace, only read here.
 #[btf_map]
 static ENDPOINTS: HashMap<EndpointKey, u32, MAX_ENDPOINTS> = HashMap::new();
+
+/// Those of [`ENDPOINTS`] that are IPv4, to be found without a call. Filled by userspace, after the entry there.
+#[btf_map]
+static NEAR: Array<Bucket, BUCKETS> = Array::new();
 
 /// The [`Role`] of each port: does the configuration name it, does an entry of [`ENDPOINTS`] have it? Nearly every frame that is
 /// not ours has two ports that are neither, and is told so here by two loads. A variable, and no map to be looked up in: its
@@ -128,6 +133,33 @@ impl Endpoints for Announced {
         // SAFETY: below PORT_WORDS by the mask. Userspace may be writing it: any of the two values will do.
         let word = unsafe { PORTS.0.get().cast::<u64>().add(word).read_volatile() };
         Role::of_bits(word >> shift)
+    }
+}
+
+/// The same for the usual frame, of which IPv4 is looked for in [`NEAR`] first. Only there, for what follows a look-up is walked
+/// by the verifier for each of its answers.
+pub(crate) struct AnnouncedNear;
+
+impl Endpoints for AnnouncedNear {
+    #[inline(always)]
+    fn is_announced(&self, key: &EndpointKey) -> bool {
+        if let Some(word) = announced::word(key)
+            && let Some(near) = NEAR.get_ptr(announced::bucket(word))
+        {
+            // SAFETY: a map value. Userspace may be writing it: any of the two values of a word will do.
+            let bucket = [0, 1, 2, 3].map(|at| unsafe { near.cast::<u64>().add(at).read_volatile() });
+            match announced::ask(bucket, word) {
+                Answer::Yes => return true,
+                Answer::No => return false,
+                Answer::Ask => {}
+            }
+        }
+        Announced.is_announced(key)
+    }
+
+    #[inline(always)]
+    fn role(&self, protocol: u8, port: u16) -> Role {
+        Announced.role(protocol, port)
     }
 }
 

@@ -6,7 +6,7 @@ use probe_ebpf::usual::{self, Network, TAGGED, UNTAGGED};
 use probe_ebpf::{Verdict, flow};
 
 use super::frame::{Frame, Linear};
-use super::maps::{Announced, Tap, config};
+use super::maps::{AnnouncedNear, Tap, config};
 use super::source::Source;
 use super::{News, lose, record, shed};
 
@@ -15,9 +15,9 @@ use super::{News, lose, record, shed};
 pub(super) fn observe<S: Source>(source: &S, frame: &Frame<Linear>) -> Option<News> {
     // Three times the same, so that where IP begins is a constant in each.
     match usual::network(frame)? {
-        Network::Ipv4 => account(source, frame, usual::ipv4(frame, UNTAGGED, config(), &Announced)?),
-        Network::Ipv6 => account(source, frame, usual::ipv6(frame, UNTAGGED, config(), &Announced)?),
-        Network::TaggedIpv4 => account(source, frame, usual::ipv4(frame, TAGGED, config(), &Announced)?),
+        Network::Ipv4 => account(source, frame, usual::ipv4(frame, UNTAGGED, config(), &AnnouncedNear)?),
+        Network::Ipv6 => account(source, frame, usual::ipv6(frame, UNTAGGED, config(), &AnnouncedNear)?),
+        Network::TaggedIpv4 => account(source, frame, usual::ipv4(frame, TAGGED, config(), &AnnouncedNear)?),
     }
 }
 
@@ -28,7 +28,8 @@ fn account<S: Source>(
     (verdict, layers): (Verdict, Layers),
 ) -> Option<News> {
     let any = frame.0.unknown;
-    let tap = Tap::find(source.ifindex(), S::EGRESS, any);
+    // Its lower half is the interface.
+    let tap = Tap::find(any as u32, S::EGRESS, any);
     if tap.is_unknown() {
         return None;
     }

@@ -2,15 +2,17 @@
 //!
 //! ```text
 //!   SDP, rpcap's control connection ─▶ insert, remove ─┬▶ ENDPOINTS  address and port: is it ours?
+//!                                                      ├▶ NEAR       the same of IPv4, where a look costs less
 //!                   ports of the configuration ────────┴▶ PORTS      two bits a port: is it worth asking?
 //! ```
 //!
 //! A port has the role [`FOUND`](Role::FOUND) while at least one entry has that port, and [`NAMED`](Role::NAMED) always if the
-//! configuration names it. Entry first, role second, both ways: the kernel wants both, so an entry counts from the second
-//! write to the first.
+//! configuration names it. Entry first, then its [bucket](probe_ebpf::announced), role last, both ways: the kernel wants all of
+//! them, so an entry counts from the last write to the first.
 
 use aya::Pod;
 use aya::maps::{Array, HashMap, MapData, MapError};
+use probe_ebpf::announced::{self, Bucket, CROWDED};
 use probe_ebpf::config::{PORT_WORDS, Role, port_place};
 use probe_ebpf::parse::{TCP, UDP};
 use probe_ebpf::{Config, EndpointKey};
@@ -22,6 +24,9 @@ use crate::packet::Endpoint;
 /// See the module. Bounded by the kernel's table, [`MAX_ENDPOINTS`](probe_ebpf::config::MAX_ENDPOINTS).
 pub struct KernelEndpoints {
     map: HashMap<MapData, EndpointWords, u32>,
+    near: Array<MapData, Bucket>,
+    /// What belongs to each bucket that is not empty.
+    buckets: FxHashMap<u32, Vec<u64>>,
     ports: Array<MapData, PortWords>,
     /// What `ports` holds.
     words: Box<PortWords>,
@@ -48,6 +53,7 @@ impl KernelEndpoints {
     #[expect(clippy::large_stack_arrays, reason = "32 KiB, once, when a capture starts")]
     pub(super) fn new(
         map: HashMap<MapData, EndpointWords, u32>,
+        near: Array<MapData, Bucket>,
         mut ports: Array<MapData, PortWords>,
         config: &Config,
     ) -> Result<Self, MapError> {
@@ -59,7 +65,8 @@ impl KernelEndpoints {
             }
         }
         ports.set(0, *words, 0)?;
-        Ok(Self { map, ports, words, entries: FxHashMap::default(), failed: 0 })
+        let (buckets, entries) = (FxHashMap::default(), FxHashMap::default());
+        Ok(Self { map, near, buckets, ports, words, entries, failed: 0 })
     }
 
     /// Media sent to or from `endpoint` counts from now on. False if the kernel's table is full; such media is
@@ -100,9 +107,13 @@ impl KernelEndpoints {
                 return false;
             }
         }
+        let is_near = announced::word(&key).is_none_or(|word| {
+            self.buckets.entry(announced::bucket(word)).or_default().push(word);
+            self.write_bucket(announced::bucket(word))
+        });
         let entries = self.entries.entry((protocol, port)).or_default();
         *entries += 1;
-        *entries > 1 || self.set_found(protocol, port, true)
+        (*entries > 1 || self.set_found(protocol, port, true)) && is_near
     }
 
     fn remove_key(&mut self, key: EndpointKey, protocol: u8, port: u16) -> bool {
@@ -114,6 +125,13 @@ impl KernelEndpoints {
                 return false;
             }
         }
+        if let Some(word) = announced::word(&key) {
+            let index = announced::bucket(word);
+            if let Some(words) = self.buckets.get_mut(&index) {
+                words.retain(|other| *other != word);
+            }
+            self.write_bucket(index);
+        }
         if let Some(entries) = self.entries.get_mut(&(protocol, port)) {
             *entries -= 1;
             if *entries == 0 {
@@ -123,6 +141,23 @@ impl KernelEndpoints {
             }
         }
         true
+    }
+
+    /// Writes what belongs to a bucket into the kernel's.
+    fn write_bucket(&mut self, index: u32) -> bool {
+        let mut bucket = Bucket::default();
+        let words = self.buckets.get(&index).map_or(&[][..], Vec::as_slice);
+        if words.len() > bucket.len() {
+            bucket = [CROWDED, 0, 0, 0];
+        } else {
+            bucket.iter_mut().zip(words).for_each(|(to, word)| *to = *word);
+        }
+        if words.is_empty() {
+            self.buckets.remove(&index);
+        }
+        let written = self.near.set(index, bucket, 0).is_ok();
+        self.failed += u64::from(!written);
+        written
     }
 
     fn set_found(&mut self, protocol: u8, port: u16, found: bool) -> bool {

@@ -110,11 +110,12 @@ pub(crate) fn load(options: &LiveOptions, taps: &[Tap], ladder: &mut Vec<Rung>) 
     };
     let sockets = take(&mut ebpf, "SOCKETS")?;
     let endpoints = take(&mut ebpf, "ENDPOINTS")?;
+    let near = take(&mut ebpf, "NEAR")?;
     let ports = take(&mut ebpf, ".data.ports")?;
     let shed = KernelShed::new(take(&mut ebpf, ".data.shed")?, options.config.sampled_below);
     let counters = take(&mut ebpf, "COUNTERS")?;
     let log = KernelLog::take_from(&mut ebpf);
-    let endpoints = KernelEndpoints::new(endpoints, ports, &options.config)
+    let endpoints = KernelEndpoints::new(endpoints, near, ports, &options.config)
         .map_err(|error| refused("cannot fill the table of ports", error.into()))?;
     Ok(Loaded { ebpf, rings, sockets, endpoints, shed, counters, log })
 }
