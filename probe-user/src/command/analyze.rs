@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use voxprobe::pipeline::offline::{self, Options};
 use voxprobe::report::contract::Report;
 use voxprobe::report::select::Selection;
-use voxprobe::report::{csv, detail, page, text, words};
+use voxprobe::report::{csv, detail, json, page, text, words};
 use voxprobe::rtp::raw;
 
 use super::Filter;
@@ -116,8 +116,7 @@ impl Analyze {
     fn print(&self, report: &Report) -> io::Result<()> {
         let mut out = BufWriter::new(io::stdout().lock());
         if self.json {
-            serde_json::to_writer_pretty(&mut out, report)?;
-            writeln!(out)?;
+            json::document(&mut out, report)?;
         } else if self.csv {
             csv::write(report, &mut out)?;
         } else {

@@ -10,7 +10,7 @@ use voxprobe::pipeline::offline::{self, Options};
 use voxprobe::report::call_select::{CallFilter, Order, State};
 use voxprobe::report::calls::{self, Style};
 use voxprobe::report::contract::Report;
-use voxprobe::report::{page, words};
+use voxprobe::report::{json, page, words};
 
 use super::{Filter, print_notes};
 
@@ -139,7 +139,6 @@ impl Calls {
 
 fn print_json(report: &Report) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    serde_json::to_writer_pretty(&mut out, &calls::in_full(report)?)?;
-    writeln!(out)?;
+    json::document(&mut out, &calls::in_full(report)?)?;
     out.flush()
 }

@@ -10,7 +10,7 @@ use voxprobe::packet::Nanos;
 use voxprobe::pipeline::offline::{self, Options};
 use voxprobe::report::contract::{CallWithStreams, Report};
 use voxprobe::report::ladder::{Charset, Ladder, family};
-use voxprobe::report::{calls, page, words};
+use voxprobe::report::{calls, json, page, words};
 
 use super::{Filter, print_notes};
 
@@ -72,8 +72,7 @@ impl Flow {
         let ladder = Ladder::new(&report, &calls, &transcript);
         let mut out = io::stdout().lock();
         if self.json {
-            serde_json::to_writer_pretty(&mut out, &ladder).map_err(io::Error::from)?;
-            writeln!(out)?;
+            json::document(&mut out, &ladder)?;
         } else {
             let is_plain = self.ascii || !page::is_utf8_locale(|name| std::env::var(name).ok());
             let charset = if is_plain { Charset::Ascii } else { Charset::Utf8 };

@@ -15,6 +15,7 @@ pub mod health;
 mod holes;
 mod interval;
 pub mod joins;
+pub mod json;
 pub mod ladder;
 mod left_out;
 pub mod log;

@@ -206,15 +206,20 @@ pub fn party(uri: &str) -> &str {
 pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        let is_line_end = matches!(c, '\u{2028}' | '\u{2029}');
-        let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if c.is_control() || is_line_end || turns {
-            out.extend(c.escape_default());
-        } else {
+        if is_printable(c) {
             out.push(c);
+        } else {
+            out.extend(c.escape_default());
         }
     }
     out
+}
+
+/// Is this character safe for a terminal?
+pub(super) fn is_printable(c: char) -> bool {
+    let is_line_end = matches!(c, '\u{2028}' | '\u{2029}');
+    let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    !c.is_control() && !is_line_end && !turns
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use super::super::contract::{Finding, Percentiles, Severity};
-use super::super::words;
+use super::super::{json, words};
 use super::{DUP_COPIES, EndEntry, Entry, LossEntry, ShedEntry, StreamEntry, SummaryEntry, TapEntry};
 use crate::decode::{CarrierReport, Transport};
 use crate::packet::Endpoint;
@@ -293,6 +293,6 @@ fn json_line(time: Timestamp, entry: &Entry) -> String {
         entry: &'a Entry,
     }
     let line = Line { time: format!("{time:.6}"), entry };
-    serde_json::to_string(&line)
+    json::line(&line)
         .unwrap_or_else(|error| format!("{{\"type\":\"error\",\"message\":\"{error}\"}}"))
 }
