@@ -18,6 +18,9 @@ pub struct History {
     floor: u32,
     /// The highest level before the first of `changes`.
     forgotten: u32,
+    /// When the first of those that are forgotten began, and for how long they shed anything.
+    forgotten_since: Nanos,
+    forgotten_ns: i64,
     /// From when on which level holds.
     changes: VecDeque<(Nanos, u32)>,
     /// The highest level of all.
@@ -43,7 +46,14 @@ impl Period {
 impl History {
     /// Of a run that leaves out this by configuration, and sheds nothing so far.
     pub fn new(floor: u32) -> Self {
-        Self { floor, forgotten: floor, changes: VecDeque::new(), highest: floor }
+        Self {
+            floor,
+            forgotten: floor,
+            forgotten_since: Nanos::default(),
+            forgotten_ns: 0,
+            changes: VecDeque::new(),
+            highest: floor,
+        }
     }
 
     /// The level that holds from `at` on.
@@ -51,9 +61,16 @@ impl History {
         self.highest = self.highest.max(level);
         self.changes.push_back((at, level));
         if self.changes.len() > MAX_CHANGES
-            && let Some((_, oldest)) = self.changes.pop_front()
+            && let Some((began, oldest)) = self.changes.pop_front()
         {
+            if self.forgotten == self.floor {
+                self.forgotten_since = began;
+            }
             self.forgotten = self.forgotten.max(oldest);
+            if oldest > self.floor {
+                let ended = self.changes.front().map_or(began, |(at, _)| *at);
+                self.forgotten_ns += ended.since(began).max(0);
+            }
         }
     }
 
@@ -96,7 +113,9 @@ impl History {
     /// The highest level at any time between these two: media of buckets below it was left out then.
     pub fn highest_between(&self, first: Nanos, last: Nanos) -> u32 {
         let before = self.changes.iter().take_while(|(at, _)| *at <= first).last();
-        let at_first = before.map_or(self.forgotten, |(_, level)| *level);
+        let is_forgotten = last >= self.forgotten_since;
+        let earlier = if is_forgotten { self.forgotten } else { self.floor };
+        let at_first = before.map_or(earlier, |(_, level)| *level);
         let meanwhile = self.changes.iter().filter(|(at, _)| *at > first && *at <= last);
         meanwhile.map(|(_, level)| *level).fold(at_first, u32::max)
     }
@@ -116,16 +135,18 @@ impl History {
         periods
     }
 
-    /// For how long anything was shed, until `now`, in seconds.
+    /// For how long anything was shed, until `now`, in seconds: exactly, whatever was forgotten.
     pub fn seconds(&self, now: Nanos) -> f64 {
-        let of = |period: &Period| period.until.unwrap_or(now).since(period.from).max(0) as f64 / 1e9;
-        self.periods_above(self.floor).iter().map(of).sum()
+        let ends = self.changes.iter().skip(1).map(|(at, _)| *at).chain([now]);
+        let shed = self.changes.iter().zip(ends).filter(|((_, level), _)| *level > self.floor);
+        let ns = shed.map(|((began, _), ended)| ended.since(*began).max(0)).sum::<i64>();
+        self.forgotten_ns.saturating_add(ns) as f64 / 1e9
     }
 
     /// When the level was above this one.
     fn periods_above(&self, level: u32) -> Vec<Period> {
         let mut periods: Vec<Period> = Vec::new();
-        let mut begun = (self.forgotten > level).then_some(Nanos(0));
+        let mut begun = (self.forgotten > level).then_some(self.forgotten_since);
         for &(at, now) in &self.changes {
             match begun {
                 None if now > level => begun = Some(at),
@@ -216,7 +237,12 @@ mod tests {
         }
         assert_eq!(history.changes.len(), MAX_CHANGES);
         assert_eq!(history.highest_between(Nanos(500), Nanos(500)), 40);
-        let periods = |bucket| history.periods_between(bucket, Nanos(0), Nanos(9_999)).len();
-        assert_eq!((periods(39), periods(40)), (1, 0));
+        let periods = |bucket| history.periods_between(bucket, Nanos(0), Nanos(9_999));
+        let first = history.changes[0].0;
+        assert_eq!(periods(39), [Period { from: Nanos(1), until: Some(first) }]);
+        assert_eq!(periods(40), []);
+        // Before the first of all there was nothing; and how long it was in all is not forgotten.
+        assert_eq!(history.highest_between(Nanos(0), Nanos(0)), 0);
+        assert_eq!((history.seconds(Nanos(9_999)) * 1e9).round().to_string(), "2001");
     }
 }
