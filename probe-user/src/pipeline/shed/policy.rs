@@ -4,11 +4,13 @@
 //!   a ring over half full, twice in a row, and not draining ─▶ a quarter less of the sessions is kept
 //!   the same with a ring nearly full, or something lost     ─▶ half of them
 //!   a ring full, drained, and full again within 10 s        ─▶ half of them
+//!   something lost behind the rings                         ─▶ half of them, and then a look at what came of it
 //!   all rings quiet for the patience                        ─▶ half as many again are kept
 //! ```
 //!
 //! So it sheds within 50 ms, well before a ring is full, and one pause of the reader, after which a full ring drains, sheds
-//! nothing: what it lost is lost. A load that stays above what can be taken would come back with every step down: each step that fails doubles the
+//! nothing: what it lost is lost. A shard that pauses loses at each look until it wakes, whatever is shed, so its losses count once
+//! in a while. A load that stays above what can be taken would come back with every step down: each step that fails doubles the
 //! patience, and one that holds beyond the last failure shows that the load has gone, and sets it back.
 
 use probe_ebpf::flow::BUCKETS;
@@ -23,6 +25,9 @@ const HALF: u64 = 500;
 const NEARLY_FULL: u64 = 900;
 /// There was no room, or hardly any: frames were lost.
 const FULL: u64 = 980;
+/// What was lost behind the rings is answered, and the answer takes so long to be felt: what is in the rings already is on
+/// its way there, and a shard may wait for its turn on a CPU.
+const ANSWER_NS: i64 = 100_000_000;
 /// Pauses of the reader so near to each other that the next one is to be expected.
 const AGAIN_NS: i64 = 10_000_000_000;
 /// What a reader that naps finds after a nap is no pressure.
@@ -51,6 +56,8 @@ pub struct Policy {
     quiet_since: Nanos,
     /// When a ring was full the last time.
     full: Option<Nanos>,
+    /// When a loss behind the rings was answered the last time.
+    answered: Option<Nanos>,
     patience_ns: i64,
     /// The last step down, until a step up answers it.
     lowered: Option<Nanos>,
@@ -68,6 +75,7 @@ impl Policy {
             before: Pressure::default(),
             quiet_since: now,
             full: None,
+            answered: None,
             patience_ns: PATIENCE_NS,
             lowered: None,
             failed_at: BUCKETS,
@@ -92,8 +100,12 @@ impl Policy {
         }
         let is_over =
             pressure.fullest >= HALF && before.fullest >= HALF && pressure.fullest >= before.fullest;
-        let level = if lost || is_over || self.is_full_again(now, pressure, before) {
-            self.raised(now, lost || pressure.fullest >= NEARLY_FULL)
+        let is_lost = lost && self.answered.is_none_or(|last| now.since(last) >= ANSWER_NS);
+        if is_lost {
+            self.answered = Some(now);
+        }
+        let level = if is_lost || is_over || self.is_full_again(now, pressure, before) {
+            self.raised(now, is_lost || pressure.fullest >= NEARLY_FULL)
         } else if self.level > self.floor && now.since(self.quiet_since) >= self.patience_ns {
             self.lowered(now)
         } else {
@@ -254,9 +266,32 @@ mod tests {
     fn losses_behind_the_rings_halve_what_is_kept_at_once_and_looks_are_apart() {
         let mut policy = Policy::new(0, Nanos(0));
         let lost = |now: u64, lost| (Nanos(now * MS), Pressure { fullest: 0, lost });
-        let looks = [lost(10, 5), lost(12, 50), lost(20, 50), lost(30, 50), lost(40, 60)];
+        let looks = [lost(10, 5), lost(12, 50), lost(110, 60), lost(120, 60), lost(210, 70)];
         let levels = looks.map(|(now, pressure)| policy.look(now, pressure));
         assert_eq!(levels, [Some(128), None, Some(192), None, Some(224)]);
+    }
+
+    #[test]
+    fn a_shard_that_pauses_sheds_half_and_not_all() {
+        let mut policy = Policy::new(0, Nanos(0));
+        let mut levels = Vec::new();
+        // It has no turn for 90 ms, and loses all the time.
+        for look in 1..1_000_u64 {
+            let pressure = Pressure { fullest: 0, lost: look.min(9) * 1_000 };
+            levels.extend(policy.look(Nanos(look * 10 * MS), pressure));
+        }
+        assert_eq!(levels, [128, 64, 0]);
+    }
+
+    #[test]
+    fn a_shard_that_cannot_take_a_quarter_is_left_with_less_within_half_a_second() {
+        let mut policy = Policy::new(0, Nanos(0));
+        let mut lost = 0;
+        for look in 1..=50_u64 {
+            lost += u64::from(policy.level() < 192);
+            policy.look(Nanos(look * 10 * MS), Pressure { fullest: 0, lost });
+        }
+        assert_eq!(policy.level(), 192);
     }
 
     #[test]
