@@ -23,7 +23,7 @@ use voxprobe::pipeline::live::{Options, Probe};
 use voxprobe::report::health::{Entry, Format};
 use voxprobe::report::log::{LogError, LogWriter};
 use voxprobe::report::monitor::{Monitor, Stamped};
-use voxprobe::report::{text, words};
+use voxprobe::report::{json, text, words};
 
 use super::overload::Overload;
 use super::quality::Quality;
@@ -260,12 +260,13 @@ impl Run {
         let outcome = probe.stop(|event| {
             monitor.take(event);
         })?;
-        monitor.tell_shedding();
+        monitor.tell_shedding(|| Ok::<_, anyhow::Error>(outcome.counters.clone()))?;
         let failed = outcome.remains.failed_shards.clone();
         let report = monitor.finish(outcome, &self.interfaces, self.log_format == LogFormat::Text);
         let reported = self.report.as_ref().map_or(Ok(()), |path| {
-            let json = serde_json::to_vec_pretty(&report).context("cannot form the report")?;
-            fs::write(path, json).with_context(|| format!("cannot write the report to {}", path.display()))
+            let mut text = Vec::new();
+            json::document(&mut text, &report).context("cannot form the report")?;
+            fs::write(path, text).with_context(|| format!("cannot write the report to {}", path.display()))
         });
         log.begin_last_words();
         monitor.drain().for_each(|entry| log.write(&entry));
@@ -308,7 +309,7 @@ fn ports(ports: &[u16]) -> String {
 /// Takes the events that wait, up to a bound.
 fn take_events(probe: &mut Probe, monitor: &mut Monitor, log: &mut Log) -> anyhow::Result<()> {
     log.begin_look();
-    monitor.tell_shedding();
+    monitor.tell_shedding(|| probe.capture().counters())?;
     monitor.drain().for_each(|entry| log.write(&entry));
     for _ in 0..LOOK_EVENTS {
         let Ok(event) = probe.events().try_recv() else { break };

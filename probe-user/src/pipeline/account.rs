@@ -54,10 +54,15 @@ impl Loss {
         Self::FragmentIncomplete,
     ];
 
+    /// Was the frame left out by decision, and was that told?
+    pub const fn is_on_purpose(self) -> bool {
+        matches!(self, Self::Shed | Self::SampledOut)
+    }
+
     /// Did the probe lose the frame, and may it be any stream's? An incomplete datagram was incomplete before it came here;
     /// whose what is left out was, is known.
     pub const fn is_own(self) -> bool {
-        !matches!(self, Self::FragmentIncomplete | Self::Shed | Self::SampledOut)
+        !self.is_on_purpose() && !matches!(self, Self::FragmentIncomplete)
     }
 
     /// The name in reports, logs and documents.

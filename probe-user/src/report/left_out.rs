@@ -188,8 +188,8 @@ impl Interval {
     }
 }
 
-/// What is to be told of a change from one level to another.
-pub(super) fn told(history: &History, before: u32) -> ShedEntry {
+/// What is to be told of a change from one level to another, with so many frames shed since it began.
+pub(super) fn told(history: &History, before: u32, frames: u64) -> ShedEntry {
     let (level, percent) = (history.level(), history.shed_percent(history.level()));
     let none = history.shed_percent(before) == 0.0;
     let change = match () {
@@ -198,5 +198,5 @@ pub(super) fn told(history: &History, before: u32) -> ShedEntry {
         () if level > before => "raised",
         () => "lowered",
     };
-    ShedEntry { change, percent, advice: if level > before { Loss::Shed.advice() } else { "" } }
+    ShedEntry { change, percent, frames, advice: if level > before { Loss::Shed.advice() } else { "" } }
 }

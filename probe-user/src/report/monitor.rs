@@ -62,8 +62,9 @@ pub struct Monitor {
     lines_shown: usize,
     /// What is left out of the media.
     shedding: SharedHistory,
-    /// The level that was told last.
+    /// The level that was told last, and the frames that had been shed when it was the last time that of none.
     told_level: u32,
+    shed_before: u64,
     /// When the interval before the running one began, and when that one did.
     begun: [Nanos; 2],
     entries: Vec<Stamped>,
@@ -108,6 +109,7 @@ impl Monitor {
             lines_shown,
             shedding: SharedHistory::default(),
             told_level: 0,
+            shed_before: 0,
             begun: [started; 2],
             entries: Vec::new(),
             round: 0,
@@ -140,14 +142,28 @@ impl Monitor {
         Self { shedding, ..self }
     }
 
-    /// Tells when more is shed, or less, than when it was last asked.
-    pub fn tell_shedding(&mut self) {
+    /// Tells when more is shed, or less, than when it was last asked. `counters` are asked for only then.
+    ///
+    /// # Errors
+    /// As of `counters`.
+    pub fn tell_shedding<E>(
+        &mut self,
+        counters: impl FnOnce() -> Result<KernelCounters, E>,
+    ) -> Result<(), E> {
         let history = self.shedding.read();
-        if history.level() != self.told_level {
-            let entry = Entry::Shed(left_out::told(&history, self.told_level));
-            self.told_level = history.level();
-            self.entries.push(Stamped { at: history.changes().last().map(|(at, _)| at), entry });
+        if history.level() == self.told_level {
+            return Ok(());
         }
+        let mut account = Account::default();
+        add_kernel_losses(&mut account, &counters()?);
+        let shed = account.lost_to(Loss::Shed);
+        let told = left_out::told(&history, self.told_level, shed.saturating_sub(self.shed_before));
+        if told.change == "ended" {
+            self.shed_before = shed;
+        }
+        self.told_level = history.level();
+        self.entries.push(Stamped { at: history.changes().last().map(|(at, _)| at), entry: Entry::Shed(told) });
+        Ok(())
     }
 
     /// Takes one event. True if it completed a round, which is then to be [closed](Self::close).
@@ -405,12 +421,12 @@ impl Monitor {
         left_out
     }
 
-    /// A line when the probe itself lost something since the last one.
+    /// A line when the probe itself lost something since the last one. What was left out on purpose has lines of its own.
     fn report_losses(&mut self, account: &Account, at: Option<Nanos>) {
         let grown: BTreeMap<_, _> = Loss::ALL
             .into_iter()
             .map(|loss| (loss, account.lost_to(loss).saturating_sub(self.reported.lost_to(loss))))
-            .filter(|(loss, frames)| *frames > 0 && *loss != Loss::SampledOut)
+            .filter(|(loss, frames)| *frames > 0 && !loss.is_on_purpose())
             .collect();
         let Some((worst, _)) = grown.iter().max_by_key(|(_, frames)| **frames) else { return };
         let advice = worst.advice();

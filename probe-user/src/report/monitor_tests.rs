@@ -12,13 +12,21 @@ use crate::rtp::testing::packet;
 use crate::rtp::unique::Interruption;
 use crate::sip::CallState;
 use crate::sip::calls::What;
-use probe_ebpf::record::Counters;
+use probe_ebpf::record::{Counters, KernelLoss};
 
 const SECOND: u64 = 1_000_000_000;
 
 /// Of a kernel that counted nothing: these tests are about the other losses.
 fn counters() -> KernelCounters {
     KernelCounters { taps: Vec::new(), unknown: Counters::ZERO, sockets: SocketLosses::default() }
+}
+
+/// Of one that shed so many frames, and lost so many for want of room.
+fn counters_of(shed: u64, ring_full: u64) -> KernelCounters {
+    let mut counters = counters();
+    counters.unknown.losses[KernelLoss::Shed as usize] = shed;
+    counters.unknown.losses[KernelLoss::RingFull as usize] = ring_full;
+    counters
 }
 
 fn line(round: u64, expected: u64) -> Event {
@@ -265,15 +273,42 @@ fn each_change_of_what_is_shed_is_told_once() {
     let history = SharedHistory::new(History::new(0));
     let mut monitor = Monitor::new(Nanos(0), 1, 100).following(history.clone());
     let mut told = Vec::new();
-    for (at, level) in [(1, 0), (2, 64), (3, 64), (4, 128), (5, 64), (6, 0)] {
+    for (at, level) in [(1, 0), (2, 64), (3, 64), (4, 128), (5, 64), (6, 0), (7, 32), (8, 0)] {
         history.note(Nanos(at * SECOND), level);
-        monitor.tell_shedding();
+        monitor.tell_shedding(|| Ok::<_, ()>(counters_of(at.saturating_sub(2) * 100, 0))).unwrap();
         told.extend(monitor.drain().map(|stamped| {
             let Entry::Shed(shed) = stamped.entry else { panic!("{:?}", stamped.entry) };
-            (stamped.at.unwrap().0 / SECOND, shed.change, shed.percent)
+            (stamped.at.unwrap().0 / SECOND, shed.change, shed.percent, shed.frames)
         }));
     }
-    assert_eq!(told, [(2, "began", 25.0), (4, "raised", 50.0), (5, "lowered", 25.0), (6, "ended", 0.0)]);
+    let expected = [
+        (2, "began", 25.0, 0),
+        (4, "raised", 50.0, 200),
+        (5, "lowered", 25.0, 300),
+        (6, "ended", 0.0, 400),
+        (7, "began", 12.5, 100),
+        (8, "ended", 0.0, 200),
+    ];
+    assert_eq!(told, expected);
+}
+
+/// While the probe sheds, interval by interval, that is not told as a loss again and again; what was lost beside it is.
+#[test]
+fn what_is_shed_is_no_loss_that_each_interval_tells() {
+    let mut monitor = Monitor::new(Nanos(0), 1, 100);
+    let mut told = Vec::new();
+    for (round, shed, ring_full) in [(1, 500, 0), (2, 1_000, 7), (3, 1_500, 7)] {
+        for event in [done(0, round), receiver(round, 0)] {
+            if monitor.take(event) {
+                monitor.close(&counters_of(shed, ring_full), &[]);
+            }
+        }
+        told.extend(monitor.drain().filter_map(|stamped| match stamped.entry {
+            Entry::Loss(loss) => Some((round, loss.losses, loss.advice)),
+            _ => None,
+        }));
+    }
+    assert_eq!(told, [(2, BTreeMap::from([("ring_full", 7)]), Loss::RingFull.advice())]);
 }
 
 #[test]

@@ -212,15 +212,19 @@ fn loss_text(loss: &LossEntry) -> String {
 }
 
 fn shed_text(shed: &ShedEntry) -> String {
-    let ShedEntry { change, percent, advice } = shed;
+    let ShedEntry { change, percent, frames, advice } = shed;
+    let so_far = format!("{} frames of them so far", words::thousands(*frames));
     match *change {
-        "ended" => "ended: all media sessions are taken again".to_owned(),
+        "ended" => format!(
+            "ended: all media sessions are taken again; {} frames of RTP were left out",
+            words::thousands(*frames)
+        ),
         "began" => format!(
             "began: the probe does not keep up, so {percent:.0} % of the media sessions are left out, whole ones; SIP and \
              RTCP are not; {advice}"
         ),
-        "raised" => format!("raised: {percent:.0} % of the media sessions are left out; {advice}"),
-        _ => format!("lowered: {percent:.0} % of the media sessions are left out"),
+        "raised" => format!("raised: {percent:.0} % of the media sessions are left out, {so_far}; {advice}"),
+        _ => format!("lowered: {percent:.0} % of the media sessions are left out, {so_far}"),
     }
 }
 

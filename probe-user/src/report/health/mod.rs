@@ -220,6 +220,8 @@ pub struct ShedEntry {
     pub change: &'static str,
     /// Media sessions shed, in percent of those that configuration does not leave out.
     pub percent: f64,
+    /// Frames of RTP that were left out since it began.
+    pub frames: u64,
     /// What helps; empty where it grows no worse.
     pub advice: &'static str,
 }
