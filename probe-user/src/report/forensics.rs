@@ -69,7 +69,7 @@ pub(super) enum Meanwhile {
 }
 
 /// What an interruption was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Cause {
     /// The numbers run on across it: the sender paused.

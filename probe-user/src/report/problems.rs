@@ -48,15 +48,17 @@ impl<'a> ByCall<'a> {
 
     /// Those of this call, in the order in which it lists them.
     pub(super) fn streams_of(&self, call: &CallWithStreams) -> Vec<&'a StreamReport> {
-        let named = call.streams.iter().map(|named| (named.src, named.dst, named.ssrc.as_str()));
-        let nth = |(at, name): (usize, (Endpoint, Endpoint, &str))| {
-            let its = self.by_name.get(&name)?;
-            // The first one that the call names so, the second, …
-            let before =
-                if its.len() > 1 { named.clone().take(at).filter(|named| *named == name).count() } else { 0 };
-            its.get(before).or(its.last()).copied()
-        };
-        named.clone().enumerate().filter_map(nth).collect()
+        // The first one that the call names so, the second, …
+        let mut before: FxHashMap<(Endpoint, Endpoint, &str), usize> = FxHashMap::default();
+        let mut found = Vec::with_capacity(call.streams.len());
+        for named in &call.streams {
+            let name = (named.src, named.dst, named.ssrc.as_str());
+            let Some(its) = self.by_name.get(&name) else { continue };
+            let nth = if its.len() > 1 { before.entry(name).or_default() } else { &mut 0 };
+            found.extend(its.get(*nth).or(its.last()));
+            *nth += 1;
+        }
+        found
     }
 }
 
@@ -146,6 +148,8 @@ fn lossy(stream: &StreamReport) -> Option<CallFinding> {
 /// silence in both directions is one.
 fn interruptions(streams: &[&StreamReport]) -> Vec<CallFinding> {
     let mut told: Vec<(&StreamReport, &InterruptionReport, u64)> = Vec::new();
+    // By what began them, as there may be as many streams as somebody sends SSRCs.
+    let mut known: FxHashMap<(Cause, u64), usize> = FxHashMap::default();
     for stream in streams {
         for found in stream.interruptions.iter().filter(|found| found.gap.is_silence()) {
             let explanation = &found.explanation;
@@ -157,14 +161,11 @@ fn interruptions(streams: &[&StreamReport]) -> Vec<CallFinding> {
             {
                 continue;
             }
-            let frame = explanation.began_at.as_ref().map(|moment| moment.frame);
-            let is_same = |(_, known, _): &&mut (_, &InterruptionReport, _)| {
-                let known = &known.explanation;
-                frame.is_some()
-                    && known.cause == explanation.cause
-                    && known.began_at.as_ref().map(|moment| moment.frame) == frame
-            };
-            match told.iter_mut().find(is_same) {
+            let same = explanation.began_at.as_ref().map(|moment| {
+                let next = told.len();
+                *known.entry((explanation.cause, moment.frame)).or_insert(next)
+            });
+            match same.and_then(|at| told.get_mut(at)) {
                 Some((_, longest, streams)) => {
                     *streams += 1;
                     if found.gap.silence_s > longest.gap.silence_s {
@@ -200,7 +201,7 @@ fn sent_again(call: &CallWithStreams) -> Option<CallFinding> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::contract::testing::{call, interrupted, stream};
+    use super::super::contract::testing::{call, interrupted, named, stream};
     use super::super::forensics::SignallingMoment;
     use super::*;
 
@@ -278,5 +279,46 @@ mod tests {
             "{found:?}"
         );
         assert_eq!(ids(&of(&call("a"), &[&interrupted(1.0, 50, false)])), ["interrupted"]);
+    }
+
+    #[test]
+    fn what_began_by_another_moment_is_another_interruption_however_many_streams_there_are() {
+        let began = |stream: u64| {
+            // Three streams a moment, and each third moment is that of a hold, which was agreed.
+            let mut report = interrupted(1.0 + stream as f64 / 1e3, 5, false);
+            let explanation = &mut report.interruptions[0].explanation;
+            let frame = stream / 3;
+            if frame % 3 == 2 {
+                explanation.cause = Cause::Hold;
+            }
+            let event = "re-INVITE".to_owned();
+            explanation.began_at = Some(SignallingMoment { event, frame, after_ms: 8.0, of_call: None });
+            report
+        };
+        let streams: Vec<_> = (0..900).map(began).collect();
+        let found = interruptions(&streams.iter().collect::<Vec<_>>());
+        assert_eq!(found.len(), MAX_INTERRUPTIONS);
+        // The longest are those of the last moments that were no hold's: frames 298, 297, 295, 294.
+        for (finding, longest) in found.iter().zip([896, 893, 887, 884]) {
+            let silence = format!("3 streams: {:.2} s without packets", 1.0 + f64::from(longest) / 1e3);
+            assert!(finding.text.starts_with(&silence), "{silence}: {}", finding.text);
+        }
+    }
+
+    #[test]
+    fn streams_of_one_name_are_given_to_the_call_each_once_in_their_order() {
+        let mut streams: Vec<_> = (0..300).map(|_| stream()).collect();
+        for (at, stream) in (0_u32..).zip(&mut streams) {
+            stream.start_s = f64::from(at);
+            stream.ssrc = format!("0x{:08x}", at % 3);
+        }
+        let mut call = call("a");
+        call.streams = streams.iter().map(named).collect();
+        // One that the call names more often than it came is the last again.
+        call.streams.push(named(&streams[0]));
+        let by_call = ByCall::of(&streams);
+        let given: Vec<_> = by_call.streams_of(&call).iter().map(|stream| stream.start_s).collect();
+        let expected: Vec<_> = (0..300).chain([297]).map(f64::from).collect();
+        assert_eq!(given, expected);
     }
 }
