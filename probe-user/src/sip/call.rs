@@ -14,6 +14,7 @@
 //! elsewhere. A 2xx answers the call on whatever hop. Where responses are not seen, an ACK of the caller in a transaction of
 //! its own says that there was a 2xx (RFC 3261, 17.1.1.3 and 13.2.2.4).
 
+use std::borrow::Cow;
 use std::hash::{BuildHasher, BuildHasherDefault};
 use std::sync::Arc;
 
@@ -545,8 +546,27 @@ pub(super) fn tag_hash(tag: Option<&[u8]>) -> u64 {
     tag.map_or(0, |tag| hash(&tag))
 }
 
-pub(super) fn shortened(bytes: &[u8]) -> &[u8] {
+/// What is told of a URI.
+fn shortened(bytes: &[u8]) -> &[u8] {
     bytes.get(..MAX_TEXT).unwrap_or(bytes)
+}
+
+/// What is kept of a name by which others are found: a Call-ID, a user. One that is too long ends in a hash of all of it, so
+/// that it is not taken for another that begins alike.
+pub(super) fn name(bytes: &[u8]) -> Cow<'_, [u8]> {
+    if bytes.len() <= MAX_TEXT {
+        return Cow::Borrowed(bytes);
+    }
+    let end = format!("~{:016x}", hash(&bytes));
+    Cow::Owned([bytes.get(..MAX_TEXT - end.len()).unwrap_or_default(), end.as_bytes()].concat())
+}
+
+/// The same as text.
+pub(super) fn name_text(bytes: &[u8]) -> Cow<'_, str> {
+    match name(bytes) {
+        Cow::Borrowed(bytes) => String::from_utf8_lossy(bytes),
+        Cow::Owned(bytes) => String::from_utf8_lossy(&bytes).into_owned().into(),
+    }
 }
 
 pub(super) fn uri_text(address: &Address<'_>) -> Box<str> {

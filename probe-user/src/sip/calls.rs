@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::call::{Call, Sighting, shortened, tag_hash};
+use super::call::{Call, Sighting, name_text, tag_hash};
 use super::copies::{Repeat, Timer};
 use super::media::MediaTable;
 use super::message::Message;
@@ -340,7 +340,7 @@ impl Calls {
 
     /// The call of a message, and whether it begins with it: by Call-ID, or a new one if the message begins or betrays one.
     fn serial(&mut self, at: Sighting, message: &Message<'_>, is_repeat: bool) -> Option<(u64, bool)> {
-        let id = String::from_utf8_lossy(shortened(message.call_id));
+        let id = name_text(message.call_id);
         if id.is_empty() {
             return None;
         }

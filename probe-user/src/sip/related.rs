@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::call::shortened;
+use super::call::name_text;
 use super::message::Message;
 use super::report::Relation;
 use super::transfer::Replaces;
@@ -94,7 +94,7 @@ impl Relations {
             if header.value.is_empty() || header.value == message.call_id || claims.len() >= MAX_PER_NAME {
                 continue;
             }
-            let call_id = String::from_utf8_lossy(shortened(header.value)).into();
+            let call_id = name_text(header.value).into();
             let because = format!("{name} in the INVITE").into();
             claims.push((call_id, Claim { serial, relation: Relation::B2buaLeg, because }));
         }

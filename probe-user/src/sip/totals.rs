@@ -6,7 +6,7 @@
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
-use super::call::{Sighting, shortened};
+use super::call::{Sighting, name_text};
 use super::challenge::AuthRefused;
 use super::copies::{Repeat, Timer};
 use super::cut::CapturedReport;
@@ -246,7 +246,7 @@ impl SipReport {
             gap_ms: gap_ns as f64 / 1e6,
             from: at.flow.src,
             to: at.flow.dst,
-            call_id: String::from_utf8_lossy(shortened(message.call_id)).into_owned(),
+            call_id: name_text(message.call_id).into_owned(),
         });
     }
 

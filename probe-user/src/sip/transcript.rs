@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
 
-use super::call::{Sighting, shortened};
+use super::call::{Sighting, name_text};
 use super::copies::Repeat;
 use super::message::{Address, Message, StartLine};
 use super::sdp::{self, Direction, MediaKind, MediaLine, Protocol};
@@ -218,7 +218,7 @@ impl Transcript {
         message: &Message<'_>,
         repeat: Option<Repeat>,
     ) -> Option<u32> {
-        let call_id = self.call_ids.get(&*String::from_utf8_lossy(shortened(message.call_id)))?;
+        let call_id = self.call_ids.get(&*name_text(message.call_id))?;
         if self.lines.len() >= MAX_LINES {
             self.left_out += 1;
             return None;

@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::call::{Sighting, millis, shortened, uri_text};
+use super::call::{Sighting, millis, name, name_text, uri_text};
 use super::message::{Address, Message};
 use super::report::{CallReport, Transfer, TransferKind, What};
 use super::text::parameter;
@@ -49,8 +49,7 @@ impl Replaces {
 
     fn parse(value: &[u8]) -> Option<Self> {
         let call_id = value.split(|&b| b == b';').next()?.trim_ascii();
-        let call_id = String::from_utf8_lossy(shortened(call_id));
-        (!call_id.is_empty()).then(|| Self { call_id: call_id.into() })
+        (!call_id.is_empty()).then(|| Self { call_id: name_text(call_id).into() })
     }
 }
 
@@ -226,7 +225,7 @@ fn user(uri: &[u8]) -> Box<[u8]> {
     let uri = uri.split(|b| b"?;".contains(b)).next().unwrap_or_default();
     let rest = uri.iter().position(|&b| b == b':').and_then(|at| uri.get(at + 1..)).unwrap_or(uri);
     let user = rest.iter().position(|&b| b == b'@').and_then(|at| rest.get(..at)).unwrap_or(rest);
-    shortened(user).into()
+    name(user).into()
 }
 
 /// Takes `%40` for `@` (RFC 3986, 2.1).

@@ -50,6 +50,29 @@ fn blind_transfer_finds_its_call_by_each_sign() {
     }
 }
 
+/// Users, and Call-IDs, that begin alike for longer than is kept of them.
+#[test]
+fn names_that_differ_after_what_is_kept_of_them_are_not_the_same() {
+    let long = |end: &str| format!("{}{end}", "x".repeat(300));
+    let uri = |end: &str| format!("sip:{}@pbx", long(end));
+    for (called, is_made) in [(uri("1"), true), (uri("2"), false)] {
+        let mut wire = referred(&uri("1"));
+        wire.send(5040, PBX, &invite("two", "sip:bob@x", &called, ""));
+        let transfer = &wire.probe.calls().find("one").unwrap().transfers[0];
+        assert_eq!(transfer.new_call.is_some(), is_made);
+    }
+    let mut wire = Wire::new();
+    for (ms, end) in [(0, "1"), (9, "2")] {
+        wire.send(ms, PHONE, &of(&long(end), &request("INVITE", 1, "")));
+    }
+    wire.send(20, PHONE, &invite("of-the-second", "sip:bob@x", "sip:carol@x", &format!("X-Call-ID: {}\r\n", long("2"))));
+    let calls = wire.probe.calls();
+    assert_eq!(calls.len(), 3);
+    let ids: Vec<_> = calls.reports().iter().map(|call| call.call_id.to_string()).collect();
+    assert!(ids.iter().all(|id| id.len() <= 256) && ids[0] != ids[1], "{ids:?}");
+    assert_eq!(related(&wire, "of-the-second"), [(ids[1].clone(), Relation::B2buaLeg)]);
+}
+
 #[test]
 fn call_of_nobody_who_was_referred_is_no_transfer() {
     let stranger = invite("two", "sip:dan@x", "sip:carol@x", "");
