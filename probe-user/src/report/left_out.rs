@@ -22,6 +22,8 @@ const MAX_PERIODS: usize = 16;
 
 /// Why a stream that was shed has no score.
 const NO_SCORE: &str = "the probe was overloaded and shed this session";
+/// Why one has none that is here although its session is left out: fragments always are taken.
+const IN_PART: &str = "--sample leaves out this session, but for its fragments";
 
 /// What `--sample` keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -137,26 +139,35 @@ impl StreamReport {
         !self.shed.is_empty()
     }
 
-    /// Notes when it was shed. What came in a tunnel never is.
+    /// Notes when it was shed, or that it is left out by configuration. What came in a tunnel never is.
     pub(super) fn mark_shed(&mut self, history: &History, started: Nanos) {
         if self.encapsulation != "none" {
             return;
+        }
+        if history.samples_out(self.identity.key.flow.bucket()) {
+            return self.lack_score(IN_PART);
         }
         let first = Nanos(self.identity.first_seen.0.saturating_sub(EDGE_NS));
         let last = Nanos(self.identity.last_seen.0.saturating_add(EDGE_NS));
         let periods = history.periods_between(self.identity.key.flow.bucket(), first, last);
         self.shed = periods.iter().take(MAX_PERIODS).map(|period| ShedPeriod::new(period, started)).collect();
         if self.is_shed() {
-            self.doubt_loss();
-            (self.mos, self.mos_absent_because) = (None, Some(NO_SCORE.to_owned()));
-            (self.mos_cq, self.mos_cq_absent_because) = (None, Some(NO_SCORE.to_owned()));
+            self.lack_score(NO_SCORE);
         }
+    }
+
+    fn lack_score(&mut self, reason: &str) {
+        self.doubt_loss();
+        (self.mos, self.mos_absent_because) = (None, Some(reason.to_owned()));
+        (self.mos_cq, self.mos_cq_absent_because) = (None, Some(reason.to_owned()));
     }
 }
 
 /// What was left out in an interval.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Interval {
+    /// Those below it are left out by configuration.
+    floor: u32,
     /// Sessions of buckets below it were shed at some time in the interval, or just before.
     shed_below: u32,
     /// Or in the time that a report of a far end covers.
@@ -168,6 +179,7 @@ impl Interval {
     pub(super) fn of(history: &History, began: Nanos, now: Nanos) -> Self {
         let back = |ns| Nanos(began.0.saturating_sub(ns));
         Self {
+            floor: history.floor(),
             shed_below: history.highest_between(back(EDGE_NS), now),
             unreported_below: history.highest_between(back(REPORTS_NS), now),
         }
@@ -180,10 +192,13 @@ impl Interval {
 
     /// Marks a line of a stream that was shed in the interval.
     pub(super) fn mark(self, line: &mut StreamEntry) {
-        if line.is_plain && u32::from(line.key.flow.bucket()) < self.shed_below {
+        let bucket = u32::from(line.key.flow.bucket());
+        if line.is_plain && bucket < self.shed_below {
             line.doubt_loss();
-            (line.is_shed, line.status) = (true, Status::Hole);
-            (line.mos, line.mos_absent_because) = (None, Some(NO_SCORE.to_owned()));
+            let is_sampled_out = bucket < self.floor;
+            (line.is_shed, line.status) = (!is_sampled_out, Status::Hole);
+            let reason = if is_sampled_out { IN_PART } else { NO_SCORE };
+            (line.mos, line.mos_absent_because) = (None, Some(reason.to_owned()));
         }
     }
 }

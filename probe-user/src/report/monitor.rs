@@ -150,10 +150,10 @@ impl Monitor {
         &mut self,
         counters: impl FnOnce() -> Result<KernelCounters, E>,
     ) -> Result<(), E> {
-        let history = self.shedding.read();
-        if history.level() == self.told_level {
+        if self.shedding.ask(History::level) == self.told_level {
             return Ok(());
         }
+        let history = self.shedding.read();
         let mut account = Account::default();
         add_kernel_losses(&mut account, &counters()?);
         let shed = account.lost_to(Loss::Shed);
@@ -162,7 +162,8 @@ impl Monitor {
             self.shed_before = shed;
         }
         self.told_level = history.level();
-        self.entries.push(Stamped { at: history.changes().last().map(|(at, _)| at), entry: Entry::Shed(told) });
+        self.entries
+            .push(Stamped { at: history.changes().last().map(|(at, _)| at), entry: Entry::Shed(told) });
         Ok(())
     }
 
@@ -293,8 +294,12 @@ impl Monitor {
     /// Was it shed when it fell silent?
     fn was_shed(&self, parts: &StreamParts) -> bool {
         let Nanos(last) = parts.last_seen;
-        let level = self.shedding.read().highest_between(parts.last_seen, Nanos(last + left_out::EDGE_NS));
-        parts.encapsulation == Encapsulation::NONE && u32::from(parts.key.flow.bucket()) < level
+        let bucket = parts.key.flow.bucket();
+        let was_shed = |history: &History| {
+            let level = history.highest_between(parts.last_seen, Nanos(last + left_out::EDGE_NS));
+            !history.samples_out(bucket) && u32::from(bucket) < level
+        };
+        parts.encapsulation == Encapsulation::NONE && self.shedding.ask(was_shed)
     }
 
     /// Turns what was gathered of a round into entries, and with the last of an interval what all of them add up to: streams

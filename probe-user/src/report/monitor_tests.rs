@@ -268,6 +268,41 @@ fn a_stream_that_was_shed_ends_with_that_word_and_without_a_score() {
     }
 }
 
+/// Its fragments are taken, and the rest is not: what is missing is neither the network's nor shed.
+#[test]
+fn a_stream_of_a_session_that_is_sampled_out_has_no_score_and_was_not_shed() {
+    let bucket = u32::from(packet(0).flow.bucket());
+    for (floor, is_left_out) in [(bucket, false), (bucket + 1, true)] {
+        let mut monitor = Monitor::new(Nanos(0), 1, 100).following(SharedHistory::new(History::new(floor)));
+        for event in [line(1, 50), ended(0), done(0, 1), receiver(1, 0)] {
+            if monitor.take(event) {
+                monitor.close(&counters(), &[]);
+            }
+        }
+        let reason = is_left_out.then_some("--sample leaves out this session, but for its fragments");
+        let mut told = 0;
+        for stamped in monitor.drain() {
+            match stamped.entry {
+                Entry::Stream(line) => {
+                    assert_eq!((line.is_shed, line.mos.is_none()), (false, is_left_out));
+                    assert_eq!(line.mos_absent_because.as_deref(), reason);
+                }
+                Entry::StreamEnd(end) => {
+                    assert_eq!((end.ended, end.report.shed.len()), ("silent", 0));
+                    assert_eq!(
+                        (end.report.loss_is_upper_bound, end.report.mos.is_none()),
+                        (is_left_out, is_left_out)
+                    );
+                    assert_eq!(end.report.mos_absent_because.as_deref(), reason);
+                }
+                _ => continue,
+            }
+            told += 1;
+        }
+        assert_eq!(told, 2);
+    }
+}
+
 #[test]
 fn each_change_of_what_is_shed_is_told_once() {
     let history = SharedHistory::new(History::new(0));

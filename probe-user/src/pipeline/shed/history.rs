@@ -79,6 +79,16 @@ impl History {
         self.changes.back().map_or(self.floor, |(_, level)| *level)
     }
 
+    /// Sessions of buckets below it are left out by configuration, all the time.
+    pub fn floor(&self) -> u32 {
+        self.floor
+    }
+
+    /// Is this bucket one of them?
+    pub fn samples_out(&self, bucket: u8) -> bool {
+        u32::from(bucket) < self.floor
+    }
+
     /// What share of the media sessions configuration leaves out, in percent.
     pub fn sampled_out_percent(&self) -> f64 {
         f64::from(self.floor) * 100.0 / f64::from(BUCKETS)
@@ -175,6 +185,11 @@ impl SharedHistory {
     /// As it is now.
     pub fn read(&self) -> History {
         self.lock().clone()
+    }
+
+    /// Asks it something, without a copy.
+    pub(crate) fn ask<T>(&self, ask: impl FnOnce(&History) -> T) -> T {
+        ask(&self.lock())
     }
 
     pub(crate) fn note(&self, at: Nanos, level: u32) {
