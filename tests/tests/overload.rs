@@ -190,6 +190,16 @@ fn under_overload_whole_sessions_are_shed_never_sip_and_the_others_keep_their_ve
     let changes: Vec<_> = log.iter().filter(|entry| is_shed(entry)).collect();
     let words: Vec<_> = changes.iter().map(|entry| entry["change"].as_str().unwrap()).collect();
     assert_eq!((words.first(), words.last()), (Some(&"began"), Some(&"ended")), "{words:?}");
+    // How much it was is told each time when it ends, but for what was in a program at that moment; and nowhere as a loss.
+    let ends = changes.iter().filter(|entry| entry["change"] == "ended");
+    let told: u64 = ends.map(|entry| count(&entry["frames"])).sum();
+    assert!((lost("shed").saturating_sub(10)..=lost("shed")).contains(&told), "{told} of {}", lost("shed"));
+    let losses = log.iter().filter(|entry| entry["type"] == "loss");
+    assert!(
+        losses.clone().all(|entry| entry["losses"]["shed"].is_null()),
+        "{:#?}",
+        losses.collect::<Vec<_>>()
+    );
     let highest = capture["shedding"]["highest_percent"].as_f64().unwrap();
     let is_taken = |stream: &Value| f64::from(bucket(stream)) * 100.0 / f64::from(BUCKETS) >= highest;
 

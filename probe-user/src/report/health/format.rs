@@ -223,6 +223,10 @@ fn shed_text(shed: &ShedEntry) -> String {
             "began: the probe does not keep up, so {percent:.0} % of the media sessions are left out, whole ones; SIP and \
              RTCP are not; {advice}"
         ),
+        "raised" if *percent >= 100.0 => format!(
+            "raised: all media sessions are left out, {so_far}; if that is not enough it is no media that is too much, but SIP, \
+             fragments or tunnels; {advice}"
+        ),
         "raised" => format!("raised: {percent:.0} % of the media sessions are left out, {so_far}; {advice}"),
         _ => format!("lowered: {percent:.0} % of the media sessions are left out, {so_far}"),
     }
@@ -297,6 +301,5 @@ fn json_line(time: Timestamp, entry: &Entry) -> String {
         entry: &'a Entry,
     }
     let line = Line { time: format!("{time:.6}"), entry };
-    json::line(&line)
-        .unwrap_or_else(|error| format!("{{\"type\":\"error\",\"message\":\"{error}\"}}"))
+    json::line(&line).unwrap_or_else(|error| format!("{{\"type\":\"error\",\"message\":\"{error}\"}}"))
 }
