@@ -44,6 +44,7 @@ use aya::{Ebpf, Pod, TestRun as _, TestRunOptions};
 use probe_ebpf::Config;
 use probe_ebpf::classify::Verdict;
 use probe_ebpf::record::{COUNTER_ENTRIES, Counters, KernelLoss};
+use rustix::thread::{MembarrierCommand, membarrier};
 
 pub use self::ages::Ages;
 pub(crate) use self::attach::Tap;
@@ -296,8 +297,12 @@ impl LiveCapture {
     /// and rings are final: what is still in the rings can be read, and then the account is exact.
     pub fn detach(&mut self) {
         self.links.clear();
-        // The kernel lets a run that has begun finish, which takes microseconds.
-        std::thread::sleep(Duration::from_millis(2));
+        // A run that has begun finishes: in microseconds, or when a hypervisor gives its CPU the next turn. It keeps bottom halves off,
+        // so a grace period of RCU, which this command is (membarrier(2), Linux 4.3), has waited for it.
+        if membarrier(MembarrierCommand::Global).is_err() {
+            // Refused where CPUs run without ticks (nohz_full), or by a filter.
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// What the kernel counted so far.
