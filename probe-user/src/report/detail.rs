@@ -272,10 +272,15 @@ fn changes(page: &mut Page, stream: &StreamReport) {
     }
     for spike in &stream.jitter_spikes {
         let text = format!(
-            "{} up to {:.0} ms late within {:.2} s{}",
+            "{} up to {:.0} ms late within {:.2} s{}{}",
             words::count(spike.packets, "packet"),
             spike.worst_ms,
             spike.until_s - spike.time_s,
+            if spike.is_step {
+                ", at once and all of them: the sender paused, or the way became longer"
+            } else {
+                ""
+            },
             near(&spike.near)
         );
         said.push((spike.packet, text));

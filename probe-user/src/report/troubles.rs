@@ -89,6 +89,9 @@ pub struct SpikeReport {
     pub worst_ms: f64,
     /// How many were late by 60 ms or more.
     pub packets: u64,
+    /// The delay came from one packet to the next and stayed: a sender that paused without counting it, or a longer way.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_step: bool,
     /// What the signalling did when it began.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub near: Option<SignallingMoment>,
@@ -121,6 +124,7 @@ impl SpikeReport {
             until_s: time_s(spike.until),
             worst_ms: spike.worst_ms,
             packets: spike.packets,
+            is_step: spike.is_step(),
             near: None,
             at: spike.at,
         }

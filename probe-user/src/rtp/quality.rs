@@ -158,7 +158,7 @@ impl Quality {
         if let Some(rate) = placed.clock_rate {
             let at = packet.tap_time;
             quality.timeline.place(at, packet.rtp.timestamp, rate, None, true, true);
-            quality.stand(packet, placed.seq, 0.0, true, true);
+            quality.stand(packet, placed.seq, 0.0, true, true, 0.0);
         }
         quality
     }
@@ -193,12 +193,21 @@ impl Quality {
             let restart = MarkerRestart { at: packet.time, packet: packet.number, jump_s };
             self.incidents.get_or_insert_default().restarted(restart);
         }
-        self.stand(packet, placed.seq, standing.transit_ns, standing.begins, is_spurt);
+        let rise_ns = measured.map_or(0.0, |measured| measured.difference_ns());
+        self.stand(packet, placed.seq, standing.transit_ns, standing.begins, is_spurt, rise_ns);
     }
 
     /// A packet with a clock, where it stands on its time line. Comfort noise is not played in time, and says little
     /// of queues: it is sent when nobody listens for it.
-    fn stand(&mut self, packet: &RtpPacket, seq: u64, transit_ns: f64, begins: bool, is_spurt: bool) {
+    fn stand(
+        &mut self,
+        packet: &RtpPacket,
+        seq: u64,
+        transit_ns: f64,
+        begins: bool,
+        is_spurt: bool,
+        rise_ns: f64,
+    ) {
         let at = packet.tap_time;
         self.unique.weigh_skew(transit_ns);
         self.drift.observe(at, transit_ns, begins);
@@ -210,7 +219,7 @@ impl Quality {
             self.change_codec(packet);
         }
         if variation_ns >= SPIKE_NS {
-            self.incidents.get_or_insert_default().late(packet.time, packet.number, variation_ns);
+            self.incidents.get_or_insert_default().late(packet.time, packet.number, variation_ns, rise_ns);
         }
         self.variation.record_ns(whole_ns(variation_ns));
         if self.playout.observe(transit_ns, variation_ns, is_spurt, packet.number) {

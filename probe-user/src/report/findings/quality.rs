@@ -67,24 +67,41 @@ fn late_for_jitter_buffer(report: &Report) -> Option<Finding> {
             words::ms(delay.p999)
         )
     });
+    let steps: Vec<_> = stream.jitter_spikes.iter().filter(|spike| spike.is_step).collect();
+    let stepped = steps.first().map_or_else(String::new, |first| {
+        format!(
+            " {} the delay rose from one packet to the next and stayed, first at frame {}: a queue fills and drains; this is a \
+             sender that paused and did not count it in its timestamps, or a way that became longer.",
+            match steps.len() {
+                1 => "Once".to_owned(),
+                times => format!("{times} times"),
+            },
+            first.packet,
+        )
+    });
+    let queue = "find the queue that fills (priority for voice, Wi-Fi, an uplink that is full); a deeper buffer in the \
+                 telephone helps at the price of delay";
+    let step = "at the steps see whether the sender paused (silence suppression, another source), else whether the route \
+                changed; a buffer that begins afresh plays what comes after them";
+    let advice = match stream.jitter_spikes.len() - steps.len() {
+        _ if steps.is_empty() => queue.to_owned(),
+        0 => step.to_owned(),
+        _ => format!("{step}; for the rest {queue}"),
+    };
+    let frames = steps.iter().map(|step| step.packet);
     Some(Finding {
         id: "late-for-jitter-buffer",
         severity: Severity::Warn,
-        title: format!(
-            "{} with packets that came, but too late to be played",
-            words::count(count, "stream")
-        ),
+        title: format!("{} with packets that came, but too late to be played", words::count(count, "stream")),
         detail: format!(
             "{depth} discards what comes after it is due; a listener hears that as loss. Worst: {}, {} of {} packets \
-             ({percent:.1} %).{delay}",
+             ({percent:.1} %).{delay}{stepped}",
             who(stream),
             words::thousands(stream.delivery.discarded),
             words::thousands(stream.delivery.expected),
         ),
-        advice: "find the queue that fills (priority for voice, Wi-Fi, an uplink that is full); a deeper buffer in the \
-                 telephone helps at the price of delay"
-            .to_owned(),
-        evidence: buffer.examples.iter().copied().take(EXAMPLES).collect(),
+        advice,
+        evidence: frames.chain(buffer.examples.iter().copied()).take(EXAMPLES).collect(),
     })
 }
 
@@ -289,6 +306,40 @@ mod tests {
             assert!(finding.detail.contains(part), "{part} in {}", finding.detail);
         }
         assert_eq!(finding.evidence, [50, 100, 150, 200]);
+    }
+
+    /// Pauses of 200 ms, without a marker: what comes after them is late by as much for good, until the reference forgets.
+    #[test]
+    fn a_sender_that_does_not_count_its_pauses_is_no_queue() {
+        let paused = |pauses: u64| {
+            move |n: u64, packet: &mut RtpPacket| {
+                packet.delay((n / 300).min(pauses) * 200_000_000 + n * 7 % 3 * 1_000_000);
+            }
+        };
+        let findings = found(1_000, paused(2));
+        assert_eq!(ids(&findings), ["late-for-jitter-buffer"]);
+        let Finding { detail, advice, evidence, .. } = &findings[0];
+        assert!(detail.contains("and stayed, first at frame 301: a queue fills and drains"), "{detail}");
+        assert!(advice.starts_with("at the steps") && !advice.contains("queue"), "{advice}");
+        assert_eq!(evidence[0], 301);
+    }
+
+    #[test]
+    fn a_queue_that_fills_and_drains_is_no_pause_however_long_it_stands() {
+        // It holds up packets for 300 ms at once, or it fills slowly, stands for three seconds, and drains.
+        let held_up = |n: u64| if n % 100 < 80 { 0 } else { (100 - n % 100) * 15_000_000 };
+        let filled = |n: u64| match n % 500 {
+            at @ 0..50 => at * 4_000_000,
+            50..200 => 200_000_000,
+            at @ 200..250 => (250 - at) * 4_000_000,
+            _ => 0,
+        };
+        for delay in [&held_up as &dyn Fn(u64) -> u64, &filled] {
+            let findings = found(2_000, |n, packet| packet.delay(delay(n)));
+            let late = findings.iter().find(|finding| finding.id == "late-for-jitter-buffer").unwrap();
+            assert!(late.advice.starts_with("find the queue"), "{late:?}");
+            assert!(!late.detail.contains("stayed"), "{}", late.detail);
+        }
     }
 
     #[test]
