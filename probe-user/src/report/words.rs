@@ -218,7 +218,8 @@ pub fn printable(text: &str) -> String {
 /// Is this character safe for a terminal?
 pub(super) fn is_printable(c: char) -> bool {
     let is_line_end = matches!(c, '\u{2028}' | '\u{2029}');
-    let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let turns =
+        matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     !c.is_control() && !is_line_end && !turns
 }
 

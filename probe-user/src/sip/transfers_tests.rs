@@ -65,7 +65,11 @@ fn names_that_differ_after_what_is_kept_of_them_are_not_the_same() {
     for (ms, end) in [(0, "1"), (9, "2")] {
         wire.send(ms, PHONE, &of(&long(end), &request("INVITE", 1, "")));
     }
-    wire.send(20, PHONE, &invite("of-the-second", "sip:bob@x", "sip:carol@x", &format!("X-Call-ID: {}\r\n", long("2"))));
+    wire.send(
+        20,
+        PHONE,
+        &invite("of-the-second", "sip:bob@x", "sip:carol@x", &format!("X-Call-ID: {}\r\n", long("2"))),
+    );
     let calls = wire.probe.calls();
     assert_eq!(calls.len(), 3);
     let ids: Vec<_> = calls.reports().iter().map(|call| call.call_id.to_string()).collect();
