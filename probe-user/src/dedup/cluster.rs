@@ -9,7 +9,8 @@
 //! Within [`WINDOW_NS`] the same bytes are a copy. A copy that another tap shows (another interface, MAC, VLAN, TTL, tunnel)
 //! may be as late as [`LATE_WINDOW_NS`]. What is later still, or that late at the same tap, is a copy only if it is
 //! always so late: that is learned for each pair of places, never up to where a timer of RFC 3261 could be, and what came
-//! before it was known is set right. What is left is another transmission. Whether a timer made it is not asked here.
+//! before it was known is set right. What came that late at the same tap under another IP ID was sent anew by its sender, whoever
+//! is always so late. What is left is another transmission. Whether a timer made it is not asked here.
 
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
@@ -93,6 +94,8 @@ pub enum Seen {
         of: u64,
         /// This long after it.
         gap_ns: i64,
+        /// It was seen at another place.
+        is_elsewhere: bool,
     },
 }
 
@@ -222,11 +225,16 @@ impl<K: std::marker::Copy + Hash + Eq, S: Default> Clusters<K, S> {
         let lane = Lane::of(cluster, evidence);
         let limit_ns = if lane.is_elsewhere() && lane.rank == 0 { MAX_LAG_NS } else { LATE_WINDOW_NS };
         let is_near = gap_ns.abs() <= if lane.is_elsewhere() { LATE_WINDOW_NS } else { WINDOW_NS };
-        if !is_near && !(0..=limit_ns).contains(&gap_ns) {
-            return cluster.transmit(sighting);
+        let is_anew = !is_near && !lane.is_elsewhere() && cluster.first.has_other_ip_id(evidence);
+        if is_anew || !is_near && !(0..=limit_ns).contains(&gap_ns) {
+            return cluster.transmit(sighting, &lane);
         }
         if self.lags.len() >= MAX_LANES && !self.lags.contains_key(&lane) {
-            return if is_near { Seen::Copy(cluster.add(sighting)) } else { cluster.transmit(sighting) };
+            return if is_near {
+                Seen::Copy(cluster.add(sighting))
+            } else {
+                cluster.transmit(sighting, &lane)
+            };
         }
         let lag = self.lags.entry(lane).or_insert_with(Lag::new);
         lag.recent.push(gap_ns);
@@ -235,7 +243,7 @@ impl<K: std::marker::Copy + Hash + Eq, S: Default> Clusters<K, S> {
                 lag.suspects.remove(0);
             }
             lag.suspects.push(Suspect { key, original: cluster.first, copy: sighting });
-            return cluster.transmit(sighting);
+            return cluster.transmit(sighting, &lane);
         }
         let settled = if is_near { Vec::new() } else { std::mem::take(&mut lag.suspects) };
         let seen = Seen::Copy(cluster.add(sighting));
@@ -304,11 +312,11 @@ impl<K: std::marker::Copy + Hash + Eq, S: Default> Clusters<K, S> {
 
 impl<S> Cluster<S> {
     /// Another transmission of the same bytes.
-    fn transmit(&mut self, sighting: Sighting) -> Seen {
+    fn transmit(&mut self, sighting: Sighting, lane: &Lane) -> Seen {
         let gap_ns = sighting.time.since(self.first.time);
         let of = std::mem::replace(&mut self.first, sighting).number;
         self.further.clear();
-        Seen::Again { of, gap_ns }
+        Seen::Again { of, gap_ns, is_elsewhere: lane.is_elsewhere() }
     }
 
     /// Another sighting of the same transmission.
@@ -324,6 +332,12 @@ impl<S> Cluster<S> {
 }
 
 impl Sighting {
+    /// Does the IP ID show another packet? Many senders leave it zero, and what is told of (HEP) has none.
+    fn has_other_ip_id(&self, evidence: &Evidence) -> bool {
+        let ids = [self.evidence.ip_id, evidence.ip_id];
+        self.evidence.ttl != 0 && evidence.ttl != 0 && !ids.contains(&0) && ids[0] != ids[1]
+    }
+
     fn copied_by(&self, copy: &Self) -> Copy {
         let explanation: Explanation = explain(&self.evidence, &copy.evidence);
         Copy {

@@ -353,7 +353,9 @@ impl Signalling {
     ) -> Observed {
         let key = Key::in_stream(at.flow, bytes);
         let seen = match self.transmissions.observe(key, at.time, at.number, &frame.evidence) {
-            Seen::Copy(copy) => Seen::Again { of: copy.original, gap_ns: copy.delay_ns() },
+            Seen::Copy(copy) => {
+                Seen::Again { of: copy.original, gap_ns: copy.delay_ns(), is_elsewhere: true }
+            }
             seen => seen,
         };
         let repeat = self.count(at, &key, seen, Transport::Tcp { seq: frame.seq }, message);

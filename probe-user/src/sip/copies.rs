@@ -178,11 +178,13 @@ impl Default for Send {
 
 /// A repeat that no timer explains yet.
 #[derive(Clone, Copy, Debug)]
-struct Unexplained {
-    gap_ns: i64,
-    number: u64,
+pub(super) struct Unexplained {
+    pub(super) gap_ns: i64,
+    pub(super) number: u64,
     /// What it repeats.
-    of: u64,
+    pub(super) of: u64,
+    /// It was seen at another place than that.
+    pub(super) is_elsewhere: bool,
 }
 
 impl Default for Transmissions {
@@ -213,19 +215,17 @@ impl Transmissions {
         revised.into_iter().filter_map(counted).collect()
     }
 
-    /// Holds a repeat of frame `of` against the timer of its message. Also names the earlier repeat, unexplained
+    /// Holds a repeat against the timer of its message. Also names the earlier repeat, unexplained
     /// until now, that this one explains, and what that repeats: a doubled gap shows another T1 than RFC 3261's.
     pub(super) fn classify(
         &mut self,
         key: &Key,
         message: &Message<'_>,
         transport: Transport,
-        gap_ns: i64,
-        number: u64,
-        of: u64,
+        again: Unexplained,
     ) -> (Repeat, Option<(u64, u64)>) {
-        let found = self.explain(key, message, transport, gap_ns, number, of);
-        self.repeat(key, number, Again::Message(found.0));
+        let found = self.explain(key, message, transport, again);
+        self.repeat(key, again.number, Again::Message(found.0));
         found
     }
 
@@ -261,15 +261,20 @@ impl Transmissions {
         key: &Key,
         message: &Message<'_>,
         transport: Transport,
-        gap_ns: i64,
-        number: u64,
-        of: u64,
+        again: Unexplained,
     ) -> (Repeat, Option<(u64, u64)>) {
+        let gap_ns = again.gap_ns;
         let Some(timer) = Timer::of(message, transport) else { return (Repeat::Echo, None) };
         let Some(send) = self.clusters.state_mut(key) else { return (Repeat::Unscheduled, None) };
         let near = |expected: i64| (gap_ns - expected).abs() <= expected / 10 + 60 * MILLISECOND;
-        // Asked first: a T1 of 200 ms doubles to 400 ms, which is not far from 500 ms either.
-        let doubled = |before: &Unexplained| before.gap_ns > LATE_WINDOW_NS && near(2 * before.gap_ns);
+        // Asked first: a T1 of 200 ms doubles to 400 ms, which is not far from 500 ms either. What is shorter than a copy may be
+        // late doubles at one place only, and within half of itself.
+        let doubled = |before: &Unexplained| {
+            let is_short = before.gap_ns <= LATE_WINDOW_NS;
+            let is_here = !before.is_elsewhere && !again.is_elsewhere;
+            let is_exact = (gap_ns - 2 * before.gap_ns).abs() <= before.gap_ns / 2;
+            near(2 * before.gap_ns) && (!is_short || is_here && is_exact)
+        };
         if let Some(before) = send.unexplained.filter(doubled) {
             (send.t1, send.index, send.unexplained) = (before.gap_ns, 2, None);
             return (Repeat::Timer(timer), Some((before.number, before.of)));
@@ -281,7 +286,7 @@ impl Transmissions {
             send.unexplained = None;
             return (Repeat::Timer(timer), None);
         }
-        send.unexplained = Some(Unexplained { gap_ns, number, of });
+        send.unexplained = Some(again);
         (Repeat::Unscheduled, None)
     }
 

@@ -16,7 +16,7 @@ use serde::Serialize;
 use super::call::Sighting;
 use super::calls::{CallEvent, CallReport, Calls, MAX_CALLS};
 use super::challenge::{Challenged, Challenges};
-use super::copies::{Again, Key, Noted, Repeat, Seen, Transmissions, Transport};
+use super::copies::{Again, Key, Noted, Repeat, Seen, Transmissions, Transport, Unexplained};
 use super::cut::{self, Captured, Recent};
 use super::encrypted::{Encrypted, EncryptedReport};
 use super::media::{self, MediaTable};
@@ -509,18 +509,22 @@ impl Signalling {
         message: &Message<'_>,
     ) -> Option<Repeat> {
         let repeat = match seen {
-            Seen::Again { of, gap_ns } => {
-                let (repeat, explained) =
-                    self.transmissions.classify(key, message, transport, gap_ns, at.number, of);
+            Seen::Again { of, gap_ns, is_elsewhere } => {
+                let again = Unexplained { gap_ns, number: at.number, of, is_elsewhere };
+                let (repeat, explained) = self.transmissions.classify(key, message, transport, again);
                 self.class = match repeat {
                     Repeat::Timer(timer) => {
                         self.totals.keep_example(at, message, timer, of, gap_ns);
                         FrameClass::Retransmission { of, timer }
                     }
                     Repeat::Echo => FrameClass::Echo { of },
-                    Repeat::Unscheduled => FrameClass::Unscheduled { of },
+                    Repeat::Unscheduled => {
+                        self.totals.keep_unscheduled(at, message, of, gap_ns);
+                        FrameClass::Unscheduled { of }
+                    }
                 };
                 if let (Repeat::Timer(timer), Some((number, of))) = (repeat, explained) {
+                    self.totals.is_explained(number);
                     self.told.push(Told::Was(number, FrameClass::Retransmission { of, timer }));
                     if let Some(kept) = &mut self.transcript {
                         kept.explain(number, repeat);
@@ -596,6 +600,7 @@ impl Signalling {
                 }
             };
             self.copies.observe(&copy);
+            self.totals.is_explained(copy.number);
             self.totals.defects.retain(|defective| defective.frame != copy.number);
             for noted in noted {
                 self.totals.was_copy(noted.tally, noted.is_defective, repeat);

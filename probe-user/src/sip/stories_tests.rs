@@ -2,7 +2,7 @@
 
 use super::testing::*;
 use super::*;
-use crate::packet::{Endpoint, MediaId, Tap};
+use crate::packet::{Carrier, Encapsulation, Endpoint, Layer, MediaId, Tap};
 use crate::sip::calls::{CallState, What};
 use crate::sip::copies::Timer;
 use crate::sip::media::EndpointChange;
@@ -182,6 +182,46 @@ fn shortened_t1_is_learned_from_its_doubling() {
     let report = wire.probe.report();
     assert_eq!(report.sip.repeats, Repeats { timer_a: 4, ..Repeats::default() });
     assert_eq!((report.sip.retransmissions, report.calls[0].retransmissions), (4, 4));
+    assert_eq!(report.sip.unscheduled, [], "the first has found its reason");
+}
+
+/// Always 100 ms late at one tap: as a copy may be, but under other IP IDs it was sent anew each time.
+#[test]
+fn a_t1_of_100_ms_is_a_timer_and_no_copy_that_is_always_late() {
+    let mut wire = Wire::new();
+    let flow = Flow { src: Endpoint::v4(PHONE, 5060), dst: Endpoint::v4(PBX, 5060) };
+    let mut ip_id = 0;
+    for message in 0..6_u32 {
+        let text = request("OPTIONS", message, "");
+        for ms in [0, 100, 300, 700] {
+            ip_id += 1;
+            wire.capture(u64::from(message) * 40_000 + ms, 0, flow, &Evidence { ip_id, ..seen() }, &text);
+        }
+    }
+    let sip = wire.probe.report().sip;
+    assert_eq!(sip.repeats, Repeats { timer_e: 18, ..Repeats::default() });
+    assert_eq!((sip.messages, sip.copies, sip.retransmissions, sip.unscheduled.len()), (24, 0, 18, 0));
+}
+
+/// A short gap that doubles at another tap may be that tap's lateness.
+#[test]
+fn a_tap_that_is_late_is_no_timer_with_a_short_t1() {
+    let rpcap = Encapsulation::NONE.with(Layer::Rpcap).unwrap();
+    let late = Evidence { encapsulation: rpcap, carrier: Carrier(1), ..seen() };
+    for (third, expected) in [(seen(), 1), (late, 0)] {
+        let mut wire = Wire::new();
+        let flow = Flow { src: Endpoint::v4(PHONE, 5060), dst: Endpoint::v4(PBX, 5060) };
+        let text = request("OPTIONS", 1, "");
+        for (ms, evidence) in [(0, seen()), (90, seen()), (270, third)] {
+            wire.capture(ms, 0, flow, &evidence, &text);
+        }
+        let sip = wire.probe.report().sip;
+        let told: Vec<_> =
+            sip.unscheduled.iter().map(|again| (again.of, again.frame, again.gap_ms)).collect();
+        let unexplained = [(1, 2, 90.0), (2, 3, 180.0)];
+        assert_eq!(told, if expected == 0 { &unexplained[..] } else { &[] });
+        assert_eq!((sip.repeats.timer_e, sip.repeats.unscheduled), (2 * expected, 2 - 2 * expected));
+    }
 }
 
 #[test]

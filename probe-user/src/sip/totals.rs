@@ -173,10 +173,10 @@ impl Repeats {
     }
 }
 
-/// One message that a timer sent again.
+/// One message that was sent again.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Retransmitted {
-    /// Whose timer: "A", "E", "G", "2xx", "1xx".
+    /// Whose timer: "A", "E", "G", "2xx", "1xx"; or "none".
     pub timer: &'static str,
     /// What was sent: a method, or a status code with its method.
     pub message: String,
@@ -192,6 +192,22 @@ pub struct Retransmitted {
     pub to: Endpoint,
     /// Its call.
     pub call_id: String,
+}
+
+impl Retransmitted {
+    fn new(at: Sighting, message: &Message<'_>, timer: &'static str, of: u64, gap_ns: i64) -> Self {
+        let method: String = message.method().chars().take(MAX_METHOD).collect();
+        Self {
+            timer,
+            message: message.status().map_or(method.clone(), |code| format!("{code} to {method}")),
+            of,
+            frame: at.number,
+            gap_ms: gap_ns as f64 / 1e6,
+            from: at.flow.src,
+            to: at.flow.dst,
+            call_id: name_text(message.call_id).into_owned(),
+        }
+    }
 }
 
 /// A frame on a SIP port that holds no message.
@@ -234,20 +250,21 @@ impl SipReport {
         of: u64,
         gap_ns: i64,
     ) {
-        if self.retransmitted.len() >= MAX_EXAMPLES {
-            return;
+        if self.retransmitted.len() < MAX_EXAMPLES {
+            self.retransmitted.push(Retransmitted::new(at, message, timer.name(), of, gap_ns));
         }
-        let method: String = message.method().chars().take(MAX_METHOD).collect();
-        self.retransmitted.push(Retransmitted {
-            timer: timer.name(),
-            message: message.status().map_or(method.clone(), |code| format!("{code} to {method}")),
-            of,
-            frame: at.number,
-            gap_ms: gap_ns as f64 / 1e6,
-            from: at.flow.src,
-            to: at.flow.dst,
-            call_id: name_text(message.call_id).into_owned(),
-        });
+    }
+
+    /// The same of one that no timer sent.
+    pub(super) fn keep_unscheduled(&mut self, at: Sighting, message: &Message<'_>, of: u64, gap_ns: i64) {
+        if self.unscheduled.len() < MAX_EXAMPLES {
+            self.unscheduled.push(Retransmitted::new(at, message, "none", of, gap_ns));
+        }
+    }
+
+    /// The repeat in this frame has found its reason.
+    pub(super) fn is_explained(&mut self, frame: u64) {
+        self.unscheduled.retain(|again| again.frame != frame);
     }
 
     /// Counts a message's defects, if it has any, and keeps the first few.
@@ -337,6 +354,8 @@ pub struct SipReport {
     pub suspects: Vec<Suspect>,
     /// Examples of retransmissions, the first few.
     pub retransmitted: Vec<Retransmitted>,
+    /// Examples of repeats that no timer explains, the first few.
+    pub unscheduled: Vec<Retransmitted>,
     /// Copies by cause. Filled when a report is made.
     pub causes: Vec<CauseReport>,
 }

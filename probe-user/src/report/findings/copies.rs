@@ -6,6 +6,7 @@ use super::super::words;
 use crate::dedup::cause::Cause;
 use crate::dedup::stats::{CauseReport, CopyStats, Session};
 use crate::packet::Layer;
+use crate::sip::totals::Retransmitted;
 
 /// Copies a packet, beyond the first, from which "each frame" is said.
 const MOST: f64 = 0.5;
@@ -29,6 +30,7 @@ pub(super) fn find(report: &Report) -> Vec<Finding> {
     found.extend(delivered_twice(&copied));
     found.extend(copies_not_retransmissions(report));
     found.extend(retransmissions(report));
+    found.extend(unscheduled(report));
     found.extend(one_direction(report));
     found.extend(holes_at_one_instant(report));
     found.extend(remote_drops(report));
@@ -404,6 +406,42 @@ fn retransmissions(report: &Report) -> Option<Finding> {
     })
 }
 
+/// Sent again, but not as RFC 3261 does it.
+fn unscheduled(report: &Report) -> Option<Finding> {
+    let sip = &report.sip;
+    let first = sip.unscheduled.first().filter(|_| sip.repeats.unscheduled > 0)?;
+    let told = |again: &Retransmitted| {
+        format!(
+            "frame {} repeats frame {} after {} ({} from {})",
+            again.frame,
+            again.of,
+            words::delay(again.gap_ms * 1e3),
+            words::printable(&again.message),
+            again.from,
+        )
+    };
+    let told: Vec<_> = sip.unscheduled.iter().take(EXAMPLES / 2).map(told).collect();
+    Some(Finding {
+        id: "sip-repeats-unscheduled",
+        severity: Severity::Info,
+        title: format!(
+            "{} {} repeated at times that are no timer's",
+            words::count(sip.repeats.unscheduled, "SIP message"),
+            if sip.repeats.unscheduled == 1 { "was" } else { "were" }
+        ),
+        detail: format!(
+            "{}. Neither the timers of RFC 3261 nor gaps that double explain it, and it came too late for a copy.",
+            told.join("; ")
+        ),
+        advice: format!(
+            "look at the gaps: always the same, they are a timer of {}'s own, so it got no answer in time; or one tap is \
+             that far behind another",
+            first.from
+        ),
+        evidence: sip.unscheduled.iter().flat_map(|again| [again.of, again.frame]).take(EXAMPLES).collect(),
+    })
+}
+
 /// Nothing comes back, neither signalling nor media: no network is like that, but a mirror of one direction is.
 fn one_direction(report: &Report) -> Option<Finding> {
     let long = || report.streams.iter().filter(|stream| stream.unique.packets >= ONE_WAY_PACKETS);
@@ -523,6 +561,29 @@ mod tests {
     use crate::dedup::stats::Copy;
     use crate::packet::{Carrier, Encapsulation, Endpoint, Evidence, Nanos};
     use crate::rtp::testing::packet;
+
+    #[test]
+    fn repeats_that_no_timer_explains_are_told_with_their_gaps() {
+        let mut report = report(vec![stream()]);
+        assert!(unscheduled(&report).is_none());
+        report.sip.repeats.unscheduled = 2;
+        report.sip.unscheduled = vec![Retransmitted {
+            timer: "none",
+            message: "OPTIONS".to_owned(),
+            of: 7,
+            frame: 9,
+            gap_ms: 900.0,
+            from: Endpoint::v4([10, 0, 0, 1], 5060),
+            to: Endpoint::v4([10, 0, 0, 2], 5060),
+            call_id: "ping".to_owned(),
+        }];
+        let told = unscheduled(&report).unwrap();
+        assert_eq!(told.title, "2 SIP messages were repeated at times that are no timer's");
+        assert!(
+            told.detail.starts_with("frame 9 repeats frame 7 after 900.0 ms (OPTIONS from 10.0.0.1:5060).")
+        );
+        assert_eq!(told.evidence, [7, 9]);
+    }
 
     fn found<'a>(findings: &'a [Finding], id: &str) -> &'a Finding {
         let finding = findings.iter().find(|finding| finding.id == id);
