@@ -105,6 +105,11 @@ impl Call {
         call
     }
 
+    /// Bytes that what was announced in it takes in memory.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.report.media.held_bytes + self.negotiation.held_bytes()
+    }
+
     /// A timer sent messages of it again.
     pub(super) fn repeated(&mut self, timer: Timer, more: u32) {
         self.report.retransmissions += u64::from(more);

@@ -14,7 +14,7 @@
 //!
 //! Repeats of a message (the same bytes again) change nothing but the counts. When all places are taken, the
 //! call that ended first makes room, and if none has ended, the oldest; both are counted. So it is when the media lines of
-//! all calls together hold 8 KiB a place: most calls announce a tenth of that, some of WebRTC more.
+//! all calls together, and what their parties offered, hold 8 KiB a place: most calls announce a tenth of that, some of WebRTC more.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ pub struct Calls {
     by_serial: FxHashMap<u64, Box<Call>>,
     next: u64,
     bound: usize,
-    /// Bytes that the announced media lines of all calls hold.
+    /// Bytes that what was announced in all calls holds.
     media_bytes: usize,
     ended: VecDeque<u64>,
     begun: VecDeque<u64>,
@@ -173,10 +173,10 @@ impl Calls {
             Some(_) => {}
             None => {
                 let was_over = call.report.state.is_over();
-                let held_bytes = call.report.media.held_bytes;
+                let held_bytes = call.held_bytes();
                 let moved = call.advance(at, message, media);
                 let held = call.negotiate(at, message, media);
-                self.media_bytes += call.report.media.held_bytes - held_bytes;
+                self.media_bytes = self.media_bytes + call.held_bytes() - held_bytes;
                 self.follow(serial, at, [moved, held], was_over, media);
                 self.relate(serial, at, message, is_begun);
             }
@@ -195,9 +195,9 @@ impl Calls {
     ) {
         let Some(call) = self.by_serial.get_mut(&serial) else { return };
         let was_over = call.report.state.is_over();
-        let held_bytes = call.report.media.held_bytes;
+        let held_bytes = call.held_bytes();
         let happened = call.complete(at, cut, message, media);
-        self.media_bytes += call.report.media.held_bytes - held_bytes;
+        self.media_bytes = self.media_bytes + call.held_bytes() - held_bytes;
         let is_begun = call.report.first_frame == cut.0;
         self.follow(serial, at, happened, was_over, media);
         self.relate(serial, at, message, is_begun);
@@ -382,7 +382,7 @@ impl Calls {
             let call_id = Arc::clone(&call.report.call_id);
             self.evicted_ended += u64::from(ended);
             self.evicted_live += u64::from(!ended);
-            self.media_bytes -= call.report.media.held_bytes;
+            self.media_bytes -= call.held_bytes();
             self.by_serial.remove(&serial);
             if self.by_id.get(&call_id) == Some(&serial) {
                 self.by_id.remove(&call_id);

@@ -67,6 +67,31 @@ impl MediaInfo {
         }
     }
 
+    /// In the place of one that had to go.
+    pub(super) fn nothing() -> Self {
+        Self {
+            call_id: "".into(),
+            kind: MediaKind::Other,
+            protocol: Protocol::Other,
+            endpoint: Endpoint { address: [0; 16], port: 0 },
+            rtcp: None,
+            candidates: Box::default(),
+            ssrcs: Box::default(),
+            formats: Box::default(),
+            ptime_ms: None,
+            srtp: false,
+            redundancy: None,
+            direction: Direction::Inactive,
+            announced_at: 0,
+            announced_time: Nanos::default(),
+        }
+    }
+
+    /// Is it that?
+    pub(super) fn is_nothing(&self) -> bool {
+        self.protocol == Protocol::Other
+    }
+
     /// The `a=rtpmap` of a payload type.
     pub fn codec(&self, payload_type: u8) -> Option<&Codec> {
         self.formats.iter().find(|f| f.payload_type == payload_type)?.codec.as_ref()
@@ -79,6 +104,9 @@ impl MediaInfo {
 
     /// Bytes that it takes in memory, as far as they depend on what was announced.
     pub(super) fn held_bytes(&self) -> usize {
+        if self.is_nothing() {
+            return 0;
+        }
         let text = |format: &Format| {
             let name = format.codec.as_ref().map_or(0, |codec| codec.name.len());
             name + format.fmtp.as_ref().map_or(0, |parameters| parameters.len())

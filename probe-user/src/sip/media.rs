@@ -9,8 +9,8 @@
 //! ```
 //!
 //! A line's description never changes: the same endpoint with other formats is another line with another id, so
-//! whoever holds an id may keep what it found. Ids ascend; the descriptions of the last 65,536 are kept, so
-//! that a stream that outlives its call can still be named.
+//! whoever holds an id may keep what it found. Ids ascend; the descriptions of the last 65,536 are kept, as far as 4 KiB each hold
+//! them, so that a stream that outlives its call can still be named.
 //!
 //! Of two calls that announce one endpoint the later has it: a port is used again, and of two calls of one B2BUA the report
 //! names both. When the later one ends and the earlier has not, the earlier has it back.
@@ -41,6 +41,9 @@ pub const MAX_SILENCE: Nanos = Nanos(1_800_000_000_000);
 /// Slots for descriptions: twice the lines, so that half of them can be past ones.
 const SLOTS: u32 = 65_536;
 const _: () = assert!(SLOTS as usize == 2 * MAX_LINES);
+/// Bytes of descriptions for each slot, past ones included. A browser's line with its candidates holds as much, a telephone's a
+/// tenth; one made for the purpose 50 times that. 256 MiB by default, most of which calls share.
+const LINE_BYTES: usize = 4_096;
 /// Lines compared when one has to go.
 const EVICTION_SAMPLE: usize = 16;
 /// Lines looked at for silence in one [`MediaTable::advance`].
@@ -59,6 +62,13 @@ pub struct MediaTable {
     max_lines: usize,
     /// Lines whose call has ended, with the time when they go. In order, as the grace is the same for all.
     closing: VecDeque<(Nanos, MediaId)>,
+    /// Lines that are none any more, in the order in which they went.
+    past: VecDeque<MediaId>,
+    /// Bytes that all descriptions hold, and may.
+    held_bytes: usize,
+    max_bytes: usize,
+    /// What is left of a description that had to go.
+    nothing: Arc<MediaInfo>,
     hand: usize,
     is_literal: bool,
     grace: Nanos,
@@ -84,6 +94,13 @@ struct Slot {
     info: Arc<MediaInfo>,
 }
 
+impl Slot {
+    /// Had its description to go?
+    fn is_forgotten(&self) -> bool {
+        self.info.is_nothing()
+    }
+}
+
 /// No endpoint of a packet: it has no port.
 const NOBODY: Endpoint = Endpoint { address: [0; 16], port: 0 };
 
@@ -103,6 +120,10 @@ impl MediaTable {
             live: 0,
             max_lines: max_lines.clamp(1, MAX_LINES),
             closing: VecDeque::new(),
+            past: VecDeque::new(),
+            held_bytes: 0,
+            max_bytes: 2 * max_lines.clamp(1, MAX_LINES) * LINE_BYTES,
+            nothing: Arc::new(MediaInfo::nothing()),
             hand: 0,
             is_literal: false,
             grace: GRACE,
@@ -200,7 +221,7 @@ impl MediaTable {
         let Some(slot) = self.slot_mut(id) else { return };
         slot.closes = None;
         slot.last_seen = slot.last_seen.max(time);
-        if slot.is_live {
+        if slot.is_live || slot.is_forgotten() {
             return;
         }
         self.make_room();
@@ -296,7 +317,7 @@ impl MediaTable {
 
     /// The description behind an id, also for some time after the line is gone.
     pub fn info(&self, id: MediaId) -> Option<Arc<MediaInfo>> {
-        let slot = self.slots.get(slot_index(id)).filter(|slot| slot.id == id)?;
+        let slot = self.slots.get(slot_index(id)).filter(|slot| slot.id == id && !slot.is_forgotten())?;
         Some(Arc::clone(&slot.info))
     }
 
@@ -342,6 +363,9 @@ impl MediaTable {
 
     fn insert(&mut self, info: MediaInfo, time: Nanos) -> MediaId {
         self.make_room();
+        let bytes = info.held_bytes();
+        self.make_room_for(bytes);
+        self.held_bytes += bytes;
         let id = self.free_id();
         let slot = Slot {
             id,
@@ -355,7 +379,10 @@ impl MediaTable {
             info: Arc::new(info),
         };
         match self.slots.get_mut(slot_index(id)) {
-            Some(old) => *old = slot,
+            Some(old) => {
+                self.held_bytes -= old.info.held_bytes();
+                *old = slot;
+            }
             None => self.slots.push(slot),
         }
         self.revive(id);
@@ -402,6 +429,10 @@ impl MediaTable {
         let learned = std::mem::take(&mut slot.learned);
         let info = Arc::clone(&slot.info);
         self.live -= 1;
+        if self.past.len() == SLOTS as usize {
+            self.past.pop_front();
+        }
+        self.past.push_back(id);
         let candidates = info.candidates.iter().map(|candidate| candidate.endpoint);
         for endpoint in
             [Some(info.endpoint), info.rtcp].into_iter().chain(learned).flatten().chain(candidates)
@@ -414,7 +445,7 @@ impl MediaTable {
     fn give_back(&mut self, id: MediaId) {
         let displaced =
             self.slot_mut(id).map(|slot| std::mem::replace(&mut slot.displaced, MediaId::UNANNOUNCED));
-        let goes_on = |slot: &&mut Slot| !slot.is_live && slot.closes.is_none();
+        let goes_on = |slot: &&mut Slot| !slot.is_live && slot.closes.is_none() && !slot.is_forgotten();
         if let Some(before) = displaced
             && let Some(endpoint) = self.slot_mut(before).filter(goes_on).map(|slot| slot.info.endpoint)
             && self.owners.owner(endpoint).is_none_or(|claim| claim.rank < Rank::Media)
@@ -425,6 +456,23 @@ impl MediaTable {
 
     fn make_room(&mut self) {
         while (self.live >= self.max_lines || !self.owners.has_room()) && self.evict() {}
+    }
+
+    /// Lets descriptions of past lines go, the oldest first, and then lines, until there is room for so many bytes.
+    fn make_room_for(&mut self, bytes: usize) {
+        while self.held_bytes + bytes > self.max_bytes {
+            let Some(id) = self.past.pop_front() else {
+                if self.evict() {
+                    continue;
+                }
+                return;
+            };
+            let nothing = Arc::clone(&self.nothing);
+            if let Some(slot) = self.slot_mut(id).filter(|slot| !slot.is_live) {
+                let gone = std::mem::replace(&mut slot.info, nothing);
+                self.held_bytes -= gone.held_bytes();
+            }
+        }
     }
 
     /// Takes out, of the next live lines round the table, the one that has been silent longest. A sample

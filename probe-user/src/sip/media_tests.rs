@@ -245,3 +245,40 @@ fn candidates_push_out_no_line() {
     assert_eq!(replay(&table.drain_changes().collect::<Vec<_>>()).len(), 2 * 70 + 50);
     assert_eq!(table.endpoints_refused(), 16 * 70 - 50);
 }
+
+/// Descriptions made for the purpose: 128 payload types each.
+#[test]
+fn descriptions_are_bounded_in_bytes_and_the_oldest_past_one_goes_first() {
+    let formats: Vec<_> = (0..128).map(|number| number.to_string()).collect();
+    let formats = formats.join(" ");
+    let mut table = MediaTable::new(100);
+    let announce = |table: &mut MediaTable, n: u16| {
+        let at = Nanos(u64::from(n) * SECOND);
+        let id = table.announce(&call("flood"), &line(1_000 + 4 * n, &formats), at, u64::from(n)).unwrap();
+        let held: usize = table.slots.iter().map(|slot| slot.info.held_bytes()).sum();
+        assert_eq!(held, table.held_bytes);
+        assert!(held <= 200 * LINE_BYTES, "{held} bytes after {n}");
+        id
+    };
+    // One after the other: each is over before the next begins.
+    let mut ids = Vec::new();
+    for n in 0..200 {
+        let id = announce(&mut table, n);
+        ids.push(id);
+        table.withdraw(id, Nanos(u64::from(n) * SECOND));
+        table.advance(Nanos((u64::from(n) + 6) * SECOND));
+    }
+    let known: Vec<_> = ids.iter().map(|id| table.info(*id).is_some()).collect();
+    let kept = known.iter().filter(|is_known| **is_known).count();
+    assert!((100..150).contains(&kept) && known.is_sorted(), "{kept}: {known:?}");
+    assert_eq!(table.evicted(), 0);
+    // None of those that are gone comes back.
+    table.reopen(ids[0], Nanos(300 * SECOND));
+    assert!((table.info(ids[0]), table.len()) == (None, 0));
+    // All at once: there is no room for as many as of ordinary ones.
+    for n in 200..400 {
+        announce(&mut table, n);
+    }
+    assert!((80..=100).contains(&table.len()), "{}", table.len());
+    assert_eq!(table.evicted(), 200 - table.len() as u64);
+}

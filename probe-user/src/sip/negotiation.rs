@@ -128,6 +128,15 @@ impl Negotiation {
         description.lines.iter().find(is_talk).or(description.lines.first()).map(asked)
     }
 
+    /// Bytes that it takes in memory, as far as they depend on who announced what.
+    pub(super) fn held_bytes(&self) -> usize {
+        let of = |line: &Line| size_of::<Line>() + line.mid.as_ref().map_or(0, |mid| mid.len());
+        let offered =
+            |party: &Party| party.offer.iter().flat_map(|offer| &offer.lines).map(of).sum::<usize>();
+        let lines = |party: &Party| size_of::<Party>() + party.lines.iter().map(of).sum::<usize>();
+        self.parties.iter().map(|party| lines(party) + offered(party)).sum()
+    }
+
     /// The call is over: its lines go after the grace.
     pub(super) fn withdraw(&self, at: Sighting, media: &mut MediaTable) {
         for id in self.parties.iter().flat_map(Party::ids) {

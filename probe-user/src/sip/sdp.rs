@@ -54,7 +54,7 @@ pub struct MediaLine {
     pub candidates: Vec<Candidate>,
     /// SSRCs that its author will send (RFC 5576).
     pub ssrcs: Vec<u32>,
-    /// `a=mid` (RFC 5888).
+    /// `a=mid` (RFC 5888), if it is not absurdly long.
     pub mid: Option<Box<str>>,
     /// The line of the same description that has the same endpoint, by its place: BUNDLE (RFC 8843), or a choice of
     /// profiles. That one has the formats of both.
@@ -261,7 +261,7 @@ impl MediaLine {
             mux: media.has_attribute("rtcp-mux"),
             candidates,
             ssrcs: bundle::ssrcs(media),
-            mid: first_value(media, "mid").map(|mid| mid.trim().into()),
+            mid: first_value(media, "mid").map(str::trim).filter(|mid| mid.len() <= MAX_MID).map(Into::into),
             rides_on: None,
             formats: formats(media),
             ptime_ms: first_value(media, "ptime").and_then(|value| value.trim().parse().ok()),
@@ -316,6 +316,8 @@ fn rtcp_endpoint(media: &Media, rtp: Endpoint) -> Option<Endpoint> {
     }
 }
 
+/// Longest `a=mid` that is one; in RTP it has 16 bytes at most (RFC 8843, 15).
+const MAX_MID: usize = 64;
 /// Longest encoding name kept; of those registered the longest has 21 letters.
 const MAX_NAME: usize = 64;
 /// Most that is kept of `a=fmtp`, as of a URI.

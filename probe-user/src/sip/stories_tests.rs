@@ -435,6 +435,31 @@ fn flood_of_large_descriptions_stays_bounded_in_bytes() {
     assert_eq!(report.given_up.live_calls, 2_000 - all.len() as u64);
 }
 
+/// Who describes himself under ever other tags is as many parties, each with lines of its own, and names for them.
+#[test]
+fn flood_of_parties_stays_bounded_in_bytes() {
+    let limits = Limits { calls: 10, ..Limits::default() };
+    let mut wire = Wire { probe: Signalling::new(limits), ..Wire::new() };
+    let mid = "m".repeat(1_000);
+    let sections =
+        (0..16).map(|_| format!("m=audio 0 RTP/AVP 0\r\na=mid:{mid}\r\n")).collect::<Vec<_>>().concat();
+    let sdp = format!("v=0\r\nc=IN IP4 10.0.0.1\r\n{sections}");
+    let body = format!("Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{sdp}", sdp.len());
+    for call in 0..40_u64 {
+        for party in 0..16 {
+            let head = request("INVITE", 1, "bob");
+            let head = head.strip_suffix("\r\n").unwrap().replace("tag=", &format!("tag={party}"));
+            wire.send(
+                call,
+                PHONE,
+                &format!("{head}{body}").replace("Call-ID: one", &format!("Call-ID: {call}")),
+            );
+        }
+    }
+    let kept = wire.probe.report().calls.len();
+    assert!((4..10).contains(&kept), "{kept} calls of 16 parties with 16 lines each");
+}
+
 #[test]
 fn copy_of_junk_is_no_copy_of_a_message() {
     let mut wire = Wire::tapped_as_in_the_story();
