@@ -48,6 +48,7 @@ pub struct Calls {
     by_id: FxHashMap<Arc<str>, u64>,
     by_serial: FxHashMap<u64, Box<Call>>,
     next: u64,
+    live: usize,
     bound: usize,
     /// Bytes that what was announced in all calls holds.
     media_bytes: usize,
@@ -69,6 +70,7 @@ impl Calls {
             by_id: FxHashMap::default(),
             by_serial: FxHashMap::default(),
             next: 0,
+            live: 0,
             bound: max_calls.max(1),
             media_bytes: 0,
             ended: VecDeque::new(),
@@ -94,9 +96,9 @@ impl Calls {
         self.by_serial.is_empty()
     }
 
-    /// Calls that are not over.
+    /// Calls that are not over. Counted as they begin and end: there are many, and each round asks.
     pub fn live(&self) -> usize {
-        self.by_serial.values().filter(|call| !call.report.state.is_over()).count()
+        self.live
     }
 
     /// Calls that began, those given up since included.
@@ -220,6 +222,11 @@ impl Calls {
             }
         }
         let is_over = call.report.state.is_over();
+        match (was_over, is_over) {
+            (false, true) => self.live -= 1,
+            (true, false) => self.live += 1,
+            _ => {}
+        }
         if is_over && !was_over {
             // It may be kept for long.
             call.report.moments.shrink_to_fit();
@@ -358,6 +365,7 @@ impl Calls {
         let call_id: Arc<str> = id.into();
         let serial = self.next;
         self.next += 1;
+        self.live += 1;
         self.by_id.insert(Arc::clone(&call_id), serial);
         self.begun.push_back(serial);
         self.by_serial.insert(serial, Box::new(Call::new(call_id, at, message, begins)));
@@ -380,6 +388,7 @@ impl Calls {
                 continue;
             }
             let call_id = Arc::clone(&call.report.call_id);
+            self.live -= usize::from(!call.report.state.is_over());
             self.evicted_ended += u64::from(ended);
             self.evicted_live += u64::from(!ended);
             self.media_bytes -= call.held_bytes();

@@ -94,6 +94,9 @@ proptest! {
         for step in &steps {
             ms += step.pause_ms;
             wire.send(ms, if step.is_phones { PHONE } else { PBX }, &text(step));
+            let calls = wire.probe.calls();
+            let live = calls.reports().iter().filter(|call| !call.state.is_over()).count();
+            prop_assert_eq!(calls.live(), live);
         }
         wire.probe.advance(Nanos((ms + 10_000_000) * MS));
         prop_assert_eq!(wire.probe.calls().live(), 0, "nothing stays open for ever");
