@@ -236,12 +236,13 @@ impl Delays {
         }
     }
 
+    /// Serialising into memory fails only on a histogram too large for its format.
     fn report(&self) -> Distributions {
         let (jitter, variation) = (Percentiles::of(&self.jitter), Percentiles::of(&self.variation));
         Distributions {
-            jitter_histogram: jitter.map(|_| self.jitter.to_v2_base64()),
+            jitter_histogram: jitter.and_then(|_| self.jitter.to_v2_base64()),
             jitter_percentiles_us: jitter,
-            pdv_histogram: variation.map(|_| self.variation.to_v2_base64()),
+            pdv_histogram: variation.and_then(|_| self.variation.to_v2_base64()),
             pdv_percentiles_us: variation,
         }
     }
