@@ -1,5 +1,7 @@
 //! Findings about copies: how often each frame was captured and why, and what that is not.
 
+use rustc_hash::FxHashSet;
+
 use super::super::contract::{Finding, Report, Severity, StreamReport};
 use super::super::health::StreamEntry;
 use super::super::words;
@@ -20,6 +22,9 @@ const ONE_WAY_MESSAGES: u64 = 3;
 const SAME_INSTANT_S: f64 = 0.05;
 /// Streams with a hole at the same instant.
 const STREAMS_WITH_HOLE: usize = 3;
+/// Holes that are held against each other. Where more streams than that have theirs at one instant, the first of it is as good a
+/// beginning as the next.
+const MOST_LOOKED_AT: usize = 4_000_000;
 
 /// All of them, what explains others first.
 pub(super) fn find(report: &Report) -> Vec<Finding> {
@@ -445,10 +450,9 @@ fn unscheduled(report: &Report) -> Option<Finding> {
 /// Nothing comes back, neither signalling nor media: no network is like that, but a mirror of one direction is.
 fn one_direction(report: &Report) -> Option<Finding> {
     let long = || report.streams.iter().filter(|stream| stream.unique.packets >= ONE_WAY_PACKETS);
-    let comes_back = |stream: &StreamReport| {
-        let (from, to) = (stream.src.address, stream.dst.address);
-        report.streams.iter().any(|other| (other.src.address, other.dst.address) == (to, from))
-    };
+    let ways: FxHashSet<_> =
+        report.streams.iter().map(|stream| (stream.src.address, stream.dst.address)).collect();
+    let comes_back = |stream: &StreamReport| ways.contains(&(stream.dst.address, stream.src.address));
     let streams = long().count();
     let sip = &report.sip;
     let is_sip_one_way =
@@ -501,20 +505,27 @@ fn holes_at_one_instant(report: &Report) -> Option<Finding> {
         }
     }
     holes.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let together = |from: usize| -> Vec<_> {
-        let Some(first) = holes.get(from) else { return Vec::new() };
-        let mut ends = Vec::new();
+    let mut worst = Vec::new();
+    let mut looked_at = 0;
+    for (from, first) in holes.iter().enumerate() {
+        let (mut together, mut ends) = (Vec::new(), FxHashSet::default());
         let alike = holes.iter().skip(from).take_while(|hole| hole.0 - first.0 <= SAME_INSTANT_S);
-        for hole in alike.filter(|hole| (hole.1 - first.1).abs() <= 2.0 * SAME_INSTANT_S) {
+        for hole in alike.inspect(|_| looked_at += 1) {
             // Neither the sender nor the receiver of another: those may share a line.
             let (src, dst) = (hole.2.src.address, hole.2.dst.address);
-            if !ends.iter().any(|(_, a, b)| [*a, *b].iter().any(|end| [src, dst].contains(end))) {
-                ends.push((hole, src, dst));
+            let is_alike = (hole.1 - first.1).abs() <= 2.0 * SAME_INSTANT_S;
+            if is_alike && !ends.contains(&src) && !ends.contains(&dst) {
+                ends.extend([src, dst]);
+                together.push(hole);
             }
         }
-        ends.into_iter().map(|(hole, ..)| hole).collect()
-    };
-    let worst = (0..holes.len()).map(together).max_by_key(Vec::len)?;
+        if together.len() >= worst.len() {
+            worst = together;
+        }
+        if looked_at > MOST_LOOKED_AT {
+            break;
+        }
+    }
     if worst.len() < STREAMS_WITH_HOLE {
         return None;
     }
@@ -703,5 +714,69 @@ mod tests {
         // All to one receiver: that is its line.
         let one_line = report((0..4).map(|host| hole(host, 1)).collect());
         assert!(one_line.findings.iter().all(|finding| finding.id != "loss-made-by-the-capture"));
+    }
+
+    /// Streams with a hole each: who sends and who receives, when it ended, how long it was.
+    fn holes(all: &[([u8; 4], [u8; 4], u64, f64)]) -> Report {
+        let hole = |(src, dst, ended_ms, silence_s): &([u8; 4], [u8; 4], u64, f64)| {
+            let mut stream = interrupted(*silence_s, 50, false);
+            (stream.src, stream.dst) = (Endpoint::v4(*src, 4000), Endpoint::v4(*dst, 4000));
+            stream.interruptions[0].gap.at = Nanos(ended_ms * 1_000_000);
+            stream
+        };
+        report(all.iter().map(hole).collect())
+    }
+
+    /// By the definition: from each hole on, those alike that share no address with one before.
+    fn most_at_one_instant(all: &[([u8; 4], [u8; 4], u64, f64)]) -> usize {
+        let mut all = all.to_vec();
+        all.sort_by_key(|hole| hole.2);
+        let count = |from: usize| {
+            let mut ends: Vec<[u8; 4]> = Vec::new();
+            let mut count = 0;
+            for hole in all.iter().skip(from) {
+                let is_alike = hole.2 - all[from].2 <= 50 && (hole.3 - all[from].3).abs() <= 0.1;
+                if is_alike && !ends.contains(&hole.0) && !ends.contains(&hole.1) {
+                    ends.extend([hole.0, hole.1]);
+                    count += 1;
+                }
+            }
+            count
+        };
+        (0..all.len()).map(count).max().unwrap_or(0)
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn as_many_streams_are_told_as_the_definition_finds(
+            all in proptest::collection::vec((0..12_u8, 0..12_u8, 0..60_u64, 0..4_u8), 0..40),
+        ) {
+            let all: Vec<_> = all
+                .into_iter()
+                .map(|(src, dst, at, length)| {
+                    ([10, 0, 0, src], [10, 0, 1, dst], 1_000 + 3 * at, 1.0 + f64::from(length) * 0.07)
+                })
+                .collect();
+            let most = most_at_one_instant(&all);
+            let told = holes_at_one_instant(&holes(&all)).map(|finding| finding.title);
+            let expected = (most >= STREAMS_WITH_HOLE)
+                .then(|| format!("{most} unrelated streams miss packets at the same instant"));
+            proptest::prop_assert_eq!(told, expected);
+        }
+    }
+
+    /// A switch that restarts: each with each would be 27 thousand millions.
+    #[test]
+    fn thousands_of_streams_with_a_hole_at_one_instant_are_told_at_once() {
+        let host = |network: u8, n: u16| {
+            let [high, low] = n.to_be_bytes();
+            [10, network, high, low]
+        };
+        let all: Vec<_> =
+            (0..3_000).map(|n| (host(0, n), host(1, n), 1_000 + u64::from(n % 40), 1.0)).collect();
+        let told = holes_at_one_instant(&holes(&all)).unwrap();
+        assert_eq!(told.title, "3000 unrelated streams miss packets at the same instant");
     }
 }
