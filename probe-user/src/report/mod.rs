@@ -20,6 +20,7 @@ pub mod ladder;
 mod left_out;
 pub mod log;
 mod media_findings;
+mod moments;
 pub mod monitor;
 pub mod page;
 mod problems;

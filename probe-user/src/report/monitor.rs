@@ -5,8 +5,7 @@
 //! when something of a later one comes. So a round that lacks an event costs lines of its own, and never those of the
 //! rounds after it. What the rounds of an interval add up to is told at its end.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
 use super::call_desk::CallDesk;
 use super::call_entry::CallEntry;
@@ -16,6 +15,7 @@ use super::health::{EndEntry, Entry, LossEntry, StreamEntry, SummaryEntry, TapEn
 use super::interval::{self, Interval};
 use super::joins;
 use super::left_out::{self, CutReport};
+use super::moments::Moments;
 use crate::capture::live::{KernelCounters, Occupancy};
 use crate::decode::CarrierReport;
 use crate::dedup::stats::{CauseReport, Session};
@@ -29,14 +29,11 @@ use crate::pipeline::wheel::Part;
 use crate::pipeline::{Account, Event, Loss};
 use crate::rtp::stream::StreamParts;
 use crate::sip::CallEvent;
-use crate::sip::calls::Moment;
 
 /// Streams that ended before the end and are kept for the final report; later ones are in the log, and counted.
 const MAX_ENDED: usize = 10_000;
 /// Ends told in one interval: a scanner can make streams end as fast as it makes them begin.
 const MAX_END_LINES: usize = 1_000;
-/// REFERs, holds, re-INVITEs and BYEs that are remembered for the pauses that they make.
-const MAX_MOMENTS: usize = 4_096;
 /// Carriers of tunnels that the log tells; there can be a thousand in a mobile network.
 const MAX_CARRIER_LINES: u16 = 32;
 
@@ -91,8 +88,8 @@ pub struct Monitor {
     ended_left_out: u64,
     copies_found: bool,
     taps: Watch,
-    /// REFERs and the like of late, with their Call-IDs.
-    moments: VecDeque<(Arc<str>, Moment)>,
+    /// REFERs and the like of late, for the pauses that they make.
+    moments: Moments,
     /// Calls in progress, and what their media is like.
     desk: CallDesk,
     /// Tunnels' sessions that were told.
@@ -128,7 +125,7 @@ impl Monitor {
             ended_left_out: 0,
             copies_found: false,
             taps: Watch::default(),
-            moments: VecDeque::new(),
+            moments: Moments::default(),
             desk: CallDesk::default(),
             sessions: Vec::new(),
             patterns: 0,
@@ -229,22 +226,18 @@ impl Monitor {
         }
     }
 
-    /// Keeps what may have made a sender pause, until the pause is told; the oldest makes room.
+    /// Keeps what may have made a sender pause, until the pause is told.
     fn remember(&mut self, event: &CallEvent) {
-        if !changes_media(event.moment.what) {
-            return;
+        if changes_media(event.moment.what) {
+            self.moments.note(&event.call_id, event.moment);
         }
-        if self.moments.len() == MAX_MOMENTS {
-            self.moments.pop_front();
-        }
-        self.moments.push_back((Arc::clone(&event.call_id), event.moment));
     }
 
     /// Joins a pause to the signalling at its beginning.
     fn join_moments(&self, line: &mut StreamEntry) {
         let Some(gap) = &line.interruption else { return };
-        let its = self.moments.iter().filter(|(of, _)| Some(of) == line.call_id.as_ref());
-        let told: Vec<_> = its.map(|(_, moment)| Told::own(*moment)).collect();
+        let its = line.call_id.as_deref().map_or(&[][..], |call_id| self.moments.of(call_id));
+        let told: Vec<_> = its.iter().map(|moment| Told::own(*moment)).collect();
         let meanwhile = if line.loss_is_upper_bound { Meanwhile::ProbeLost } else { Meanwhile::Ordinary };
         line.explanation = Some(Explanation::new(gap, meanwhile, &told));
     }

@@ -11,7 +11,7 @@ use crate::rtp::stream::{IntervalSummary, Stream, Totals};
 use crate::rtp::testing::packet;
 use crate::rtp::unique::Interruption;
 use crate::sip::CallState;
-use crate::sip::calls::What;
+use crate::sip::calls::{Moment, What};
 use probe_ebpf::record::{Counters, KernelLoss};
 
 const SECOND: u64 = 1_000_000_000;
