@@ -37,25 +37,24 @@ use probe_ebpf::parse::UDP;
 use probe_ebpf::{Fingerprint, Layers, fingerprint};
 
 use super::datagram::HASHED;
-use super::plain::Plain;
+use super::plain::{Plain, PlainRtp};
 use crate::capture::file::{Frame, LinkType};
 use crate::packet::{EndpointWords, RtpHeader, RtpPacket};
 
-/// Tells plain RTP as [`Plain`] does, and remembers how.
+/// Tells plain RTP as [`Plain`] does, and remembers how: a frame is asked for by [`Predictor::predict`], and if nothing is known
+/// of its flow, by [`Predictor::decode`].
 #[derive(Debug)]
 pub struct Predictor {
     plain: Plain,
     templates: Templates,
 }
 
-/// A frame that is RTP.
-#[derive(Debug)]
-pub struct Predicted<'a>(How<'a>);
-
-#[derive(Debug)]
-enum How<'a> {
-    ByTemplate { template: &'a Template, frame: &'a Frame<'a>, head: &'a Head },
-    ByDecoding { hash: u64, packet: RtpPacket },
+/// A frame that is RTP by what is known of its flow.
+#[derive(Clone, Copy, Debug)]
+pub struct Predicted<'a> {
+    template: &'a Template,
+    frame: &'a Frame<'a>,
+    head: &'a Head,
 }
 
 /// Templates, by a hash of addresses and ports: in one place, or in the one beside it.
@@ -86,9 +85,16 @@ struct Template {
 /// Headers up to the first octets of the payload.
 type Head = [u8; 58];
 
-/// The octets that have to be equal, and zeros for the others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Wanted([u64; 6]);
+/// The octets that have to be equal, eight a word, and zeros for the others. Called by what is in each.
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    macs: u64,
+    version: u64,
+    lengths: u64,
+    addresses: u64,
+    ports: u64,
+    rtp: u64,
+}
 
 impl Predictor {
     /// Knows nothing yet.
@@ -97,81 +103,77 @@ impl Predictor {
         Self { plain, templates: Templates { places, all: Vec::new() } }
     }
 
-    /// Is it plain RTP, whatever was announced?
+    /// The RTP that a frame is, if there is a template for it.
     #[inline]
-    pub fn rtp<'a>(&'a mut self, frame: &'a Frame<'a>) -> Option<Predicted<'a>> {
-        let Self { plain, templates } = self;
-        if frame.link == LinkType::Ethernet
-            && let Some(head) = frame.bytes.first_chunk()
-            && has_neutral_type(head)
-            && total_len(head) >= HEADERS
-        {
-            let wanted = Wanted::of(head);
-            let place = wanted.place();
-            // Looked for by number, then borrowed: the borrow checker does not see that the other way is another branch.
-            if let Some(number) = templates.find(place, &wanted, frame.interface) {
-                let template = templates.all.get(number)?;
-                return Some(Predicted(How::ByTemplate { template, frame, head }));
-            }
-            return plain.rtp(frame).map(|rtp| {
-                let (hash, packet) = (rtp.flow.hash(), rtp.packet());
-                if wanted.is_plain() {
-                    let template = Template::new(wanted, hash, &packet);
-                    templates.learn(place, template);
-                }
-                Predicted(How::ByDecoding { hash, packet })
-            });
-        }
-        let rtp = plain.rtp(frame)?;
-        Some(Predicted(How::ByDecoding { hash: rtp.flow.hash(), packet: rtp.packet() }))
+    pub fn predict<'a>(&'a self, frame: &'a Frame<'a>) -> Option<Predicted<'a>> {
+        let head = predictable(frame)?;
+        let template = self.templates.find(&Wanted::of(head), frame.interface)?;
+        Some(Predicted { template, frame, head })
     }
+
+    /// Is it plain RTP, whatever was announced? The next of its flow will be predicted.
+    #[inline(never)]
+    pub fn decode<'a>(&mut self, frame: &'a Frame<'a>) -> Option<PlainRtp<'a>> {
+        let rtp = self.plain.rtp(frame)?;
+        if let Some(wanted) = predictable(frame).map(Wanted::of).filter(Wanted::is_plain) {
+            self.templates.learn(Template::new(wanted, &rtp));
+        }
+        Some(rtp)
+    }
+}
+
+/// The headers of a frame that may have a template.
+#[inline]
+fn predictable<'a>(frame: &Frame<'a>) -> Option<&'a Head> {
+    let head = frame.bytes.first_chunk()?;
+    let may_be = frame.link == LinkType::Ethernet && has_neutral_type(head) && total_len(head) >= HEADERS;
+    may_be.then_some(head)
 }
 
 impl Predicted<'_> {
     /// Of its flow.
     #[inline]
     pub fn hash(&self) -> u64 {
-        match &self.0 {
-            How::ByTemplate { template, .. } => template.hash,
-            How::ByDecoding { hash, .. } => *hash,
-        }
+        self.template.hash
     }
 
-    /// Appends its packet; the signalling was not asked about it.
+    /// The packet; the signalling was not asked about it.
+    #[inline(never)]
+    pub fn packet(&self) -> RtpPacket {
+        let mut packet = self.template.packet;
+        self.write_to(&mut packet);
+        packet
+    }
+
+    /// Writes it over another.
     #[inline]
-    pub fn push_to(self, packets: &mut Vec<RtpPacket>) {
-        match self.0 {
-            How::ByTemplate { template, frame, head } => {
-                // Copied whole and changed in its place: made beside it, it would be copied once more.
-                packets.push(template.packet);
-                if let Some(packet) = packets.last_mut() {
-                    template.fill(packet, frame, head);
-                }
-            }
-            How::ByDecoding { packet, .. } => packets.push(packet),
-        }
+    pub fn write_to(&self, packet: &mut RtpPacket) {
+        let Self { template, frame, head } = self;
+        *packet = template.packet;
+        template.fill(packet, frame, head);
     }
 }
 
 impl Templates {
-    /// The number of the template that is in one of the two places, and is of such frames.
+    /// That of such frames, in one of its two places.
     #[inline]
-    fn find(&self, place: usize, wanted: &Wanted, interface: u16) -> Option<usize> {
-        let is_it = |number: usize| {
-            self.all
-                .get(number)
-                .is_some_and(|template| template.wanted.equals(wanted) && template.interface == interface)
-        };
-        let number = |place: usize| self.places.get(place).map(|number| usize::from(*number).wrapping_sub(1));
-        number(place)
-            .filter(|number| is_it(*number))
-            .or_else(|| number(place ^ 1).filter(|number| is_it(*number)))
+    fn find(&self, wanted: &Wanted, interface: u16) -> Option<&Template> {
+        let is_it = |template: &&Template| template.wanted.equals(wanted) && template.interface == interface;
+        let place = wanted.place();
+        self.at(place).filter(is_it).or_else(|| self.at(place ^ 1).filter(is_it))
+    }
+
+    #[inline]
+    fn at(&self, place: usize) -> Option<&Template> {
+        let number = usize::from(*self.places.get(place)?);
+        self.all.get(number.wrapping_sub(1))
     }
 
     /// Remembers a template. What was in its place moves aside, and what was there is forgotten.
     #[cold]
-    fn learn(&mut self, place: usize, template: Template) {
+    fn learn(&mut self, template: Template) {
         let Self { places, all } = self;
+        let place = template.wanted.place();
         let Some(&before) = places.get(place) else { return };
         let Some(beside) = places.get_mut(place ^ 1).map(|beside| std::mem::replace(beside, before)) else {
             return;
@@ -188,11 +190,18 @@ impl Templates {
 }
 
 impl Template {
-    fn new(wanted: Wanted, hash: u64, packet: &RtpPacket) -> Self {
-        let RtpPacket { flow, evidence, .. } = packet;
-        let halves = |EndpointWords { address: [_, low], .. }| (low >> 16 & 0xffff) + (low & 0xffff);
-        let sum = halves(flow.src()) + halves(flow.dst()) + u64::from(UDP);
-        Self { wanted, interface: evidence.tap.interface, pseudo_header: folded(sum), hash, packet: *packet }
+    fn new(wanted: Wanted, rtp: &PlainRtp<'_>) -> Self {
+        let packet = rtp.packet();
+        #[expect(clippy::cast_possible_truncation, reason = "halves of an IPv4 address")]
+        let sum = |EndpointWords { address: [_, low], .. }| plus((low >> 16) as u16, low as u16);
+        let addresses = plus(sum(packet.flow.src()), sum(packet.flow.dst()));
+        Self {
+            wanted,
+            interface: packet.evidence.tap.interface,
+            pseudo_header: plus(addresses, u16::from(UDP)),
+            hash: rtp.flow.hash(),
+            packet,
+        }
     }
 
     /// Makes of this template's packet that of a frame.
@@ -208,7 +217,7 @@ impl Template {
         packet.payload_head = (udp_len >= UDP_HEADER + RTP_HEADER + 4).then(|| field::<54, 4>(head));
         let checksum = word::<40>(head);
         // No checksum, or one that the sender left to its network card: see `probe_ebpf::fingerprint`.
-        if checksum == 0 || checksum == folded(u64::from(self.pseudo_header) + u64::from(udp_len)) {
+        if checksum == 0 || checksum == plus(self.pseudo_header, udp_len) {
             hash(packet, frame.bytes);
         } else {
             packet.fingerprint = Fingerprint { value: checksum, hashed: false };
@@ -239,50 +248,47 @@ const RTP_HEADER: u16 = 12;
 const HEADERS: u16 = IP_HEADER + UDP_HEADER + RTP_HEADER;
 
 impl Wanted {
+    /// Of a frame: all but lengths, identification, checksums, and the second octet of RTP and what follows it.
     #[inline]
     fn of(head: &Head) -> Self {
-        /// All but lengths, identification, checksums, and the second octet of RTP and what follows it.
-        const MASK: [u64; 6] = [
-            u64::MAX,
-            u64::MAX,
-            u64::from_ne_bytes([0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]),
-            u64::from_ne_bytes([0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]),
-            u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0]),
-            u64::from_ne_bytes([0, 0, 0xff, 0, 0, 0, 0, 0]),
-        ];
-        let octets = [
-            field::<0, 8>(head),
-            field::<8, 8>(head),
-            field::<16, 8>(head),
-            field::<24, 8>(head),
-            field::<32, 8>(head),
-            field::<40, 8>(head),
-        ];
-        let mut words = octets.map(u64::from_ne_bytes);
-        for (word, mask) in words.iter_mut().zip(MASK) {
-            *word &= mask;
+        const LENGTHS: u64 = u64::from_ne_bytes([0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]);
+        const ADDRESSES: u64 = u64::from_ne_bytes([0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
+        const PORTS: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0]);
+        const RTP: u64 = u64::from_ne_bytes([0, 0, 0xff, 0, 0, 0, 0, 0]);
+        Self {
+            macs: long::<0>(head),
+            version: long::<8>(head),
+            lengths: long::<16>(head) & LENGTHS,
+            addresses: long::<24>(head) & ADDRESSES,
+            ports: long::<32>(head) & PORTS,
+            rtp: long::<40>(head) & RTP,
         }
-        Self(words)
     }
 
     /// All differences at once: where there is a template, it is mostly the right one.
     #[inline]
     fn equals(&self, other: &Self) -> bool {
-        self.0.iter().zip(&other.0).fold(0, |differ, (one, other)| differ | (one ^ other)) == 0
+        (self.macs ^ other.macs)
+            | (self.version ^ other.version)
+            | (self.lengths ^ other.lengths)
+            | (self.addresses ^ other.addresses)
+            | (self.ports ^ other.ports)
+            | (self.rtp ^ other.rtp)
+            == 0
     }
 
     /// Is it IPv4 without options directly in Ethernet, and RTP without anything that is optional?
     fn is_plain(&self) -> bool {
-        let [_, second, .., last] = self.0.map(u64::to_ne_bytes);
-        let [.., e0, e1, version, _] = second;
-        let [_, _, rtp, ..] = last;
-        ([e0, e1], version, rtp) == ([0x08, 0x00], 0x45, 0x80)
+        let [.., ethertype, low, version, _] = self.version.to_ne_bytes();
+        let [_, _, rtp, ..] = self.rtp.to_ne_bytes();
+        ([ethertype, low], version, rtp) == ([0x08, 0x00], 0x45, 0x80)
     }
 
     /// Where its template is: by addresses and ports.
     #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "the upper bits, as many as there are places")]
     fn place(&self) -> usize {
-        let [_, _, _, addresses, ports, _] = self.0;
+        let Self { addresses, ports, .. } = self;
         let mixed =
             (addresses.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ ports).wrapping_mul(0xd6e8_feb8_6659_fd93);
         (mixed >> (u64::BITS - PLACES.ilog2())) as usize
@@ -308,6 +314,12 @@ fn word<const AT: usize>(head: &Head) -> u16 {
     u16::from_be_bytes(field::<AT, 2>(head))
 }
 
+/// As they lie in memory: only whether they are the same matters.
+#[inline]
+fn long<const AT: usize>(head: &Head) -> u64 {
+    u64::from_ne_bytes(field::<AT, 8>(head))
+}
+
 /// The assertion makes the zeros impossible.
 #[inline]
 fn field<const AT: usize, const LEN: usize>(head: &Head) -> [u8; LEN] {
@@ -315,13 +327,12 @@ fn field<const AT: usize, const LEN: usize>(head: &Head) -> [u8; LEN] {
     head.get(AT..).and_then(<[u8]>::first_chunk).copied().unwrap_or([0; LEN])
 }
 
-/// A sum of a few 16-bit words, folded to one with end-around carry. Of what was folded and more, it is the same as of all
-/// at once: the number modulo 65,535, and never zero where something was.
+/// A sum of 16-bit words with end-around carry: the number modulo 65,535, and never zero where something was. So it does not matter
+/// in which order they are added, nor what of them first.
 #[inline]
-#[expect(clippy::cast_possible_truncation, reason = "two folds leave 16 bits of a 32-bit sum")]
-fn folded(sum: u64) -> u16 {
-    let sum = (sum & 0xffff) + (sum >> 16);
-    ((sum & 0xffff) + (sum >> 16)) as u16
+fn plus(one: u16, other: u16) -> u16 {
+    let (sum, carry) = one.overflowing_add(other);
+    sum + u16::from(carry)
 }
 
 #[cfg(test)]

@@ -18,14 +18,11 @@ use super::flows::Place;
 use super::outlet::Outlet;
 use super::shard::{Shard, share_of};
 use super::times::FrameTimes;
-use crate::capture::file::FrameBatch;
-use crate::decode::Predictor;
+use crate::capture::file::{Frame, FrameBatch};
+use crate::decode::{Predicted, Predictor};
 use crate::dedup::FrameClass;
 use crate::packet::{MediaId, Nanos, RtpPacket};
 use crate::rtp::codec::Announcement;
-
-/// Taker of a frame that is no plain RTP. More shards are not started.
-const NOBODY: u8 = u8::MAX;
 
 /// See the module.
 pub(super) struct Stretch {
@@ -61,7 +58,9 @@ pub(super) struct Lanes(Vec<Lane>);
 /// Packets for one shard.
 #[derive(Default)]
 pub(super) struct Lane {
+    /// And behind them some of stretches before, whose memory is written over.
     packets: Vec<RtpPacket>,
+    len: usize,
     /// How many of them have their line.
     settled: usize,
     /// What comes out of frames that are no plain RTP, and before which of `packets`.
@@ -76,30 +75,28 @@ enum News {
 }
 
 impl Stretch {
-    /// An empty one for so many shards.
+    /// An empty one for so many shards: no more than a [`Taker`] can name, of which far fewer are started.
     pub(super) fn new(shards: usize) -> Self {
-        let lanes = Lanes((0..shards).map(|_| Lane::default()).collect());
+        let lanes = Lanes((0..shards.min(usize::from(u8::MAX))).map(|_| Lane::default()).collect());
         Self { frames: FrameBatch::default(), takers: Vec::new(), lanes, totals: Totals::default() }
     }
 
     /// Finds the plain RTP among the frames.
+    // Apart from what else a worker does: its loop needs the registers.
+    #[inline(never)]
     pub(super) fn decode(&mut self, predictor: &mut Predictor) {
         let Self { frames, takers, lanes: Lanes(lanes), totals } = self;
         takers.clear();
-        takers.reserve(frames.len());
         let mut bytes = 0;
         let mut times = FrameTimes::default();
-        for (frame, number) in frames.iter().zip(1..) {
+        takers.extend(frames.iter().zip(1..).map(|(frame, number)| {
             bytes += u64::from(frame.wire_len);
             times.observe(frame.time, number);
-            let taker = predictor.rtp(&frame).and_then(|rtp| {
-                let hash = rtp.hash();
-                let share = share_of(hash, lanes.len());
-                rtp.push_to(&mut lanes.get_mut(share)?.packets);
-                Some(Taker { share: u8::try_from(share).ok()?, place: Place::of(hash) })
-            });
-            takers.push(taker.unwrap_or(Taker { share: NOBODY, place: Place::of(0) }));
-        }
+            match predictor.predict(&frame) {
+                Some(rtp) => Self::give(lanes, rtp.hash(), |lane| lane.predicted(&rtp)),
+                None => Self::decode_whole(lanes, predictor, frame),
+            }
+        }));
         *totals = Totals {
             packets: frames.len() as u64,
             bytes,
@@ -108,6 +105,28 @@ impl Stretch {
             times,
         };
     }
+
+    /// By value, or the frames that were predicted would have to be in memory too.
+    #[inline(never)]
+    fn decode_whole(lanes: &mut [Lane], predictor: &mut Predictor, frame: Frame<'_>) -> Taker {
+        let Some(rtp) = predictor.decode(&frame) else { return Taker::NOBODY };
+        Self::give(lanes, rtp.flow.hash(), |lane| lane.push(rtp.packet()))
+    }
+
+    /// Has a packet put where its flow's are.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "there are no more lanes")]
+    fn give(lanes: &mut [Lane], hash: u64, put: impl FnOnce(&mut Lane)) -> Taker {
+        let share = share_of(hash, lanes.len());
+        let Some(lane) = lanes.get_mut(share) else { return Taker::NOBODY };
+        put(lane);
+        Taker { share: share as u8, place: Place::of(hash) }
+    }
+}
+
+impl Taker {
+    /// Of a frame that is no plain RTP.
+    const NOBODY: Self = Self { share: u8::MAX, place: Place::NONE };
 }
 
 impl Totals {
@@ -135,6 +154,9 @@ impl Lanes {
     #[inline]
     pub(super) fn next(&mut self, Taker { share, .. }: Taker) -> Option<&mut RtpPacket> {
         let lane = self.0.get_mut(usize::from(share))?;
+        if lane.settled == lane.len {
+            return None;
+        }
         let packet = lane.packets.get_mut(lane.settled)?;
         lane.settled += 1;
         Some(packet)
@@ -180,6 +202,25 @@ impl Outlet for Lanes {
 }
 
 impl Lane {
+    /// Appends a packet.
+    fn push(&mut self, packet: RtpPacket) {
+        match self.packets.get_mut(self.len) {
+            Some(place) => *place = packet,
+            None => self.packets.push(packet),
+        }
+        self.len += 1;
+    }
+
+    /// Appends one that was predicted: made in its place, or it would be copied twice.
+    #[inline]
+    fn predicted(&mut self, rtp: &Predicted<'_>) {
+        match self.packets.get_mut(self.len) {
+            Some(place) => rtp.write_to(place),
+            None => self.packets.push(rtp.packet()),
+        }
+        self.len += 1;
+    }
+
     /// Has a shard analyse the packets, and is empty then. `merged` is room for those that have others between them.
     pub(super) fn hand_over(&mut self, shard: &mut Shard, merged: &mut Vec<RtpPacket>) {
         for news in self.news.drain(..) {
@@ -189,14 +230,15 @@ impl Lane {
             }
         }
         shard.packets(self.merge(merged));
-        self.packets.clear();
+        self.len = 0;
         self.between.clear();
         self.settled = 0;
     }
 
     /// All packets in the order of the file.
     fn merge<'a>(&'a self, merged: &'a mut Vec<RtpPacket>) -> &'a [RtpPacket] {
-        let Self { packets, between, .. } = self;
+        let Self { packets, len, between, .. } = self;
+        let packets = packets.get(..*len).unwrap_or_default();
         if between.is_empty() {
             return packets;
         }
@@ -233,7 +275,11 @@ mod tests {
     fn what_comes_out_of_other_frames_stands_where_they_stood() {
         let mut lanes = Lanes(vec![Lane::default()]);
         let taker = Taker { share: 0, place: Place::of(0) };
-        lanes.0[0].packets.extend([2, 3, 5].map(|number| numbered(number, 1)));
+        // What was there before is written over, and not seen.
+        lanes.0[0].packets.extend([8, 9, 8, 9, 8].map(|number| numbered(number, 1)));
+        for number in [2, 3, 5] {
+            lanes.0[0].push(numbered(number, 1));
+        }
         lanes.packet(&numbered(1, 2));
         assert_eq!([(); 2].map(|()| lanes.next(taker).unwrap().number), [2, 3]);
         lanes.packets(&mut vec![numbered(4, 2), numbered(4, 3)]);

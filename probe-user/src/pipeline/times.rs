@@ -64,7 +64,7 @@ impl FrameTimes {
         match &mut self.latest {
             // In order, as nearly all are: neither a step back nor a silence.
             Some(Latest { time: before, highest })
-                if before == highest && (before.0..before.0.saturating_add(SILENCE)).contains(&time.0) =>
+                if before == highest && time >= *before && time.0 - before.0 < SILENCE =>
             {
                 (*before, *highest) = (time, time);
             }

@@ -7,8 +7,8 @@ use std::hash::{Hash, Hasher};
 
 use rustc_hash::FxHashMap;
 
-use super::generations::Generations;
-use crate::packet::{Endpoint, FlowWords, MediaId};
+use super::generations::{Generations, Groups};
+use crate::packet::{Endpoint, MediaId};
 
 /// By what right, the weakest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,8 +104,8 @@ impl Owners {
 
     /// As long as this is the same for a flow, so are the owners of its ends. Never 0.
     #[inline]
-    pub(super) fn generation(&self, flow: &FlowWords) -> u64 {
-        self.generations.of(flow)
+    pub(super) fn generation(&self, groups: Groups) -> u64 {
+        self.generations.of(groups)
     }
 
     #[inline]

@@ -23,9 +23,10 @@ use std::sync::Arc;
 
 use super::bundle::merge;
 use super::endpoints::{Claim, Owners, Rank};
+use super::generations::Groups;
 use super::ice::{Candidate, MAX_CANDIDATES};
 use super::sdp::{MediaLine, Protocol};
-use crate::packet::{Endpoint, Flow, FlowWords, MediaId, Nanos};
+use crate::packet::{Endpoint, Flow, MediaId, Nanos};
 
 pub use super::endpoints::EndpointChange;
 pub use super::line::MediaInfo;
@@ -273,8 +274,8 @@ impl MediaTable {
 
     /// As long as this is the same for a flow, so is what [`Self::attribute`] says of it. Never 0.
     #[inline]
-    pub fn generation(&self, flow: &FlowWords) -> u64 {
-        self.owners.generation(flow)
+    pub fn generation(&self, groups: Groups) -> u64 {
+        self.owners.generation(groups)
     }
 
     /// The line of an RTP packet at `time`, which is thereby not silent. Who sends to a line and was not announced is

@@ -62,6 +62,7 @@ pub use challenge::{AuthRefused, REFUSED_OFTEN};
 pub use copies::{Repeat, Timer, Transport};
 pub use cut::CapturedReport;
 pub use encrypted::EncryptedReport;
+pub use generations::Groups;
 pub use media::{EndpointChange, MediaInfo, MediaTable};
 pub use related::LegHeaders;
 pub use report::{CallEvent, CallReport, CallState};

@@ -12,6 +12,8 @@ const AHEAD: usize = 8;
 
 impl<S: EndpointSink> Receiver<S, Lanes> {
     /// Takes a stretch's frames in order: plain RTP is given its line, all others are decoded. `verdicts` counts them.
+    // Apart from what else a worker does: its loop needs the registers.
+    #[inline(never)]
     pub(in crate::pipeline) fn stretch(&mut self, stretch: &mut Stretch, verdicts: &mut [u64; VERDICTS]) {
         let Stretch { frames, takers, lanes, .. } = stretch;
         std::mem::swap(&mut self.analysis.outlet, lanes);
