@@ -206,21 +206,43 @@ impl DupWindow {
     }
 
     /// Goes on where a run of `packets` has come to, each of which was the next; the last came at `time` and bore
-    /// `timestamp`. `settled` is as in [`DupWindow::observe`].
+    /// `timestamp`. `settled` gets, in sequence order, the numbers that left the window: whether they came, and how many in a row
+    /// of which that is so.
     pub(crate) fn take_back(
         &mut self,
         tail: Tail,
         packets: u64,
         (time, timestamp): (Nanos, u32),
-        mut settled: impl FnMut(bool),
+        settled: impl FnMut(bool, u64),
     ) {
         self.slots.take_back(tail, packets, time, timestamp);
-        for _ in 0..packets {
-            self.advance(1, &mut settled);
+        self.advance_by(packets, settled);
+        if let Some(copies) = &mut self.copies {
+            let seqs = (self.top + 1).saturating_sub(packets.min(DEPTH))..=self.top;
+            seqs.for_each(|seq| copies.forget(slot_index(seq)));
         }
-        let seqs = (self.top + 1).saturating_sub(packets.min(DEPTH))..=self.top;
-        seqs.for_each(|seq| self.forget_copies(seq));
         self.tap = 0;
+    }
+
+    /// Advances by packets that all came, for which there is room: what [`DupWindow::advance`] does with each, at once.
+    fn advance_by(&mut self, packets: u64, mut settled: impl FnMut(bool, u64)) {
+        let held = self.filled;
+        let left = (held + packets).saturating_sub(DEPTH);
+        // Those that were held leave first, the oldest before the others; nearly always all of them came.
+        let mut others = left;
+        if self.seen != low_bits(held) {
+            for age in (held - left.min(held)..held).rev() {
+                settled(self.seen & (1 << age) != 0, 1);
+            }
+            others -= left.min(held);
+        }
+        if others > 0 {
+            settled(true, others);
+        }
+        let shifted = u32::try_from(packets).ok().and_then(|packets| self.seen.checked_shl(packets));
+        self.seen = shifted.unwrap_or(0) | low_bits(packets);
+        self.filled = (held + packets).min(DEPTH);
+        self.top += packets;
     }
 
     /// What is left of it beside the run that it was lent to: how many numbers it holds, and troubles.
@@ -376,6 +398,11 @@ impl Copies {
     }
 }
 
+/// So many of the lowest bits, or all.
+fn low_bits(count: u64) -> u128 {
+    u32::try_from(count).ok().and_then(|count| 1_u128.checked_shl(count)).map_or(u128::MAX, |bit| bit - 1)
+}
+
 fn slot_index(seq: u64) -> usize {
     usize::try_from(seq % DEPTH).unwrap_or(0)
 }
@@ -510,6 +537,29 @@ mod tests {
             let last = *naive.iter().next_back().unwrap();
             let expected: Vec<bool> = (1_000..=last).map(|seq| naive.contains(&seq)).collect();
             prop_assert_eq!(settled, expected);
+        }
+
+        /// The packets of a run at once, as if one by one.
+        #[test]
+        fn advancing_by_many_is_advancing_one_by_one(
+            seen in prop_oneof![Just(u128::MAX), any::<u128>()],
+            filled in 1..=DEPTH,
+            runs in prop::collection::vec(0_u64..300, 1..5),
+        ) {
+            let mut at_once = DupWindow::new(1_000, &packet(1_000));
+            at_once.make_room(DEPTH);
+            (at_once.seen, at_once.filled) = (seen & low_bits(filled) | 1, filled);
+            let mut one_by_one = at_once.clone();
+            let [mut some, mut each] = [Vec::new(), Vec::new()];
+            for packets in runs {
+                at_once.advance_by(packets, |came, count| some.extend((0..count).map(|_| came)));
+                for _ in 0..packets {
+                    one_by_one.advance(1, |came| each.push(came));
+                }
+                prop_assert_eq!(&some, &each);
+                let state = |window: &DupWindow| (window.top, window.seen, window.filled);
+                prop_assert_eq!(state(&at_once), state(&one_by_one));
+            }
         }
     }
 }

@@ -46,8 +46,11 @@ impl Sample {
     fn new(identity: u64, time: Nanos) -> Self {
         #[expect(clippy::cast_possible_truncation, reason = "takes a word out of a number")]
         let word = |number: u64, at: u32| (number >> (16 * at)) as u16;
-        let identity = [0, 1, 2, 3].map(|at| word(identity, at));
-        Self { identity, time: [0, 1, 2].map(|at| word(time.0, at)) }
+        // Not by `map`, which the compiler does not unroll here.
+        Self {
+            identity: [word(identity, 0), word(identity, 1), word(identity, 2), word(identity, 3)],
+            time: [word(time.0, 0), word(time.0, 1), word(time.0, 2)],
+        }
     }
 
     fn identity(self) -> u64 {

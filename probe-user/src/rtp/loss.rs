@@ -76,13 +76,20 @@ impl LossPattern {
         self.received
     }
 
+    /// The next packets in sequence, all of which came in time.
+    pub(super) fn receive(&mut self, packets: u64) {
+        if packets > 0 {
+            self.received += packets;
+            self.since_loss = self.since_loss.saturating_add(u32::try_from(packets).unwrap_or(u32::MAX));
+            self.end_run();
+        }
+    }
+
     /// The next packet in sequence: what became of it?
     pub fn settle(&mut self, fate: Fate) {
         match fate {
             Fate::Received => {
-                self.received += 1;
-                self.since_loss = self.since_loss.saturating_add(1);
-                self.end_run();
+                self.receive(1);
                 return;
             }
             Fate::Lost => {

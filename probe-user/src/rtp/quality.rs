@@ -257,6 +257,17 @@ impl Quality {
         });
     }
 
+    /// So many numbers are settled, all of which came.
+    pub(super) fn settled_in_time(&mut self, mut count: u64) {
+        // As long as some are marked as discarded, each is looked at.
+        while count > 0 && !self.discards.are_none() {
+            self.settled(true);
+            count -= 1;
+        }
+        self.discards.settle_many(count);
+        self.loss.receive(count);
+    }
+
     /// What a run takes along, if the stream stands at number `seq`, which came at `time` with this payload type and was an
     /// ordinary one. `timed` is the clock rate that the signalling knows.
     pub(super) fn lend(
@@ -502,6 +513,17 @@ impl Discards {
         if seq >= self.next {
             self.bits |= 1 << (seq % DEPTH);
         }
+    }
+
+    /// Are none of the numbers that are not settled?
+    fn are_none(&self) -> bool {
+        self.bits == 0
+    }
+
+    /// So many numbers are settled, none of which was discarded.
+    fn settle_many(&mut self, count: u64) {
+        self.next += count;
+        self.is_fresh &= count == 0;
     }
 
     /// The next number is settled: was it discarded?

@@ -474,7 +474,13 @@ impl Stream {
         }
         let whole = &mut self.quality;
         let last = (quality.time(), quality.timestamp());
-        self.window.take_back(slots, packets, last, |came| whole.settled(came));
+        self.window.take_back(slots, packets, last, |came, count| {
+            if came {
+                whole.settled_in_time(count);
+            } else {
+                (0..count).for_each(|_| whole.settled(false));
+            }
+        });
         self.quality.take_back(quality, packets);
     }
 
