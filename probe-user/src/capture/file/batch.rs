@@ -1,8 +1,8 @@
 //! Frames that were read at once: a block of the file, and where each frame is in it.
 //!
 //! ```text
-//!   Frames ──fill──▶ FrameBatch: block │ frame │ frame │ fra          seam: frame, put together from two blocks
-//!                        places        ▲       ▲                            ▲ at most one, the last
+//!   Frames ──fill──▶ FrameBatch: block me │ frame │ frame │ fra       seam: frame, put together from two blocks
+//!                        places           ▲       ▲                         ▲ at most one, the first
 //! ```
 //!
 //! To find where records end is a walk that one thread has to make. What is in them can be looked at by others, while it
@@ -10,7 +10,7 @@
 
 use std::ops::Range;
 
-use super::records::Located;
+use super::records::{Located, Step};
 use super::window::{At, Block};
 use super::{Frame, Frames, LinkType};
 use crate::packet::Nanos;
@@ -95,37 +95,33 @@ impl FrameBatch {
 }
 
 impl Frames {
-    /// Fills a batch with the next frames, as many as lie in one block and across its end. `false` at the end, or where the
-    /// file breaks off (see [`Frames::cut_short`]).
+    /// Fills a batch with the next frames, as many as end in one block. `false` at the end, or where the file breaks off (see
+    /// [`Frames::cut_short`]). Nothing of the next block is read: whoever fills the next batch has it in its caches then.
     pub fn fill(&mut self, batch: &mut FrameBatch) -> bool {
         let FrameBatch { first, places, block, seam } = batch;
         *first = self.number + 1;
         places.clear();
         self.window.give_back(std::mem::take(block));
-        self.window.forget_left();
-        while let Some(located) = self.held.take().or_else(|| self.locate()) {
-            if places.is_empty() {
-                self.window.forget_left();
-            }
-            match self.window.at() {
-                At::Block(_) if self.window.has_left() => {
-                    self.held = Some(located);
-                    break;
-                }
-                At::Block(at) => {
-                    places.push(self.place(at + located.bytes.start, &located));
-                    self.take_run(places);
-                }
-                At::Seam => {
-                    seam.clear();
-                    seam.extend_from_slice(self.window.rest().get(located.bytes.clone()).unwrap_or_default());
-                    if !places.is_empty() {
-                        *block = self.window.take_block();
-                    }
-                    places.push(self.place(block.bytes().len(), &located));
+        while places.is_empty() || self.is_whole() {
+            let located = match self.step() {
+                Some(Step::Frame(located)) => located,
+                Some(Step::Other) => continue,
+                Some(Step::End) | None => break,
+            };
+            if let At::Block(at) = self.window.at() {
+                places.push(self.place(at + located.bytes.start, &located));
+            } else {
+                seam.clear();
+                seam.extend_from_slice(self.window.rest().get(located.bytes.clone()).unwrap_or_default());
+                self.consume();
+                if self.window.at() == At::Seam {
+                    // Behind it another record has begun: the block is still needed.
+                    places.push(self.place(0, &located));
                     return true;
                 }
+                places.push(self.place(self.window.block_len(), &located));
             }
+            self.take_run(places);
         }
         *block = self.window.take_block();
         !places.is_empty()

@@ -163,8 +163,6 @@ pub struct Frames {
     window: Window,
     /// Bytes of the record that was handed out last.
     pending: usize,
-    /// A frame that was found and belongs in the next batch.
-    held: Option<Located>,
     layout: Layout,
     interfaces: Vec<Interface>,
     /// Interfaces of the sections before this one: numbering goes on, so that taps stay apart.
@@ -194,7 +192,7 @@ impl Progress {
 impl Frames {
     /// The next frame; `None` at the end, or where the file breaks off (see [`Self::cut_short`]).
     pub fn next_frame(&mut self) -> Option<Frame<'_>> {
-        let located = self.held.take().or_else(|| self.locate())?;
+        let located = self.locate()?;
         let link = self.count(located.time, located.interface);
         Some(Frame {
             time: located.time,
@@ -218,20 +216,32 @@ impl Frames {
 
     /// Reads records up to and including the next frame's, which is then at hand.
     fn locate(&mut self) -> Option<Located> {
-        while self.cut_short.is_none() {
-            self.window.consume(std::mem::take(&mut self.pending));
-            let step = match self.layout {
-                Layout::Classic(format) => self.record(format),
-                Layout::Blocks { big_endian } => self.block(big_endian),
-            };
-            match step {
-                Ok(Step::Frame(located)) => return Some(located),
-                Ok(Step::Other) => {}
-                Ok(Step::End) => return None,
-                Err(reason) => self.cut_short = Some(reason),
+        loop {
+            match self.step()? {
+                Step::Frame(located) => return Some(located),
+                Step::Other => {}
+                Step::End => return None,
             }
         }
-        None
+    }
+
+    /// Reads the next record. `None` where the file breaks off.
+    fn step(&mut self) -> Option<Step> {
+        if self.cut_short.is_some() {
+            return None;
+        }
+        self.consume();
+        let step = match self.layout {
+            Layout::Classic(format) => self.record(format),
+            Layout::Blocks { big_endian } => self.block(big_endian),
+        };
+        step.map_err(|reason| self.cut_short = Some(reason)).ok()
+    }
+
+    /// Goes on behind the record that was handed out last.
+    #[inline]
+    fn consume(&mut self) {
+        self.window.consume(std::mem::take(&mut self.pending));
     }
 
     /// Why the capture ended before the file said so, if it did.

@@ -72,7 +72,6 @@ impl Frames {
         Ok(Self {
             window,
             pending: 0,
-            held: None,
             layout,
             interfaces,
             section_base: 0,

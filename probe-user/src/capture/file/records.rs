@@ -136,6 +136,20 @@ fn word(bytes: &[u8], at: usize, big_endian: bool) -> Option<u32> {
 }
 
 impl Frames {
+    /// Is all that [`Self::step`] may look at in the block at hand? After a frame that was handed out, the next record.
+    pub(super) fn is_whole(&mut self) -> bool {
+        self.consume();
+        let there = self.window.rest().len();
+        let needed = match self.layout {
+            Layout::Classic(format) => {
+                let captured = word(self.window.rest(), 8, format.big_endian);
+                captured.map_or(usize::MAX, |captured| format.header.saturating_add(captured as usize))
+            }
+            Layout::Blocks { big_endian } => claimed_length(&self.window, big_endian).max(AROUND_FRAME),
+        };
+        needed <= there
+    }
+
     /// The next record of a pcap file.
     #[inline]
     pub(super) fn record(&mut self, format: Classic) -> Result<Step, &'static str> {

@@ -39,7 +39,7 @@ struct Run<'a> {
 impl Frames {
     /// Takes the plain records that are next in the block at hand.
     pub(super) fn take_run(&mut self, places: &mut Vec<Place>) {
-        self.window.consume(std::mem::take(&mut self.pending));
+        self.consume();
         let At::Block(at) = self.window.at() else { return };
         let (before, rest) = (places.len(), self.window.rest());
         let mut run = Run { places, rest, end: at + rest.len(), skipped: 0 };

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! Blocks are read by whoever needs them ([`Source::Reader`]), or by a thread of their own, ahead
-//! ([`super::feeder`]). They are read and not mapped: docs/decisions/0018. A block that was left can be taken away with
-//! what is in it ([`Window::take_block`]), and comes back empty.
+//! ([`super::feeder`]). They are read and not mapped: docs/decisions/0018. A block can be taken away with what is in it
+//! ([`Window::take_block`]), and comes back empty.
 
 use std::io::{self, Read};
 
@@ -59,8 +59,6 @@ pub(super) struct Window {
     seam: Vec<u8>,
     /// What of the seam was consumed.
     seam_at: usize,
-    /// The block that was left first since [`Self::forget_left`].
-    left: Option<Block>,
     /// Blocks to read into.
     spare: Vec<Block>,
     is_over: bool,
@@ -83,7 +81,6 @@ impl Window {
             at: 0,
             seam: Vec::new(),
             seam_at: 0,
-            left: None,
             spare: Vec::new(),
             is_over: false,
         }
@@ -95,23 +92,16 @@ impl Window {
         if self.seam.is_empty() { At::Block(self.at) } else { At::Seam }
     }
 
-    /// Was a block left since [`Self::forget_left`]?
-    #[inline]
-    pub(super) fn has_left(&self) -> bool {
-        self.left.is_some()
+    /// Bytes of the block at hand, whether they were consumed or not.
+    pub(super) fn block_len(&self) -> usize {
+        self.block.bytes().len()
     }
 
-    /// The block at hand is the one that is taken next.
-    pub(super) fn forget_left(&mut self) {
-        self.spare.extend(self.left.take());
-    }
-
-    /// Takes the block that was left, or the one at hand, of which nothing is needed any more then.
+    /// Takes the block at hand. What of it was not consumed stays at hand, in the seam.
     pub(super) fn take_block(&mut self) -> Block {
-        self.left.take().unwrap_or_else(|| {
-            self.at = 0;
-            std::mem::take(&mut self.block)
-        })
+        self.seam.extend_from_slice(self.block.bytes().get(self.at..).unwrap_or_default());
+        self.at = 0;
+        std::mem::take(&mut self.block)
     }
 
     /// Gives a block back.
@@ -200,10 +190,7 @@ impl Window {
         };
         let left = std::mem::replace(&mut self.block, next);
         self.at = 0;
-        match self.left {
-            None if !left.bytes.is_empty() => self.left = Some(left),
-            _ => self.give_back(left),
-        }
+        self.give_back(left);
         Ok(true)
     }
 }
