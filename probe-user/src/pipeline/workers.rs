@@ -91,8 +91,8 @@ impl Reading {
         let plain = decoder.plain();
         let receiver = Receiver::new(decoder, signalling, Lanes::default(), (), events.clone());
         let shards = (0..workers).map(shard).collect();
-        // One to read, one to settle, and one for each worker to decode.
-        let stretches = (0..=workers).map(|_| Stretch::new(workers)).collect();
+        // Each worker can go on while what it has decoded waits for its turn.
+        let stretches = (0..2 * workers).map(|_| Stretch::new(workers)).collect();
         Ok(Self::Stretches(Box::new(Crew { plain, receiver, shards, stretches })))
     }
 
@@ -218,19 +218,19 @@ fn work(schedule: &Schedule<Reader<'_>, Desk<'_>>, worker: usize, shard: &mut Sh
         match job {
             Job::Read(reader, mut stretch) => {
                 if !reader.frames.fill(&mut stretch.frames) {
-                    schedule.is_over(reader, stretch);
+                    schedule.is_over(reader, worker, stretch);
                     continue;
                 }
                 stretch.frames.count_from(reader.before);
                 let number = schedule.has_read(reader);
                 stretch.decode(&mut predictor);
-                schedule.has_decoded(number, stretch);
+                schedule.has_decoded(number, worker, stretch);
             }
-            Job::Settle(desk, mut stretch) => {
+            Job::Settle(desk, home, mut stretch) => {
                 let Desk { receiver, totals, verdicts } = desk;
                 totals.add(&stretch.totals);
                 receiver.stretch(&mut stretch, verdicts);
-                schedule.has_settled(Desk { receiver, totals, verdicts }, stretch);
+                schedule.has_settled(Desk { receiver, totals, verdicts }, home, stretch);
             }
             Job::Analyse(mut lane) => {
                 lane.hand_over(shard, &mut merged);
