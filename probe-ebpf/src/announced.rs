@@ -44,7 +44,6 @@ pub fn word(key: &EndpointKey) -> Option<u64> {
 
 /// The bucket that a word belongs to.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "the upper 15 bits")]
 pub const fn bucket(word: u64) -> u32 {
     (word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 49) as u32
 }
@@ -67,7 +66,7 @@ pub const fn ask(bucket: Bucket, word: u64) -> Answer {
     }
 }
 
-const _: () = assert!(bucket(u64::MAX) < BUCKETS as u32 && BUCKETS == 1 << (64 - 49));
+const _: () = assert!(BUCKETS == 1 << (64 - 49));
 
 #[cfg(test)]
 mod tests {
@@ -85,7 +84,7 @@ mod tests {
             assert_ne!(word(&key(0x0a00_0002 ^ 1 << bit, 30_000)), Some(original), "address {bit}");
         }
         for bit in 0..16 {
-            assert_ne!(word(&key(0x0a00_0002, 30_000 ^ 1 << bit)), Some(original), "port {bit}");
+            assert_ne!(word(&key(0x0a00_0002, 0x7530 ^ 1 << bit)), Some(original), "port {bit}");
         }
         for key in [key(0, 0), key(u32::MAX, 0x1_ffff)] {
             let word = word(&key).unwrap();

@@ -38,11 +38,15 @@ fn pseudo_header_sum<B: Bytes + ?Sized>(frame: &B, layers: &Layers) -> Option<u1
     let addresses = if layers.v6 {
         let ip = frame.header::<60>(layers.ip)?;
         // One by one: the compiler would bound a loop by the end of the packet.
-        let (a, b) = (u64::from(ip.be32::<8>()), u64::from(ip.be32::<12>()));
-        let (c, d) = (u64::from(ip.be32::<16>()), u64::from(ip.be32::<20>()));
-        let (e, f) = (u64::from(ip.be32::<24>()), u64::from(ip.be32::<28>()));
-        let (g, h) = (u64::from(ip.be32::<32>()), u64::from(ip.be32::<36>()));
-        a + b + c + d + e + f + g + h
+        let src = u64::from(ip.be32::<8>())
+            + u64::from(ip.be32::<12>())
+            + u64::from(ip.be32::<16>())
+            + u64::from(ip.be32::<20>());
+        let dst = u64::from(ip.be32::<24>())
+            + u64::from(ip.be32::<28>())
+            + u64::from(ip.be32::<32>())
+            + u64::from(ip.be32::<36>());
+        src + dst
     } else {
         let ip = frame.header::<40>(layers.ip)?;
         u64::from(ip.be32::<12>()) + u64::from(ip.be32::<16>())

@@ -1,7 +1,7 @@
 //! The records that travel from the kernel to userspace through the rings.
 //!
 //! A [`MediaHead4`] of 56 bytes makes a [slot](crate::slots) of one cache line, with eight bytes of its sequence. That is the
-//! record of nearly every frame: IPv4 RTP under at most one VLAN tag. Anything else that is RTP takes a [`MediaHead6`]. SIP,
+//! record of nearly every frame: IPv4 RTP under at most one VLAN tag. Anything else that is RTP takes a [`MediaHead6`], in two. SIP,
 //! RTCP, RTP too short for sound, fragments and tunnels travel whole, behind a [`PacketHead`].
 //!
 //! Numbers are in host byte order, addresses and the RTP header as on the wire.

@@ -8,7 +8,11 @@
 //!                                                        ◀── consumed, once a batch
 //! ```
 //!
-//! Index `i` counts reservations since the start and never wraps; its slot is `i & (slots - 1)`. Nothing is ever reset:
+//! A [`MediaHead6`](crate::record::MediaHead6) takes two slots side by side, the first of the ring beside the last: 56 bytes of it
+//! in one, the rest in the next, whose own sequence stays what it was. Both are reserved at once, and the sequence of the
+//! first, written last, commits both.
+//!
+//! Index `i` counts slots since the start and never wraps; its slot is `i & (slots - 1)`. Nothing is ever reset:
 //! what a slot held a lap ago has another sequence, and a new one has zero, which nothing awaits.
 //!
 //! **Commit.** The head is written before its sequence: in order on x86-64, by an exchange elsewhere. The reader's load of
@@ -27,7 +31,7 @@
 //! preempt each other (6.18, if built so) that does not hold, neither here nor for the counters: there the tap is not to be
 //! used.
 
-use crate::record::MediaHead4;
+use crate::record::{MediaHead4, MediaHead6, kind};
 
 /// One record, in one cache line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +65,17 @@ pub const SLOT_BYTES: u32 = 64;
 /// worst, and a fiftieth of the reader's nap.
 pub const GRACE_NS: u64 = 20_000;
 
+/// Bytes of a record that its first slot holds.
+pub const HEAD: usize = size_of::<MediaHead4>();
+/// Bytes of a record of two slots that the second holds.
+pub const TAIL: usize = size_of::<MediaHead6>() - HEAD;
+
+/// Slots that a record of this [`kind`] takes.
+#[inline(always)]
+pub const fn width(kind: u8) -> u64 {
+    if matches!(kind & kind::MASK, kind::MEDIA6 | kind::MEDIA4_TWO_TAGS) { 2 } else { 1 }
+}
+
 /// The sequence of a slot whose record with this index is complete.
 #[inline(always)]
 pub const fn committed(index: u64) -> u64 {
@@ -69,6 +84,7 @@ pub const fn committed(index: u64) -> u64 {
 
 const _: () = {
     assert!(size_of::<Slot>() == SLOT_BYTES as usize);
+    assert!(TAIL <= HEAD);
     assert!(size_of::<Positions>() == 128);
     assert!(core::mem::offset_of!(Slot, sequence) == 56);
     assert!(core::mem::offset_of!(Positions, consumed) == 64);

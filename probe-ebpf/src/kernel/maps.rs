@@ -10,7 +10,7 @@ use probe_ebpf::announced::{self, Answer, BUCKETS, Bucket};
 use probe_ebpf::config::{
     MAX_CPUS, MAX_ENDPOINTS, PORT_WORDS, Role, SOCKET_ENTRIES, port_place, socket_slot,
 };
-use probe_ebpf::record::{COUNTER_ENTRIES, Counters, MAX_PACKET, MediaHead6, PacketHead, point};
+use probe_ebpf::record::{COUNTER_ENTRIES, Counters, MAX_PACKET, PacketHead, point};
 use probe_ebpf::slots::{Positions, SLOT_BYTES, Slot};
 use probe_ebpf::{Config, EndpointKey, Endpoints};
 
@@ -55,7 +55,7 @@ pub(super) static SLOTS_PER_CPU: Global<u32> = Global::new(4_096 / SLOT_BYTES);
 /// Of include/uapi/linux/bpf.h.
 const BPF_F_MMAPABLE: usize = 1 << 10;
 
-/// One BPF ring per CPU for all that fits no slot, made by userspace: two CPUs never wait for each other's
+/// One BPF ring per CPU for whole packets, made by userspace: two CPUs never wait for each other's
 /// reservation. The size here is only the template's.
 #[btf_map]
 static RINGS: ArrayOfMaps<Ring, MAX_CPUS> = ArrayOfMaps::new();
@@ -86,7 +86,7 @@ static HEAD: PerCpuArray<[u8; COPIED_HEAD], 1> = PerCpuArray::new();
 pub(super) static SOCKETS: XskMap<SOCKET_ENTRIES> = XskMap::new();
 
 /// A CPU's BPF ring.
-pub(crate) type Ring = RingBuf<MediaHead6, 4096>;
+pub(crate) type Ring = RingBuf<PacketHead, 4096>;
 
 /// A packet record before it is output. 16,408 bytes; a value of a per-CPU array may have 32 KiB.
 #[repr(C)]

@@ -1,4 +1,4 @@
-//! Filling records, in place, in one of this CPU's two rings: heads of RTP over IPv4 in a slot, all else in the BPF ring.
+//! Filling records, in place, in one of this CPU's two rings: heads of RTP in slots, whole packets in the BPF ring.
 //!
 //! Every header that is read was bounded before the reservation: after it nothing can fail, so there is one way out. The
 //! time is taken after it, which is what makes the reader's merge of the rings exact. Submits to the BPF ring never wake the
@@ -8,13 +8,11 @@ use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::helpers::generated::bpf_ringbuf_output;
 use probe_ebpf::Verdict;
-use probe_ebpf::fingerprint;
+use probe_ebpf::fingerprint::{self, Fingerprint};
 use probe_ebpf::parse::{Bytes as _, Layers};
-use probe_ebpf::record::{
-    Counters, KernelLoss, MAX_PACKET, MediaCommon, MediaHead6, PacketHead, TLS_HEAD, kind, point,
-};
+use probe_ebpf::record::{Counters, KernelLoss, MAX_PACKET, MediaHead4, PacketHead, TLS_HEAD, kind, point};
 
-use super::frame::{Frame, Memory};
+use super::frame::{Frame, Memory, Window};
 use super::maps::{self, Tap};
 use super::opaque::{forget, opaque};
 use super::slots::Reserved;
@@ -33,103 +31,92 @@ pub(crate) fn media<S: Source, M: Memory>(
     let tags = Tags::of(source, frame, layers, any);
     let ethernet = frame.0.window::<14>(0).ok_or(KernelLoss::CopyFailed)?;
     let udp = frame.0.window::<20>(layers.transport).ok_or(KernelLoss::CopyFailed)?;
-    if !layers.v6 && !tags.has_inner() {
-        let ip = frame.0.window::<40>(layers.ip).ok_or(KernelLoss::CopyFailed)?;
-        let mut slot = Reserved::next()?;
-        let head = slot.head();
-        let hashed = if fingerprint.hashed { kind::HASHED } else { 0 };
-        // Field by field, each written before the next is read: together they would not fit the registers.
-        // SAFETY: reserved, so the reader does not look at it, and no other program runs on this CPU.
-        unsafe {
-            // "Don't fragment" is in the first octet of the field.
-            (*head).common.kind = kind::MEDIA4 | hashed | (ip.read::<u8, 6>() & 0x40) >> 1;
-            (*head).common.point = tap.point() | tags.point();
-            (*head).common.outer_vlan = tags.outer();
-            (*head).common.udp_len = u16::from_be(udp.read::<u16, 4>());
-            (*head).common.fingerprint = fingerprint.value;
-            (*head).common.src_port = u16::from_be(udp.read::<u16, 0>());
-            (*head).common.dst_port = u16::from_be(udp.read::<u16, 2>());
-            (*head).common.ip_id = u16::from_be(ip.read::<u16, 4>());
-            (*head).common.ttl = ip.read::<u8, 8>();
-            (*head).common.tos = ip.read::<u8, 1>();
-            let rtp = (&raw mut (*head).common.rtp).cast::<u8>();
-            rtp.cast::<u64>().write_unaligned(udp.read::<u64, 8>());
-            rtp.add(8).cast::<u32>().write_unaligned(udp.read::<u32, 16>());
-            let macs = (&raw mut (*head).common.macs).cast::<u8>();
-            macs.cast::<u64>().write_unaligned(ethernet.read::<u64, 0>());
-            macs.add(8).cast::<u32>().write_unaligned(ethernet.read::<u32, 8>());
-            (&raw mut (*head).src).cast::<u64>().write_unaligned(ip.read::<u64, 12>());
-        }
+    let common = Common { fingerprint, tags, ethernet, udp, point: tap.point() };
+    if layers.v6 {
+        let ip = frame.0.window::<60>(layers.ip).ok_or(KernelLoss::CopyFailed)?;
+        let first = u32::from_be(ip.read::<u32, 0>());
+        let mut slot = Reserved::next(2)?;
+        common.fill(slot.head(), kind::MEDIA6, 0, ip.read::<u8, 7>(), (first >> 20) as u8);
+        let (src, dst) =
+            ([ip.read::<u64, 8>(), ip.read::<u64, 16>()], [ip.read::<u64, 24>(), ip.read::<u64, 32>()]);
+        fill_wide(&mut slot, src, dst, tags, first & 0x000f_ffff);
         slot.commit(now_ns());
         return Ok(());
     }
-    let common = || MediaCommon {
-        time_ns: 0,
-        kind: if fingerprint.hashed { kind::HASHED } else { 0 },
-        point: tap.point() | tags.point(),
-        outer_vlan: tags.outer(),
-        udp_len: u16::from_be(udp.read::<u16, 4>()),
-        fingerprint: fingerprint.value,
-        src_port: u16::from_be(udp.read::<u16, 0>()),
-        dst_port: u16::from_be(udp.read::<u16, 2>()),
-        ip_id: 0,
-        ttl: 0,
-        tos: 0,
-        rtp: octets(udp.read::<u64, 8>(), udp.read::<u32, 16>()),
-        macs: octets(ethernet.read::<u64, 0>(), ethernet.read::<u32, 8>()),
-    };
-    if layers.v6 {
-        let ip = frame.0.window::<60>(layers.ip).ok_or(KernelLoss::CopyFailed)?;
-        let ring = maps::ring().ok_or(KernelLoss::NoRing)?;
-        let mut entry = ring.reserve_untyped::<MediaHead6>(0).ok_or(KernelLoss::RingFull)?;
-        let first = u32::from_be(ip.read::<u32, 0>());
-        let common = common();
-        entry.write(MediaHead6 {
-            common: MediaCommon {
-                time_ns: now_ns(),
-                kind: common.kind | kind::MEDIA6,
-                ttl: ip.read::<u8, 7>(),
-                tos: (first >> 20) as u8,
-                ..common
-            },
-            src: address(ip.read::<u64, 8>(), ip.read::<u64, 16>()),
-            dst: address(ip.read::<u64, 24>(), ip.read::<u64, 32>()),
-            inner_vlan: tags.inner(),
-            inner_tagged: u16::from(tags.has_inner()),
-            flow_label: first & 0x000f_ffff,
-        });
-        entry.submit(u64::from(BPF_RB_NO_WAKEUP));
-        return Ok(());
-    }
     let ip = frame.0.window::<40>(layers.ip).ok_or(KernelLoss::CopyFailed)?;
-    let common = |kind: u8| {
-        let common = common();
-        // "Don't fragment" is in the first octet of the field.
-        let whole = (ip.read::<u8, 6>() & 0x40) >> 1;
-        MediaCommon {
-            kind: common.kind | kind | whole,
-            ip_id: u16::from_be(ip.read::<u16, 4>()),
-            ttl: ip.read::<u8, 8>(),
-            tos: ip.read::<u8, 1>(),
-            ..common
-        }
-    };
-    {
-        // Opaque, or the compiler calls a function to fill in zeros, byte by byte.
-        let zero = opaque(0);
-        let ring = maps::ring().ok_or(KernelLoss::NoRing)?;
-        let mut entry = ring.reserve_untyped::<MediaHead6>(0).ok_or(KernelLoss::RingFull)?;
-        entry.write(MediaHead6 {
-            common: MediaCommon { time_ns: now_ns(), ..common(kind::MEDIA4_TWO_TAGS) },
-            src: address(u64::from(ip.read::<u32, 12>()), zero),
-            dst: address(u64::from(ip.read::<u32, 16>()), zero),
-            inner_vlan: tags.inner(),
-            inner_tagged: 1,
-            flow_label: 0,
-        });
-        entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+    // "Don't fragment" is in the first octet of the field.
+    let whole = (ip.read::<u8, 6>() & 0x40) >> 1;
+    let (ip_id, ttl, tos) = (u16::from_be(ip.read::<u16, 4>()), ip.read::<u8, 8>(), ip.read::<u8, 1>());
+    if tags.has_inner() {
+        let mut slot = Reserved::next(2)?;
+        common.fill(slot.head(), kind::MEDIA4_TWO_TAGS | whole, ip_id, ttl, tos);
+        let (src, dst) = ([u64::from(ip.read::<u32, 12>()), 0], [u64::from(ip.read::<u32, 16>()), 0]);
+        fill_wide(&mut slot, src, dst, tags, 0);
+        slot.commit(now_ns());
+    } else {
+        let mut slot = Reserved::next(1)?;
+        common.fill(slot.head(), kind::MEDIA4 | whole, ip_id, ttl, tos);
+        // SAFETY: reserved, as in `Common::fill`; both addresses side by side, as in the packet.
+        unsafe { (&raw mut (*slot.head()).src).cast::<u64>().write_unaligned(ip.read::<u64, 12>()) };
+        slot.commit(now_ns());
     }
     Ok(())
+}
+
+/// What all heads have alike.
+struct Common {
+    fingerprint: Fingerprint,
+    tags: Tags,
+    ethernet: Window<14>,
+    udp: Window<20>,
+    point: u8,
+}
+
+impl Common {
+    /// Fills in what all heads have alike, field by field, each written before the next is read: together they would not
+    /// fit the registers. The time is left for later.
+    #[inline(always)]
+    fn fill(&self, head: *mut MediaHead4, kind: u8, ip_id: u16, ttl: u8, tos: u8) {
+        let Self { fingerprint, tags, ethernet, udp, point } = self;
+        let hashed = if fingerprint.hashed { kind::HASHED } else { 0 };
+        // SAFETY: reserved, so the reader does not look at it, and no other program runs on this CPU.
+        unsafe {
+            let common = &raw mut (*head).common;
+            (*common).kind = kind | hashed;
+            (*common).point = point | tags.point();
+            (*common).outer_vlan = tags.outer();
+            (*common).udp_len = u16::from_be(udp.read::<u16, 4>());
+            (*common).fingerprint = fingerprint.value;
+            (*common).src_port = u16::from_be(udp.read::<u16, 0>());
+            (*common).dst_port = u16::from_be(udp.read::<u16, 2>());
+            (*common).ip_id = ip_id;
+            (*common).ttl = ttl;
+            (*common).tos = tos;
+            let rtp = (&raw mut (*common).rtp).cast::<u8>();
+            rtp.cast::<u64>().write_unaligned(udp.read::<u64, 8>());
+            rtp.add(8).cast::<u32>().write_unaligned(udp.read::<u32, 16>());
+            let macs = (&raw mut (*common).macs).cast::<u8>();
+            macs.cast::<u64>().write_unaligned(ethernet.read::<u64, 0>());
+            macs.add(8).cast::<u32>().write_unaligned(ethernet.read::<u32, 8>());
+        }
+    }
+}
+
+/// Fills in what comes after that in a [`MediaHead6`](probe_ebpf::record::MediaHead6): its first eight bytes end the first
+/// slot, the others begin the second.
+#[inline(always)]
+fn fill_wide(slot: &mut Reserved, src: [u64; 2], dst: [u64; 2], tags: Tags, flow_label: u32) {
+    let inner = [tags.inner().to_ne_bytes(), u16::from(tags.has_inner()).to_ne_bytes()];
+    let (head, tail) = (slot.head(), slot.tail());
+    // SAFETY: two slots are reserved, as in `Common::fill`, of which the second has room for TAIL bytes.
+    unsafe {
+        (&raw mut (*head).src).cast::<u64>().write_unaligned(src[0]);
+        tail.write(src[1]);
+        tail.add(1).write(dst[0]);
+        tail.add(2).write(dst[1]);
+        tail.add(3).cast::<[[u8; 2]; 2]>().write(inner);
+        tail.add(3).cast::<u32>().add(1).write(flow_label);
+    }
 }
 
 /// Hands over a whole frame, or as much of it as is wanted. Of one that nobody can read, the first [`TLS_HEAD`] bytes.
@@ -250,19 +237,4 @@ impl Tags {
 fn now_ns() -> u64 {
     // SAFETY: the helper has no precondition.
     unsafe { bpf_ktime_get_ns() }
-}
-
-/// Twelve octets as read from the wire, as bytes again.
-#[inline(always)]
-fn octets(a: u64, b: u32) -> [u8; 12] {
-    let ([a0, a1, a2, a3, a4, a5, a6, a7], [b0, b1, b2, b3]) = (a.to_ne_bytes(), b.to_ne_bytes());
-    [a0, a1, a2, a3, a4, a5, a6, a7, b0, b1, b2, b3]
-}
-
-/// Sixteen octets as read from the wire, as bytes again.
-#[inline(always)]
-fn address(a: u64, b: u64) -> [u8; 16] {
-    let ([a0, a1, a2, a3, a4, a5, a6, a7], [b0, b1, b2, b3, b4, b5, b6, b7]) =
-        (a.to_ne_bytes(), b.to_ne_bytes());
-    [a0, a1, a2, a3, a4, a5, a6, a7, b0, b1, b2, b3, b4, b5, b6, b7]
 }

@@ -8,16 +8,18 @@ use probe_ebpf::slots::{Slot, committed};
 
 use super::maps::{POSITIONS, SLOTS, SLOTS_PER_CPU};
 
-/// A slot that nobody else has. It must be committed: the reader waits for it.
+/// One slot that nobody else has, or two. They must be committed: the reader waits for them.
 pub(crate) struct Reserved {
     slot: *mut Slot,
+    /// The second, or the first again.
+    last: *mut Slot,
     index: u64,
 }
 
 impl Reserved {
-    /// Reserves the next slot of this CPU. Whoever stamps the record reads the clock after this.
+    /// Reserves the next slot of this CPU, or the next two. Whoever stamps the record reads the clock after this.
     #[inline(always)]
-    pub(crate) fn next() -> Result<Self, KernelLoss> {
+    pub(crate) fn next(width: u64) -> Result<Self, KernelLoss> {
         // SAFETY: the helper has no precondition.
         let cpu = unsafe { bpf_get_smp_processor_id() };
         let positions = POSITIONS.get_ptr_mut(cpu).ok_or(KernelLoss::NoRing)?;
@@ -26,15 +28,19 @@ impl Reserved {
         let index = unsafe { (*positions).reserved };
         // SAFETY: a map value. Volatile, as the reader writes it.
         let consumed = unsafe { (&raw const (*positions).consumed).read_volatile() };
-        if index.wrapping_sub(consumed) >= slots {
+        if index.wrapping_sub(consumed).wrapping_add(width) > slots {
             return Err(KernelLoss::RingFull);
         }
         // Below `slots` for each CPU, and the map has that many for each that has positions.
-        let slot = u64::from(cpu) * slots + (index & (slots - 1));
-        let slot = SLOTS.get_ptr_mut(slot as u32).ok_or(KernelLoss::NoRing)?;
+        let slot_of = |index: u64| {
+            let slot = u64::from(cpu) * slots + (index & (slots - 1));
+            SLOTS.get_ptr_mut(slot as u32).ok_or(KernelLoss::NoRing)
+        };
+        let slot = slot_of(index)?;
+        let last = if width > 1 { slot_of(index + 1)? } else { slot };
         // SAFETY: as above.
-        store(unsafe { &raw mut (*positions).reserved }, index + 1);
-        Ok(Self { slot, index })
+        store(unsafe { &raw mut (*positions).reserved }, index + width);
+        Ok(Self { slot, last, index })
     }
 
     /// Where the record is, to be filled in, all but the time. In place, and before the clock is read: across the call
@@ -45,10 +51,16 @@ impl Reserved {
         unsafe { &raw mut (*self.slot).head }
     }
 
+    /// Where the rest of a record of two slots is, to be filled in before it is committed.
+    #[inline(always)]
+    pub(crate) fn tail(&mut self) -> *mut u64 {
+        self.last.cast()
+    }
+
     /// Stamps the record and hands it over.
     #[inline(always)]
     pub(crate) fn commit(self, time_ns: u64) {
-        let Self { slot, index } = self;
+        let Self { slot, index, .. } = self;
         // SAFETY: as in `fill`.
         unsafe { (*slot).head.common.time_ns = time_ns };
         // SAFETY: the same.

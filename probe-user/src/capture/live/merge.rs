@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   CPU 0   slots: heads of RTP ─┐
-//!           BPF ring: the rest  ─┤   earliest first,          one record after the other
+//!           BPF ring: packets   ─┤   earliest first,          one record after the other
 //!   CPU 1   slots               ─┼─▶ in runs, up to the ─────▶ decoder, analysis
 //!           BPF ring            ─┘   horizon
 //! ```
@@ -23,7 +23,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use probe_ebpf::record::{MediaHead4, MediaHead6, PacketHead, kind};
-use probe_ebpf::slots::SLOT_BYTES;
+use probe_ebpf::slots::{HEAD, SLOT_BYTES, TAIL};
 
 use super::ring::{Head, Ring};
 use super::rings::{Gauges, Record};
@@ -167,8 +167,12 @@ impl<S: Storage> Source<S> {
     ) -> (usize, Next) {
         let ring = match self {
             Self::Heads(slots) => {
-                return slots.take(until, limit, |bytes| {
-                    let head = MediaHead4::from_ne_bytes(bytes);
+                return slots.take(until, limit, |head, rest| {
+                    if let Some(rest) = rest {
+                        consume(Record::Media6(&MediaHead6::from_ne_bytes(&joined(head, rest))));
+                        return;
+                    }
+                    let head = MediaHead4::from_ne_bytes(head);
                     if head.common.kind & kind::MASK == kind::MEDIA4 {
                         consume(Record::Media4(&head));
                     } else {
@@ -212,14 +216,17 @@ fn time_of(record: &[u8]) -> u64 {
     record.first_chunk().map_or(0, |time| u64::from_ne_bytes(*time))
 }
 
+/// A record of two slots.
+fn joined(head: &[u8; HEAD], rest: &[u8; TAIL]) -> [u8; size_of::<MediaHead6>()] {
+    let mut bytes = [0; size_of::<MediaHead6>()];
+    bytes.iter_mut().zip(head.iter().chain(rest)).for_each(|(to, from)| *to = *from);
+    bytes
+}
+
 /// Decodes a record of a BPF ring. False if it is none.
 fn hand_out(record: &[u8], consume: &mut impl FnMut(Record<'_>)) -> bool {
     let Some(&kind) = record.get(8) else { return false };
     match kind & kind::MASK {
-        kind::MEDIA6 | kind::MEDIA4_TWO_TAGS => match record.try_into() {
-            Ok(bytes) => consume(Record::Media6(&MediaHead6::from_ne_bytes(bytes))),
-            Err(_) => return false,
-        },
         kind::PACKET => {
             let Some((head, frame)) = record.split_first_chunk() else { return false };
             let head = PacketHead::from_ne_bytes(head);
@@ -234,6 +241,8 @@ fn hand_out(record: &[u8], consume: &mut impl FnMut(Record<'_>)) -> bool {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+
+    use probe_ebpf::slots::width;
 
     use super::super::slots::tests::Memory;
     use super::*;
@@ -251,18 +260,46 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_each_kind_is_handed_out() {
-        assert_eq!(handed(&record(kind::MEDIA6, 88)), Some(77));
-        assert_eq!(handed(&record(kind::MEDIA4_TWO_TAGS | kind::HASHED, 88)), Some(77));
+    fn heads_of_either_width_are_handed_out_and_what_is_none_is_counted() {
+        let memory = Memory::new(8);
+        let mut merge = Merge::new(vec![Slots::new(Arc::clone(&memory))], Vec::new());
+        let gauges = Gauges::new(merge.sizes());
+        let kinds = [kind::MEDIA6, kind::MEDIA4, kind::MEDIA4_TWO_TAGS | kind::HASHED, kind::PACKET];
+        let mut handed = Vec::new();
+        for lap in 0..5 {
+            for (kind, time_ns) in kinds.into_iter().zip(1..) {
+                memory.commit(memory.reserve(width(kind)).unwrap(), kind, time_ns);
+            }
+            merge.poll(9, 9, &gauges, &mut |record| {
+                handed.push(match record {
+                    Record::Media4(head) => (head.common.time_ns, head.common.kind, [head.dst; 2]),
+                    Record::Media6(head) => {
+                        let last = u64::from(head.flow_label) << 32 | u64::from(head.inner_tagged) << 16;
+                        assert_eq!(last | u64::from(head.inner_vlan), head.common.time_ns);
+                        (head.common.time_ns, head.common.kind, [[0; 4]; 2])
+                    }
+                    Record::Packet(..) => panic!("no slot has one"),
+                });
+            });
+            assert_eq!(merge.malformed(), lap + 1);
+        }
+        let each = [(1, kinds[0], [[0; 4]; 2]), (2, kinds[1], [[0; 4]; 2]), (3, kinds[2], [[0; 4]; 2])];
+        assert_eq!(handed, each.repeat(5));
+    }
+
+    #[test]
+    fn a_packet_is_handed_out() {
         assert_eq!(handed(&record(kind::PACKET, 24)), Some(77));
     }
 
     #[test]
     fn a_record_of_the_wrong_length_or_kind_is_refused() {
-        for len in (0..200).filter(|&len| len != 88) {
-            assert_eq!(handed(&record(kind::MEDIA6, len.max(9))[..len]), None, "media of {len} bytes");
+        for len in 0..24 {
+            assert_eq!(handed(&record(kind::PACKET, len.max(9))[..len]), None, "a packet of {len} bytes");
         }
-        assert_eq!(handed(&record(9, 88)), None);
+        for kind in [kind::MEDIA4, kind::MEDIA6, 9] {
+            assert_eq!(handed(&record(kind, 88)), None);
+        }
         assert_eq!(handed(&[]), None);
     }
 
@@ -282,8 +319,8 @@ mod tests {
         #[derive(Clone, Copy)]
         enum Doing {
             Nothing,
-            Reserved(u64),
-            Stamped(u64, u64),
+            Reserved(u64, u8),
+            Stamped(u64, u8, u64),
         }
         for seed in 0..200 {
             let mut random = Steps(seed * 2 + 1);
@@ -308,13 +345,17 @@ mod tests {
                     continue;
                 };
                 *doing = match *doing {
-                    Doing::Nothing => memory.reserve().map_or(Doing::Nothing, Doing::Reserved),
-                    Doing::Reserved(index) => {
-                        stamped.push(now);
-                        Doing::Stamped(index, now)
+                    Doing::Nothing => {
+                        let kind = [kind::MEDIA4, kind::MEDIA6][random.below(2)];
+                        let index = memory.reserve(width(kind));
+                        index.map_or(Doing::Nothing, |index| Doing::Reserved(index, kind))
                     }
-                    Doing::Stamped(index, time_ns) => {
-                        memory.commit(index, time_ns);
+                    Doing::Reserved(index, kind) => {
+                        stamped.push(now);
+                        Doing::Stamped(index, kind, now)
+                    }
+                    Doing::Stamped(index, kind, time_ns) => {
+                        memory.commit(index, kind, time_ns);
                         Doing::Nothing
                     }
                 };

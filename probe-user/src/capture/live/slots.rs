@@ -9,14 +9,10 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use probe_ebpf::record::MediaHead4;
-use probe_ebpf::slots::{Positions, SLOT_BYTES, committed};
+use probe_ebpf::slots::{HEAD, Positions, SLOT_BYTES, TAIL, committed, width};
 use rustix::mm::ProtFlags;
 
 use super::ring::{Mapping, PUBLISH_EVERY_DIVISOR};
-
-/// Bytes of a record in a slot.
-const HEAD: usize = size_of::<MediaHead4>();
 
 /// A word that two sides share.
 pub(crate) trait Word {
@@ -52,7 +48,7 @@ pub(crate) trait Storage {
     fn consumed(&self) -> &Self::Word;
     /// The sequence of the slot `index & (slots - 1)`.
     fn sequence(&self, index: u64) -> &Self::Word;
-    /// Reads the head in it.
+    /// Reads what of a record is in it.
     fn head<T>(&self, index: u64, read: impl FnOnce(&[u8; HEAD]) -> T) -> T;
 }
 
@@ -118,13 +114,13 @@ impl<S: Storage> Slots<S> {
         Next::At(self.storage.head(self.position, time_of))
     }
 
-    /// Hands out the next records that were stamped up to `until`, at most `limit` of them. Returns how many, and what
-    /// comes next.
+    /// Hands out the next records that were stamped up to `until`, at most `limit` of them: the head, and of a record of two
+    /// slots the rest. Returns how many, and what comes next.
     pub(crate) fn take(
         &mut self,
         until: u64,
         limit: usize,
-        mut consume: impl FnMut(&[u8; HEAD]),
+        mut consume: impl FnMut(&[u8; HEAD], Option<&[u8; TAIL]>),
     ) -> (usize, Next) {
         let mut taken = 0;
         loop {
@@ -133,8 +129,16 @@ impl<S: Storage> Slots<S> {
                 Next::At(time_ns) if time_ns <= until && taken < limit => {}
                 _ => return (taken, next),
             }
-            self.storage.head(self.position, &mut consume);
-            self.position = self.position.wrapping_add(1);
+            self.storage.head(self.position, |head| {
+                let width = width(kind_of(head));
+                if width == 1 {
+                    consume(head, None);
+                } else {
+                    self.storage
+                        .head(self.position.wrapping_add(1), |rest| consume(head, rest.first_chunk()));
+                }
+                self.position = self.position.wrapping_add(width);
+            });
             taken += 1;
             if self.position.wrapping_sub(self.published) >= self.storage.slots() / PUBLISH_EVERY_DIVISOR {
                 self.publish();
@@ -156,6 +160,11 @@ impl<S: Storage> Slots<S> {
 /// Every record begins with its time.
 fn time_of(head: &[u8; HEAD]) -> u64 {
     head.first_chunk().map_or(0, |time| u64::from_ne_bytes(*time))
+}
+
+/// And then its kind.
+fn kind_of(head: &[u8; HEAD]) -> u8 {
+    head.get(8).copied().unwrap_or(0)
 }
 
 /// The positions of all CPUs, mapped.

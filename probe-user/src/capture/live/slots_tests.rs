@@ -28,31 +28,54 @@ impl Memory {
         &self.slots[usize::try_from(index).unwrap() & (self.slots.len() - 1)]
     }
 
-    /// As the program does: reserves a slot, unless all are taken.
-    pub(crate) fn reserve(&self) -> Option<u64> {
+    /// As the program does: reserves so many slots, unless too few are free.
+    pub(crate) fn reserve(&self, width: u64) -> Option<u64> {
         let index = self.reserved.load(Ordering::Relaxed);
-        if index - self.consumed.load(Ordering::Acquire) >= self.slots.len() as u64 {
+        if index - self.consumed.load(Ordering::Acquire) + width > self.slots.len() as u64 {
             return None;
         }
-        self.reserved.store(index + 1, Ordering::Relaxed);
+        self.reserved.store(index + width, Ordering::Relaxed);
         Some(index)
     }
 
-    /// Fills it with a head of this time, and hands it over.
-    pub(crate) fn commit(&self, index: u64, time_ns: u64) {
+    /// Fills them with a record of this kind and time, and hands it over.
+    pub(crate) fn commit(&self, index: u64, kind: u8, time_ns: u64) {
         let (head, sequence) = self.slot(index);
         // SAFETY: reserved, so nobody reads it.
-        unsafe { *head.get() = head_of(time_ns) };
+        unsafe { *head.get() = head_of(kind, time_ns) };
+        if width(kind) > 1 {
+            // SAFETY: the same.
+            unsafe { *self.slot(index + 1).0.get() = rest_of(time_ns) };
+        }
         sequence.store(committed(index), Ordering::Release);
     }
 }
 
-/// A head of this time, otherwise empty.
-fn head_of(time_ns: u64) -> [u8; HEAD] {
+/// A head of this kind and time, otherwise empty.
+fn head_of(kind: u8, time_ns: u64) -> [u8; HEAD] {
     let mut head = [0; HEAD];
     head[..8].copy_from_slice(&time_ns.to_ne_bytes());
-    head[8] = kind::MEDIA4;
+    head[8] = kind;
     head
+}
+
+/// What the second slot of such a record has: the time once more, at the end.
+fn rest_of(time_ns: u64) -> [u8; HEAD] {
+    let mut rest = [0; HEAD];
+    rest[TAIL - 8..TAIL].copy_from_slice(&time_ns.to_ne_bytes());
+    rest
+}
+
+/// Kinds of records of one slot and of two, in turns that meet the end of a ring in every way.
+fn kind_of_turn(turn: u64) -> u8 {
+    if turn % 3 == 1 { kind::MEDIA6 } else { kind::MEDIA4 }
+}
+
+/// Is this the whole record of a turn, whose time is its number?
+fn assert_whole(turn: u64, head: &[u8; HEAD], rest: Option<&[u8; TAIL]>) {
+    assert_eq!(*head, head_of(kind_of_turn(turn), turn));
+    let expected = (width(kind_of_turn(turn)) > 1).then(|| rest_of(turn));
+    assert_eq!(rest, expected.as_ref().and_then(|rest| rest.first_chunk()));
 }
 
 impl Storage for Arc<Memory> {
@@ -82,7 +105,7 @@ impl Storage for Arc<Memory> {
 
 fn taken(slots: &mut Slots<Arc<Memory>>, until: u64, limit: usize) -> (Vec<u64>, Next) {
     let mut times = Vec::new();
-    let (count, next) = slots.take(until, limit, |head| times.push(time_of(head)));
+    let (count, next) = slots.take(until, limit, |head, _| times.push(time_of(head)));
     assert_eq!(count, times.len());
     (times, next)
 }
@@ -93,7 +116,7 @@ fn records_come_in_order_up_to_the_horizon_and_the_limit() {
     let mut slots = Slots::new(Arc::clone(&memory));
     assert_eq!(slots.next(), Next::Empty);
     for time_ns in [10, 20, 30, 40] {
-        memory.commit(memory.reserve().unwrap(), time_ns);
+        memory.commit(memory.reserve(1).unwrap(), kind::MEDIA4, time_ns);
     }
     assert_eq!(slots.next(), Next::Empty, "nobody looked");
     slots.refresh();
@@ -107,11 +130,11 @@ fn records_come_in_order_up_to_the_horizon_and_the_limit() {
 fn a_record_that_is_still_written_holds_up_those_behind_it() {
     let memory = Memory::new(8);
     let mut slots = Slots::new(Arc::clone(&memory));
-    let (first, second) = (memory.reserve().unwrap(), memory.reserve().unwrap());
-    memory.commit(second, 20);
+    let (first, second) = (memory.reserve(1).unwrap(), memory.reserve(2).unwrap());
+    memory.commit(second, kind::MEDIA6, 20);
     slots.refresh();
     assert_eq!(taken(&mut slots, 100, 9), (vec![], Next::Busy));
-    memory.commit(first, 10);
+    memory.commit(first, kind::MEDIA4, 10);
     assert_eq!(taken(&mut slots, 100, 9), (vec![10, 20], Next::Empty));
 }
 
@@ -120,18 +143,45 @@ fn a_full_ring_refuses_until_what_was_read_is_published_and_a_lap_is_not_read_tw
     let memory = Memory::new(32);
     let mut slots = Slots::new(Arc::clone(&memory));
     for lap in 0..5 {
-        let reserved: Vec<_> = std::iter::from_fn(|| memory.reserve()).collect();
+        let reserved: Vec<_> = std::iter::from_fn(|| memory.reserve(1)).collect();
         assert_eq!(reserved.len(), 32, "lap {lap}");
         for &index in &reserved {
-            memory.commit(index, index);
+            memory.commit(index, kind::MEDIA4, index);
         }
         slots.refresh();
         assert_eq!(taken(&mut slots, u64::MAX, 1), (vec![lap * 32], Next::At(lap * 32 + 1)));
-        assert_eq!(memory.reserve(), None, "read, and not published");
+        assert_eq!(memory.reserve(1), None, "read, and not published");
         let (times, next) = taken(&mut slots, u64::MAX, 99);
         assert_eq!((times, next), ((lap * 32 + 1..lap * 32 + 32).collect(), Next::Empty));
         slots.publish();
     }
+}
+
+#[test]
+fn two_slots_need_two_that_are_free_and_may_be_the_last_and_the_first() {
+    let memory = Memory::new(4);
+    let mut slots = Slots::new(Arc::clone(&memory));
+    let mut turn = 0;
+    for _ in 0..50 {
+        while let Some(index) = memory.reserve(2) {
+            memory.commit(index, kind::MEDIA6, turn);
+            turn += 1;
+        }
+        slots.refresh();
+        let before = turn - slots.waiting() / 2;
+        let (times, next) = taken(&mut slots, u64::MAX, 9);
+        assert_eq!((times, next), ((before..turn).collect(), Next::Empty));
+        slots.publish();
+        // Next time everything is one slot further.
+        memory.commit(memory.reserve(1).unwrap(), kind::MEDIA4, turn);
+        slots.refresh();
+        assert_eq!(taken(&mut slots, u64::MAX, 9), (vec![turn], Next::Empty));
+        turn += 1;
+        slots.publish();
+    }
+    memory.reserve(1).unwrap();
+    memory.reserve(2).unwrap();
+    assert_eq!((memory.reserve(2), memory.reserve(1)), (None, Some(253)));
 }
 
 #[test]
@@ -151,19 +201,19 @@ fn two_threads_pass_a_million_records_in_order() {
     let sender = thread::spawn(move || {
         for time_ns in 0..RECORDS {
             let index = loop {
-                match memory.reserve() {
+                match memory.reserve(width(kind_of_turn(time_ns))) {
                     Some(index) => break index,
                     None => thread::yield_now(),
                 }
             };
-            memory.commit(index, time_ns);
+            memory.commit(index, kind_of_turn(time_ns), time_ns);
         }
     });
     let mut expected = 0;
     while expected < RECORDS {
         slots.refresh();
-        let (count, _) = slots.take(u64::MAX, usize::MAX, |head| {
-            assert_eq!(*head, head_of(expected));
+        let (count, _) = slots.take(u64::MAX, usize::MAX, |head, rest| {
+            assert_whole(expected, head, rest);
             expected += 1;
         });
         slots.publish();
@@ -182,8 +232,8 @@ mod under_loom {
     use loom::sync::atomic::AtomicU64;
     use loom::thread;
 
-    use super::super::{HEAD, Ordering, Slots, Storage, Word, committed};
-    use super::head_of;
+    use super::super::{HEAD, Ordering, Slots, Storage, Word, committed, width};
+    use super::{assert_whole, head_of, kind_of_turn, rest_of};
 
     struct Memory {
         reserved: AtomicU64,
@@ -226,7 +276,7 @@ mod under_loom {
         }
     }
 
-    /// `records` through two slots, each batch as large as it comes.
+    /// `records` of one slot or two through two slots, each batch as large as it comes.
     fn pass(records: u64) {
         let slot = || (UnsafeCell::new([0; HEAD]), AtomicU64::new(0));
         let memory = Arc::new(Memory {
@@ -236,26 +286,32 @@ mod under_loom {
         });
         let mut slots = Slots::new(Arc::clone(&memory));
         let sender = thread::spawn(move || {
-            let mut next = 0;
-            while next < records {
+            let (mut next, mut turn) = (0, 0);
+            while turn < records {
+                let width = width(kind_of_turn(turn));
                 // The acquire stands for the dependency of the program's stores on this load.
-                if next - memory.consumed.load(Ordering::Acquire) >= 2 {
+                if next - memory.consumed.load(Ordering::Acquire) + width > 2 {
                     thread::yield_now();
                     continue;
                 }
-                memory.reserved.store(next + 1, Ordering::Relaxed);
+                memory.reserved.store(next + width, Ordering::Relaxed);
                 let (head, sequence) = &memory.slots[(next & 1) as usize];
                 // SAFETY: loom panics if anybody else can be there.
-                head.with_mut(|head| unsafe { *head = head_of(next) });
+                head.with_mut(|head| unsafe { *head = head_of(kind_of_turn(turn), turn) });
+                if width > 1 {
+                    let (rest, _) = &memory.slots[(next + 1 & 1) as usize];
+                    // SAFETY: the same.
+                    rest.with_mut(|rest| unsafe { *rest = rest_of(turn) });
+                }
                 sequence.store(committed(next), Ordering::Release);
-                next += 1;
+                (next, turn) = (next + width, turn + 1);
             }
         });
         let mut expected = 0;
         while expected < records {
             slots.refresh();
-            let (taken, _) = slots.take(u64::MAX, usize::MAX, |head| {
-                assert_eq!(*head, head_of(expected));
+            let (taken, _) = slots.take(u64::MAX, usize::MAX, |head, rest| {
+                assert_whole(expected, head, rest);
                 expected += 1;
             });
             slots.publish();
