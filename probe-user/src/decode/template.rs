@@ -39,7 +39,7 @@ use probe_ebpf::{Fingerprint, Layers, fingerprint};
 use super::datagram::HASHED;
 use super::plain::{Plain, PlainRtp};
 use crate::capture::file::{Frame, LinkType};
-use crate::packet::{EndpointWords, RtpHeader, RtpPacket};
+use crate::packet::{EndpointWords, Nanos, RtpHeader, RtpPacket};
 
 /// Tells plain RTP as [`Plain`] does, and remembers how: a frame is asked for by [`Predictor::predict`], and if nothing is known
 /// of its flow, by [`Predictor::decode`].
@@ -53,8 +53,11 @@ pub struct Predictor {
 #[derive(Clone, Copy, Debug)]
 pub struct Predicted<'a> {
     template: &'a Template,
-    frame: &'a Frame<'a>,
     head: &'a Head,
+    // Of the frame what is needed: with a reference to it, it would have to lie in memory.
+    time: Nanos,
+    number: u64,
+    bytes: &'a [u8],
 }
 
 /// Templates, by a hash of addresses and ports: in one place, or in the one beside it.
@@ -105,10 +108,11 @@ impl Predictor {
 
     /// The RTP that a frame is, if there is a template for it.
     #[inline]
-    pub fn predict<'a>(&'a self, frame: &'a Frame<'a>) -> Option<Predicted<'a>> {
+    pub fn predict<'a>(&'a self, frame: &Frame<'a>) -> Option<Predicted<'a>> {
         let head = predictable(frame)?;
-        let template = self.templates.find(&Wanted::of(head), frame.interface)?;
-        Some(Predicted { template, frame, head })
+        let template = self.templates.find(head, frame.interface)?;
+        let Frame { time, number, bytes, .. } = *frame;
+        Some(Predicted { template, head, time, number, bytes })
     }
 
     /// Is it plain RTP, whatever was announced? The next of its flow will be predicted.
@@ -148,19 +152,31 @@ impl Predicted<'_> {
     /// Writes it over another.
     #[inline]
     pub fn write_to(&self, packet: &mut RtpPacket) {
-        let Self { template, frame, head } = self;
+        let Self { template, head, time, number, bytes } = *self;
         *packet = template.packet;
-        template.fill(packet, frame, head);
+        packet.time = time;
+        packet.tap_time = time;
+        packet.number = number;
+        template.fill(packet, head, bytes);
     }
 }
 
 impl Templates {
     /// That of such frames, in one of its two places.
     #[inline]
-    fn find(&self, wanted: &Wanted, interface: u16) -> Option<&Template> {
-        let is_it = |template: &&Template| template.wanted.equals(wanted) && template.interface == interface;
-        let place = wanted.place();
-        self.at(place).filter(is_it).or_else(|| self.at(place ^ 1).filter(is_it))
+    fn find(&self, head: &Head, interface: u16) -> Option<&Template> {
+        let wanted = Wanted::of(head);
+        match self.at(wanted.place()) {
+            Some(template) if template.is_of(&wanted, interface) => Some(template),
+            _ => self.find_beside(head, interface),
+        }
+    }
+
+    /// Begins anew, so that the first place's question needs no memory.
+    #[inline(never)]
+    fn find_beside(&self, head: &Head, interface: u16) -> Option<&Template> {
+        let wanted = Wanted::of(head);
+        self.at(wanted.place() ^ 1).filter(|template| template.is_of(&wanted, interface))
     }
 
     #[inline]
@@ -204,13 +220,16 @@ impl Template {
         }
     }
 
-    /// Makes of this template's packet that of a frame.
+    /// Is it a frame's that wants this, from there?
     #[inline]
-    fn fill(&self, packet: &mut RtpPacket, frame: &Frame<'_>, head: &Head) {
+    fn is_of(&self, wanted: &Wanted, interface: u16) -> bool {
+        self.wanted.equals(wanted) && self.interface == interface
+    }
+
+    /// Makes of this template's packet that of a frame, but for time and number.
+    #[inline]
+    fn fill(&self, packet: &mut RtpPacket, head: &Head, bytes: &[u8]) {
         let udp_len = total_len(head) - IP_HEADER;
-        packet.time = frame.time;
-        packet.tap_time = frame.time;
-        packet.number = frame.number;
         packet.rtp = RtpHeader::from_wire(&field::<42, 12>(head));
         packet.udp_len = udp_len;
         packet.evidence.ip_id = word::<18>(head);
@@ -218,7 +237,7 @@ impl Template {
         let checksum = word::<40>(head);
         // No checksum, or one that the sender left to its network card: see `probe_ebpf::fingerprint`.
         if checksum == 0 || checksum == plus(self.pseudo_header, udp_len) {
-            hash(packet, frame.bytes);
+            hash(packet, bytes);
         } else {
             packet.fingerprint = Fingerprint { value: checksum, hashed: false };
             packet.is_hash_cut = false;

@@ -4,7 +4,6 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::decode::Decoder;
-use crate::packet::Nanos;
 
 /// RTP of a flow, with as much payload, and so much of the frame captured.
 #[derive(Clone, Debug)]
