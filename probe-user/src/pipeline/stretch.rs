@@ -89,14 +89,15 @@ impl Stretch {
         takers.clear();
         let mut bytes = 0;
         let mut times = FrameTimes::default();
-        takers.extend(frames.iter().zip(1..).map(|(frame, number)| {
+        takers.reserve(frames.len());
+        for (frame, number) in frames.iter().zip(1..) {
             bytes += u64::from(frame.wire_len);
             times.observe(frame.time, number);
-            match predictor.predict(&frame) {
+            takers.push(match predictor.predict(&frame) {
                 Some(rtp) => Self::give(lanes, rtp.hash(), |lane| lane.predicted(&rtp)),
                 None => Self::decode_whole(lanes, predictor, frame),
-            }
-        }));
+            });
+        }
         *totals = Totals {
             packets: frames.len() as u64,
             bytes,

@@ -72,19 +72,21 @@ impl FrameBatch {
     /// A frame by its place, from 0.
     #[inline]
     pub fn get(&self, at: usize) -> Option<Frame<'_>> {
-        Some(self.frame(at as u64, self.places.get(at)?))
+        Some(self.frame(self.block.bytes(), at as u64, self.places.get(at)?))
     }
 
     /// All frames, in order.
     #[inline]
     pub fn iter(&self) -> impl Iterator<Item = Frame<'_>> {
-        (0..).zip(&self.places).map(|(at, place)| self.frame(at, place))
+        // Asked for once: whoever goes through them writes, and for the compiler that may be the batch.
+        let block = self.block.bytes();
+        (0..).zip(&self.places).map(move |(at, place)| self.frame(block, at, place))
     }
 
     #[inline]
-    fn frame(&self, at: u64, place: &Place) -> Frame<'_> {
+    fn frame<'a>(&'a self, block: &'a [u8], at: u64, place: &Place) -> Frame<'a> {
         let Place { time, start, len, wire_len, interface, link } = *place;
-        let (block, start, len) = (self.block.bytes(), start as usize, len as usize);
+        let (start, len) = (start as usize, len as usize);
         let bytes = block.get(start..start + len).or_else(|| {
             let start = start.checked_sub(block.len())?;
             self.seam.get(start..start + len)
