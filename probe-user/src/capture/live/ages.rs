@@ -74,7 +74,7 @@ impl Ages {
 
 fn bucket(age_ns: u64) -> usize {
     let octave = age_ns.max(STEPS as u64).ilog2();
-    let step = (age_ns.max(STEPS as u64) >> (octave - STEPS_LOG2)) as usize % STEPS;
+    let step = usize::try_from(age_ns.max(STEPS as u64) >> (octave - STEPS_LOG2)).unwrap_or(0) % STEPS;
     (octave as usize * STEPS + step).min(BUCKETS - 1)
 }
 
