@@ -19,6 +19,9 @@ const FIRST: usize = 8;
 /// Chains and packets out of order that are kept beside the newest chain: more take as much room as wide slots.
 const MOST_ENDS: usize = 24;
 
+/// Slots of one that has seen many.
+pub(super) const WINDOW: usize = 128;
+
 const HASHED: u8 = 0x80;
 const HASH_CUT: u8 = 0x40;
 const TAP: u8 = !(HASHED | HASH_CUT);
@@ -274,17 +277,7 @@ impl Slots {
     /// Sees to it that so many numbers up to the newest can be told apart.
     #[cold]
     pub(super) fn grow(&mut self, slots: usize) {
-        let each = self.octets_by_eight();
-        let (held, top) = (self.len() as u64, self.newest.seq);
-        let before = std::mem::replace(&mut self.words, vec![0; slots * each].into_boxed_slice());
-        for seq in (top + 1).saturating_sub(held)..=top {
-            let from = each * (slot_of(seq) & (before.len() / each - 1));
-            let to = each * self.at(seq);
-            if let (Some(from), Some(to)) = (before.get(from..from + each), self.words.get_mut(to..to + each))
-            {
-                to.copy_from_slice(from);
-            }
-        }
+        self.words = laid_out(&self.words, self.octets_by_eight(), slots, self.newest.seq);
     }
 
     fn at(&self, seq: u64) -> usize {
@@ -421,12 +414,38 @@ impl Tail {
         (self.number, self.ip_id) = (low(packet.number), packet.evidence.ip_id);
     }
 
+    /// Makes room for as many packets more as there are, all of them in use: the newest bears the number before `next`. Says
+    /// for how many; the most stands for any number, and `None` says that it was so before.
+    #[cold]
+    pub(crate) fn grow(&mut self, next: u16) -> Option<u64> {
+        let each = if self.is_wide { 3 } else { 1 };
+        let held = self.words.len() / each;
+        let slots = Some(2 * held).filter(|slots| (2..=WINDOW).contains(slots))?;
+        // Slots go round with the lower half of a number.
+        self.words = laid_out(&self.words, each, slots, u64::from(next.wrapping_sub(1)) + (1 << 16));
+        Some(if slots == WINDOW { u64::MAX } else { held as u64 })
+    }
+
     /// The memory that the packet of this number will need.
     #[inline]
     pub(crate) fn beyond(&self, seq: u16) -> Option<&u64> {
         let each = if self.is_wide { 3 } else { 1 };
         self.words.get(each * (usize::from(seq) & (self.words.len() / each).wrapping_sub(1)))
     }
+}
+
+/// The words of as many numbers up to `top` as have some, each so many, in so many slots.
+fn laid_out(words: &[u64], each: usize, slots: usize, top: u64) -> Box<[u64]> {
+    let held = words.len() / each;
+    let mut room = vec![0; slots * each].into_boxed_slice();
+    let place = |seq: u64, slots: usize| each * (slot_of(seq) & slots.wrapping_sub(1));
+    for seq in (top + 1).saturating_sub(held as u64)..=top {
+        let (from, to) = (place(seq, held), place(seq, slots));
+        if let (Some(from), Some(to)) = (words.get(from..from + each), room.get_mut(to..to + each)) {
+            to.copy_from_slice(from);
+        }
+    }
+    room
 }
 
 /// A packet that goes on as the ones before it.

@@ -22,7 +22,7 @@ use crate::packet::{Evidence, Nanos, RtpPacket};
 /// its buffer when its read timeout ends, 1 s by default: 100 packets of 10 ms. 128 are 1.28 s of those, 2.56 s
 /// at the usual 20 ms, and 1 KiB a stream.
 pub const DEPTH: u64 = 128;
-const SLOTS: usize = 128;
+const SLOTS: usize = super::slots::WINDOW;
 const _: () = assert!(SLOTS as u64 == DEPTH);
 /// Distinct ways in which one stream's packets are seen, e.g. two taps and their tunnels.
 pub const MAX_TAPS: usize = 8;

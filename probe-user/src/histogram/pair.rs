@@ -5,7 +5,7 @@
 //!   └────────── always ──────────────────┘ └───────── if one of the two needs them ┘
 //! ```
 
-use super::{Cells, Distribution, bucket, carry, has_room};
+use super::{Cells, Distribution, GROUP, bucket, carry, has_room};
 
 /// Where in that memory which counters are, and the range of what was counted.
 #[derive(Clone, Copy, Debug)]
@@ -106,6 +106,43 @@ impl Pair {
         true
     }
 
+    /// Makes counters for values that have none, as a distribution by itself would. False if all were there: then one is full.
+    ///
+    /// A stream's first packets need new ones every other time; the run would end, and the stream be joined, for each.
+    #[cold]
+    pub(crate) fn reach(&mut self, counts: &mut Box<[u8]>, values_ns: [u32; 2]) -> bool {
+        let before = *self;
+        for ((first, span), value) in self.first.iter_mut().zip(&mut self.span).zip(values_ns) {
+            let group = bucket(value / 1000) / GROUP * GROUP;
+            let (from, to) = (usize::from(*first), usize::from(*first) + usize::from(*span));
+            let (from, to) =
+                if *span == 0 { (group, group + GROUP) } else { (from.min(group), to.max(group + GROUP)) };
+            let narrow = |buckets| u8::try_from(buckets).unwrap_or(0);
+            (*first, *span) = (narrow(from), narrow(to - from));
+        }
+        if (self.first, self.span) == (before.first, before.span) {
+            return false;
+        }
+        let (low, low_before) = (self.low_octets(), before.low_octets());
+        let rows = if counts.len() > low_before { 2 } else { 1 };
+        let mut wider = vec![0; rows * low].into_boxed_slice();
+        for (to, from) in wider.chunks_mut(low).zip(counts.chunks(low_before.max(1))) {
+            let [span, other_span] = self.span.map(usize::from);
+            let halves = [(0, 0, span), (usize::from(before.span[0]), span, other_span)];
+            for ((old, new, room), at) in halves.into_iter().zip(0..) {
+                let (Some(first), Some(first_before)) = (self.first.get(at), before.first.get(at)) else {
+                    continue;
+                };
+                let skipped = usize::from(first_before.saturating_sub(*first));
+                let counted = before.span.get(at).copied().map_or(0, usize::from);
+                let to = to.iter_mut().skip(new).take(room).skip(skipped);
+                to.zip(from.iter().skip(old).take(counted)).for_each(|(to, from)| *to = *from);
+            }
+        }
+        *counts = wider;
+        true
+    }
+
     /// Carries what is about to run over low octets. False, with nothing carried, if there is no room for it.
     #[cold]
     fn carry(&self, counts: &mut [u8], low: [(usize, u8); 2]) -> bool {
@@ -157,6 +194,7 @@ mod tests {
                 1..2_000,
             ),
             wide in prop::option::of(any::<u64>()),
+            reaches in any::<bool>(),
         ) {
             let mut alone: [Distribution; 2] = Default::default();
             // A range that a pair does not take along.
@@ -170,7 +208,9 @@ mod tests {
                 for (distribution, value) in alone.iter_mut().zip(values) {
                     distribution.record_ns(value.into());
                 }
-                if pair.record(&mut counts, values) {
+                if pair.record(&mut counts, values)
+                    || reaches && pair.reach(&mut counts, values) && pair.record(&mut counts, values)
+                {
                     lent += 1;
                 } else {
                     pair.take_back(&counts, [&mut one, &mut other], lent);

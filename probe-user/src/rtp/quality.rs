@@ -442,8 +442,12 @@ impl Running {
         if jumped(&measured) || is_late {
             return false;
         }
-        if !self.pair.record(&mut self.counts, [few_ns(amount_ns), few_ns(variation_ns)]) {
-            return false;
+        let values = [few_ns(amount_ns), few_ns(variation_ns)];
+        if !self.pair.record(&mut self.counts, values) {
+            let is_wider = self.pair.reach(&mut self.counts, values);
+            if !(is_wider && self.pair.record(&mut self.counts, values)) {
+                return false;
+            }
         }
         self.unique.weigh_delta(arrival_ns, number);
         self.unique.weigh_jitter(amount_ns);

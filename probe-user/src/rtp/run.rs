@@ -70,9 +70,6 @@ impl Run {
     pub(super) fn new(parts: Parts) -> Self {
         let Parts { seq, payload_type, media, tap, slots, room, numbers, raw, ticks_per_ms, .. } = parts;
         let next = seq.wrapping_add(1);
-        let plain_until = numbers.plain_until(next);
-        // What is of consequence comes within a cycle; is there less room?
-        let few = u16::try_from(room).ok().filter(|room| *room < plain_until.wrapping_sub(next));
         Self {
             next,
             payload_type,
@@ -80,7 +77,7 @@ impl Run {
             media,
             numbers,
             sketch_most: parts.sketch_most,
-            end: few.map_or(plain_until, |room| next.wrapping_add(room)),
+            end: end(next, room, numbers),
             ticks_per_ms,
             tap,
             slots,
@@ -126,6 +123,19 @@ impl Run {
         true
     }
 
+    /// Makes more room if it is for the lack of it that this packet is not the next. A young stream's run thus outgrows its
+    /// room without an end.
+    #[cold]
+    pub fn outgrows(&mut self, packet: &RtpPacket) -> bool {
+        let next = self.next;
+        if packet.rtp.seq != next || self.end != next || self.numbers.plain_until(next) == next {
+            return false;
+        }
+        let Some(room) = self.slots.grow(next) else { return false };
+        self.end = end(next, room, self.numbers);
+        true
+    }
+
     /// Begins another block of the drift if the packet that comes at `time` does not belong in this one.
     pub(super) fn turn(&mut self, time: Nanos, turn: impl FnOnce(&mut quality::Running)) {
         if self.quality.is_due(time) {
@@ -148,4 +158,12 @@ impl Run {
     pub fn last_seen(&self) -> Nanos {
         self.quality.time()
     }
+}
+
+/// The low half of the number that ends a run which goes on with `next` and has so much room.
+fn end(next: u16, room: u64, numbers: raw::Numbers) -> u16 {
+    let plain_until = numbers.plain_until(next);
+    // What is of consequence comes within a cycle; is there less room?
+    let few = u16::try_from(room).ok().filter(|room| *room < plain_until.wrapping_sub(next));
+    few.map_or(plain_until, |room| next.wrapping_add(room))
 }

@@ -431,8 +431,8 @@ impl Stream {
         run.set_sketch(self.sketch.most());
     }
 
-    /// Has it shown few packets, and none of them lost, out of order or late? Then what ends its runs is that they outgrow their
-    /// room, and it rests at once.
+    /// Has it shown few packets, and none of them lost, out of order or late? Then only a counter that is full ends its
+    /// runs, and it rests at once.
     pub fn is_young_and_calm(&self) -> bool {
         let is_marked = self.raw.as_ref().is_none_or(RawLedger::is_marked);
         self.frames < LONG_RUN && !is_marked && self.quality.is_calm()

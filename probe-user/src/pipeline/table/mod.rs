@@ -186,7 +186,10 @@ impl StreamTable {
     #[inline]
     fn observe_at(&mut self, packet: &RtpPacket, at: usize, epoch: Nanos) -> FrameClass {
         if let Some(Hot { state: State::Run(run), .. }) = self.hot.get_mut(at) {
-            let look = run.look(packet);
+            let mut look = run.look(packet);
+            if look == Look::Other && run.outgrows(packet) {
+                look = run.look(packet);
+            }
             if look == Look::Serve
                 && let Some(cold) = self.cold.get_mut(at)
             {

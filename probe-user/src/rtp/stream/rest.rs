@@ -8,7 +8,7 @@
 //!
 //! Most streams are in a run most of the time. What the run has taken along would lie idle in the stream, and most of what is
 //! left says that nothing has happened: it is not kept, but written down again when the stream has to be whole. As that takes a
-//! moment, a stream whose runs are short stays whole beside them, unless it is young and calm: then they only outgrow their room.
+//! moment, a stream whose runs are short stays whole beside them, unless it is young and calm: then they only end because a counter is full.
 
 use std::sync::Arc;
 
