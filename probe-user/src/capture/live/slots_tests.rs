@@ -299,7 +299,7 @@ mod under_loom {
                 // SAFETY: loom panics if anybody else can be there.
                 head.with_mut(|head| unsafe { *head = head_of(kind_of_turn(turn), turn) });
                 if width > 1 {
-                    let (rest, _) = &memory.slots[(next + 1 & 1) as usize];
+                    let (rest, _) = &memory.slots[((next + 1) & 1) as usize];
                     // SAFETY: the same.
                     rest.with_mut(|rest| unsafe { *rest = rest_of(turn) });
                 }
