@@ -8,7 +8,7 @@
 //!                                                        ◀── consumed, once a batch
 //! ```
 //!
-//! A [`MediaHead6`](crate::record::MediaHead6) takes two slots side by side, the first of the ring beside the last: 56 bytes of it
+//! A [`MediaHead6`] takes two slots side by side, the first of the ring beside the last: 56 bytes of it
 //! in one, the rest in the next, whose own sequence stays what it was. Both are reserved at once, and the sequence of the
 //! first, written last, commits both.
 //!
