@@ -89,3 +89,46 @@ fn a_cpu_that_is_not_there_is_an_error_that_says_which_are() -> Result<()> {
     assert!(said.contains("write 2,4-6"), "{said}");
     Ok(())
 }
+
+#[test]
+fn figures_for_prometheus_lie_in_a_file_while_it_runs() -> Result<()> {
+    if !root_for("figures_for_prometheus_lie_in_a_file_while_it_runs") {
+        return Ok(());
+    }
+    let namespace = Namespace::create(&LabName::unique()?, "prom")?;
+    namespace.configure(&["link set lo up"])?;
+    let path = std::env::temp_dir().join(format!("voxprobe-{}.prom", std::process::id()));
+    let args = "run --iface lo --interval 100ms --metrics";
+    let command = Probe::command(&namespace, args.split(' ').chain(path.to_str()))?;
+    let mut probe = Probe::spawn(command)?;
+    let deadline = Instant::now() + Duration::from_secs(40);
+    let matched = "\nvoxprobe_frames_matched_total ";
+    loop {
+        ensure!(probe.ended()?.is_none() && Instant::now() < deadline, "no figure of what it was sent");
+        namespace.within(|| {
+            let socket = std::net::UdpSocket::bind("127.0.0.1:0")?;
+            socket.send_to(b"OPTIONS sip:a@127.0.0.1 SIP/2.0\r\n\r\n", "127.0.0.1:5060")
+        })??;
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        if text.split_once(matched).is_some_and(|(_, rest)| !rest.starts_with("0\n")) {
+            break;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    let status = probe.finish()?;
+    assert!(status.success(), "{status}");
+    assert!(!path.exists(), "figures of a probe that has ended");
+    Ok(())
+}
+
+#[test]
+fn figures_that_cannot_be_written_are_an_error_before_anything_is_attached() -> Result<()> {
+    let binary = Probe::binary()?;
+    let mut command = std::process::Command::new(binary);
+    command.args("run --iface lo --metrics /no/such/folder/voxprobe.prom".split(' '));
+    let output = output_within(command, Duration::from_secs(30))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("cannot write the metrics to /no/such/folder/voxprobe.prom"), "{said}");
+    Ok(())
+}

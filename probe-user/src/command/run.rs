@@ -20,6 +20,7 @@ use voxprobe::capture::xsk::MirrorOptions;
 use voxprobe::packet::Nanos;
 use voxprobe::pipeline::cpus::Cpus;
 use voxprobe::pipeline::live::{Options, Probe};
+use voxprobe::report::exposition::Exposition;
 use voxprobe::report::health::{Entry, Format};
 use voxprobe::report::log::{LogError, LogWriter};
 use voxprobe::report::monitor::{Monitor, Stamped};
@@ -80,6 +81,9 @@ pub(crate) struct Run {
     /// Form of the log
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
+    /// Write figures of the whole probe to a file for Prometheus (node_exporter's textfile collector), replaced at each interval
+    #[arg(long, value_name = "FILE.prom")]
+    metrics: Option<PathBuf>,
     /// How often each stream reports
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     interval: Duration,
@@ -325,6 +329,8 @@ fn take_events(probe: &mut Probe, monitor: &mut Monitor, log: &mut Log) -> anyho
 /// The health log with its clock.
 struct Log {
     writer: LogWriter,
+    /// What makes figures of the entries.
+    metrics: Option<Exposition>,
     format: Format,
     clock: WallClock,
     /// Until when a full queue is waited for.
@@ -344,6 +350,7 @@ impl Log {
         Ok(Self {
             format: Format::new(run.log_format == LogFormat::Json, writer.has_colour()),
             writer,
+            metrics: run.metrics.as_deref().map(Exposition::new).transpose()?,
             clock: WallClock::starting_at(Reading::take()),
             patience: std::time::Instant::now() + LOG_PATIENCE,
             is_ending: false,
@@ -359,6 +366,9 @@ impl Log {
             self.put(None, &Entry::Start { message });
         }
         self.put(stamped.at, &stamped.entry);
+        if let Some(Err(error)) = self.metrics.as_mut().map(|metrics| metrics.hear(&stamped.entry)) {
+            say(format!("voxprobe: {:#}; the probe goes on, and tries again", anyhow!(error)));
+        }
     }
 
     fn note(&mut self, message: String) {
@@ -392,6 +402,8 @@ impl Log {
 
     /// From now on each line waits for a log that still takes some.
     fn begin_last_words(&mut self) {
+        // What comes now is of the whole run, and no interval's.
+        self.metrics = None;
         self.is_ending = true;
         self.writer.forgive();
     }

@@ -9,6 +9,7 @@ mod chart;
 pub mod contract;
 pub mod csv;
 pub mod detail;
+pub mod exposition;
 pub mod findings;
 pub mod forensics;
 pub mod health;

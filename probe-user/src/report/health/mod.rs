@@ -161,6 +161,9 @@ pub enum Status {
 }
 
 impl Status {
+    /// All of them, the best first.
+    pub const ALL: [Self; 7] = [Self::Ok, Self::Dup, Self::Gap, Self::Jit, Self::Far, Self::Hole, Self::Loss];
+
     /// The word.
     pub const fn word(self) -> &'static str {
         match self {
