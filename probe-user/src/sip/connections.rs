@@ -295,14 +295,17 @@ impl Signalling {
                     }
                     break;
                 }
-                Step::Lost(malformed) => {
-                    // The rest of a message whose beginning was not captured, or no SIP at all.
+                Step::Lost(malformed, length) => {
+                    // The rest of a message whose beginning was not captured, a head without end, or no SIP at all.
+                    if length > 0 {
+                        parts.clear();
+                    }
                     self.totals.sip_tcp_partial += 1;
                     if matches!(observed, Observed::Part) {
                         observed = Observed::Malformed(malformed);
                     }
                     protocol = if protocol == Protocol::Sip { Protocol::OutOfStep } else { Protocol::Other };
-                    0
+                    length
                 }
                 Step::Known => 0,
             };
@@ -331,7 +334,7 @@ impl Signalling {
         }
         // Junk before the start line is the stream's own; before the first one it is the end of a message.
         if !message::could_be_first(bytes) {
-            return Step::Lost(Malformed::NoStartLine { searched: bytes.len() });
+            return Step::Lost(Malformed::NoStartLine { searched: bytes.len() }, 0);
         }
         let step = sip(bytes);
         if matches!(step, Step::Message(..))
@@ -421,8 +424,8 @@ enum Step<'a> {
     Skip(usize),
     /// The beginning of something.
     Wait(Needs),
-    /// No message: what follows is to be looked for.
-    Lost(Malformed),
+    /// No message, and none begins in so many bytes: what follows is to be looked for.
+    Lost(Malformed, usize),
     /// What the stream carries is known now.
     Known,
 }
@@ -432,7 +435,8 @@ fn sip(bytes: &[u8]) -> Step<'_> {
         Front::Message(message, length) => Step::Message(message, length),
         Front::KeepAlive(length) => Step::KeepAlive(length),
         Front::Incomplete(needs) => Step::Wait(needs),
-        Front::Malformed(malformed) => Step::Lost(malformed),
+        Front::Endless(length) => Step::Lost(Malformed::EndlessHead, length),
+        Front::Malformed(malformed) => Step::Lost(malformed, 0),
     }
 }
 
@@ -452,7 +456,7 @@ fn frames(bytes: &[u8]) -> Step<'_> {
         websocket::Front::Message { payload, length, frames } => Step::Framed { payload, length, frames },
         websocket::Front::Other(length) => Step::Control(length),
         websocket::Front::Incomplete(count) => Step::Wait(Needs::Bytes(count)),
-        websocket::Front::Malformed => Step::Lost(Malformed::NoFrame),
+        websocket::Front::Malformed => Step::Lost(Malformed::NoFrame, 0),
     }
 }
 

@@ -244,6 +244,23 @@ fn a_second_message_in_the_rest_of_a_stream_is_never_read_out_of_junk() {
     assert_eq!((sip.messages, sip.sip_tcp_partial, sip.defective), (2, 1, 0));
 }
 
+/// It begins like a message wherever it is looked at, so looking for the next one must leave it behind.
+#[test]
+fn a_head_without_end_is_left_behind_and_what_follows_is_read() {
+    let start = "INVITE sip:b@x SIP/2.0\r\nX: ";
+    for filling in ["y".repeat(100_000), start.repeat(5000), format!("{start}y\r\n").repeat(4000)] {
+        let bytes = [start, &filling, "\r\n\r\n", &options(1), &options(2)].concat();
+        let mut wire = Wire::default();
+        let cuts: Vec<_> = (0..bytes.len()).step_by(1400).chain([bytes.len()]).collect();
+        for cut in cuts.windows(2) {
+            wire.part(0, bytes.as_bytes(), cut[0]..cut[1]);
+        }
+        let sip = wire.finished().sip;
+        assert_eq!(sip.kinds.requests("OPTIONS").messages, 2, "{}", &filling[..30]);
+        assert!(sip.sip_tcp_partial > 0);
+    }
+}
+
 fn frame(opcode: u8, payload: &[u8], mask: Option<[u8; 4]>) -> Vec<u8> {
     let length = u16::try_from(payload.len()).unwrap().to_be_bytes();
     let masked = if mask.is_some() { 0x80 } else { 0 };

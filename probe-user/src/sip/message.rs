@@ -397,6 +397,9 @@ pub enum Malformed {
         /// Where the start line begins.
         offset: usize,
     },
+    /// In a connection: a head without an end.
+    #[error("SIP head: longer than {MAX_HEAD} bytes")]
+    EndlessHead,
     /// In a connection of WebSocket: no frame, a compressed one, or one that is too long.
     #[error("WebSocket: no frame that can be read")]
     NoFrame,
@@ -430,6 +433,8 @@ pub enum Front<'a> {
     KeepAlive(usize),
     /// A message begins, and its end is not there yet.
     Incomplete(Needs),
+    /// A message begins, and its head is longer than any that is read. None begins in so many bytes that could be.
+    Endless(usize),
     /// No message begins here.
     Malformed(Malformed),
 }
@@ -447,10 +452,10 @@ pub fn split(bytes: &[u8]) -> Front<'_> {
     };
     let rest = bytes.get(head_at..).unwrap_or_default();
     let (head, Some(body)) = split_head(rest) else {
-        return if bytes.len() < MAX_HEAD {
-            Front::Incomplete(Needs::EmptyLine)
-        } else {
-            Front::Malformed(Malformed::NoStartLine { searched: bytes.len() })
+        // Whatever begins before the last `MAX_HEAD` bytes has no end of its head either.
+        return match bytes.len().checked_sub(MAX_HEAD).and_then(|early| bytes.get(early..)) {
+            None => Front::Incomplete(Needs::EmptyLine),
+            Some(late) => Front::Endless(bytes.len() - late.len() + line_length(late)),
         };
     };
     let mut message = Message::with_head(start, head, defects);
@@ -512,6 +517,11 @@ fn could_begin(bytes: &[u8]) -> bool {
     !bytes.contains(&b'\n') && bytes.iter().all(|b| b.is_ascii_graphic() || *b == b' ' || *b == b'\r')
 }
 
+/// Length of the first line, its end included.
+fn line_length(bytes: &[u8]) -> usize {
+    bytes.iter().position(|&b| b == b'\n').map_or(bytes.len(), |at| at + 1)
+}
+
 /// Finds the first line that is a start line. Gives the offset behind it.
 fn find_start(bytes: &[u8]) -> Result<(StartLine<'_>, usize, Defects), Malformed> {
     let mut defects = Defects::default();
@@ -519,7 +529,7 @@ fn find_start(bytes: &[u8]) -> Result<(StartLine<'_>, usize, Defects), Malformed
     let mut refusal = None;
     while offset < bytes.len() && offset < MAX_JUNK {
         let rest = bytes.get(offset..).unwrap_or_default();
-        let end = rest.iter().position(|&b| b == b'\n').map_or(rest.len(), |at| at + 1);
+        let end = line_length(rest);
         let line = rest.get(..end).unwrap_or_default();
         match start_line(line, offset) {
             Ok(Some((start, odd))) => {
