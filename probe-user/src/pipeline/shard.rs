@@ -24,8 +24,8 @@ use crate::sip::CallEvent;
 const BATCH: usize = 128;
 /// Batches that may wait for a shard: 64 of 128 packets of 120 bytes are 1 MiB, and 8 ms at 1 Mpps.
 const QUEUE: usize = 64;
-/// How long an idle shard sleeps before it looks again, should a wake-up be missed.
-const NAP: Duration = Duration::from_millis(5);
+/// How long an idle shard sleeps before it looks whether the receive thread is still there. What that hands over wakes it.
+const NAP: Duration = Duration::from_millis(250);
 
 /// What shards tell the control plane. Rare: per stream and interval, never per packet.
 #[derive(Debug)]
