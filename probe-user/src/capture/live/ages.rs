@@ -1,11 +1,13 @@
 //! How long records waited to be taken, from their stamps: how many, and how long at most.
 //!
-//! The clock is read once a round, and not for every record. No record of a round had waited longer when it was taken than the
+//! The clock is read for 64 records at once, and not for every one. None of them had waited longer when it was taken than the
 //! first had when the last one was, so each counts as that old: what this says is never too little.
 
 use std::array;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use crate::capture::clock;
 
 /// Steps an octave: an age is told up to a quarter too high.
 const STEPS_LOG2: u32 = 2;
@@ -14,11 +16,53 @@ const STEPS: usize = 1 << STEPS_LOG2;
 const OCTAVES: usize = 40;
 const BUCKETS: usize = OCTAVES * STEPS;
 
+/// Records that count as old as the first of them.
+const TOGETHER: u64 = 64;
+
 /// Written by the reader, read by whoever reports.
 #[derive(Debug)]
 pub(super) struct Shared {
     counts: [AtomicU64; BUCKETS],
     longest_ns: AtomicU64,
+}
+
+/// The records of a round, as they are taken.
+pub(crate) struct Taking<'a> {
+    shared: &'a Shared,
+    /// Of the first that is not counted yet.
+    stamp_ns: u64,
+    records: u64,
+}
+
+impl<'a> Taking<'a> {
+    pub(super) fn new(shared: &'a Shared) -> Self {
+        Self { shared, stamp_ns: 0, records: 0 }
+    }
+
+    /// A record with this stamp was taken. Stamps come in order.
+    #[inline]
+    pub(crate) fn taken(&mut self, stamp_ns: u64) {
+        if self.records == 0 {
+            self.stamp_ns = stamp_ns;
+        }
+        self.records += 1;
+        if self.records == TOGETHER {
+            self.count();
+        }
+    }
+
+    fn count(&mut self) {
+        self.shared.note(clock::monotonic_ns().saturating_sub(self.stamp_ns), self.records);
+        self.records = 0;
+    }
+}
+
+impl Drop for Taking<'_> {
+    fn drop(&mut self) {
+        if self.records > 0 {
+            self.count();
+        }
+    }
 }
 
 /// What was counted in some time.
@@ -91,7 +135,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_record_counts_as_old_as_the_first_of_its_round() {
+    fn a_record_counts_as_old_as_the_first_of_those_it_is_counted_with() {
+        let shared = Shared::new();
+        let started_ns = clock::monotonic_ns();
+        let mut taking = Taking::new(&shared);
+        // Of 74 records the first 64 are two seconds old, and ten one.
+        for number in 0..TOGETHER + 10 {
+            taking.taken(started_ns - if number < TOGETHER { 2_000_000_000 } else { 1_000_000_000 });
+        }
+        drop(taking);
+        drop(Taking::new(&shared));
+        let ages = shared.take();
+        let seconds = |percent| ages.percentile(percent).unwrap().as_secs_f64();
+        assert!((1.0..1.3).contains(&seconds(10.0 / 74.0 * 100.0)), "{ages:?}");
+        assert!((2.0..2.6).contains(&seconds(11.0 / 74.0 * 100.0)), "{ages:?}");
+    }
+
+    #[test]
+    fn ages_are_told_by_how_many_records_have_them() {
         let shared = Shared::new();
         assert_eq!(shared.take().percentile(50.0), None);
         // Of ten thousand, one in a hundred waits two milliseconds, and one round longer than any should.

@@ -28,7 +28,6 @@ mod interfaces;
 mod load;
 mod log;
 mod merge;
-mod pace;
 mod ring;
 mod rings;
 mod shed;

@@ -7,12 +7,12 @@ use std::thread;
 use probe_ebpf::record::{MediaHead4, MediaHead6, PacketHead};
 use probe_ebpf::slots::GRACE_NS;
 
-use super::ages::{self, Ages};
+use super::ages::{self, Ages, Taking};
 use super::merge::Merge;
-use super::pace::Pace;
 use super::ring::Ring;
 use super::slots::{Mapped, Slots};
 use crate::capture::clock;
+use crate::capture::pace::Pace;
 
 /// What a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +56,6 @@ pub trait Records {
 pub struct RingReader {
     merge: Merge<Mapped>,
     gauges: Gauges,
-    /// In the last round.
-    taken: usize,
     pace: Pace,
 }
 
@@ -101,11 +99,9 @@ impl Gauges {
         self.0.rings.iter().map(of).max().unwrap_or(0)
     }
 
-    /// A round is over that took so many records, the first of which has this stamp.
-    pub(crate) fn note_age(&self, first_ns: Option<u64>, records: usize) {
-        if let Some(first_ns) = first_ns {
-            self.0.ages.note(clock::monotonic_ns().saturating_sub(first_ns), records as u64);
-        }
+    /// To count the records of a round.
+    pub(crate) fn taking(&self) -> Taking<'_> {
+        Taking::new(&self.0.ages)
     }
 
     /// For whoever reports.
@@ -149,7 +145,7 @@ impl Occupancies {
 impl RingReader {
     pub(crate) fn new(slots: Vec<Slots<Mapped>>, packets: Vec<Ring>) -> Self {
         let merge = Merge::new(slots, packets);
-        Self { gauges: Gauges::new(merge.sizes()), merge, taken: 0, pace: Pace::default() }
+        Self { gauges: Gauges::new(merge.sizes()), merge, pace: Pace::default() }
     }
 
     /// Is there anything to read? A load per ring: cheap enough to ask in a spin, and wrong only in saying
@@ -171,14 +167,15 @@ impl Records for RingReader {
     /// The kernel gets the space back while this goes on, so a record is only lent for the call of
     /// `consume`.
     fn poll(&mut self, limit: usize, mut consume: impl FnMut(Record<'_>)) -> usize {
-        let horizon = clock::monotonic_ns().saturating_sub(GRACE_NS);
-        let mut first = None;
-        self.taken = self.merge.poll(horizon, limit, &self.gauges, &mut |record| {
-            first.get_or_insert(record.time_ns());
+        let began_ns = clock::monotonic_ns();
+        let mut taking = self.gauges.taking();
+        let taken = self.merge.poll(began_ns.saturating_sub(GRACE_NS), limit, &self.gauges, &mut |record| {
+            let stamp_ns = record.time_ns();
             consume(record);
+            taking.taken(stamp_ns);
         });
-        self.gauges.note_age(first, self.taken);
-        self.taken
+        self.pace.count(taken, began_ns);
+        taken
     }
 
     fn malformed(&self) -> u64 {
@@ -190,6 +187,6 @@ impl Records for RingReader {
     }
 
     fn rest(&mut self) {
-        thread::sleep(self.pace.nap(self.taken));
+        thread::sleep(self.pace.nap(clock::monotonic_ns()));
     }
 }

@@ -19,11 +19,9 @@ use super::head::hand_out;
 use super::mapped::Mapped;
 use super::socket::{self, Bound};
 use super::umem::{Chunk, Umem};
+use crate::capture::clock;
 use crate::capture::live::{Gauges, Occupancies, Record, Records};
-
-/// How long a reader sleeps between rounds that find something: a quarter of what 16,384 chunks, the
-/// fewest by default, last at 5.25 Mpps, 10 Gb/s of G.711.
-const NAP: Duration = Duration::from_micros(750);
+use crate::capture::pace::Pace;
 
 /// How long a reader waits for a frame, after a round without one, before flags and clocks are looked at again.
 const WAIT: Duration = Duration::from_millis(10);
@@ -37,6 +35,7 @@ pub struct MirrorReader {
     /// Bytes of a frame that is taken whole.
     snap: usize,
     polls_driver: bool,
+    pace: Pace,
     /// Did the last round find anything?
     found: bool,
 }
@@ -46,7 +45,7 @@ pub struct MirrorReader {
 enum Rest {
     /// Nothing: it is its own interrupt.
     None,
-    /// Sleeps for a [`NAP`]. Frames that come meanwhile wake nobody, which costs their sender nothing.
+    /// Sleeps, as [`Pace`] has it. Frames that come meanwhile wake nobody, which costs their sender nothing.
     Nap,
     /// Sleeps until a frame comes: on an idle port hardly ever anything is done.
     Wait,
@@ -82,7 +81,7 @@ impl MirrorReader {
         let gauges = Gauges::new(sizes);
         let queues: Vec<_> = sockets.into_iter().map(Queue::new).collect();
         let heads = BinaryHeap::with_capacity(queues.len());
-        Self { heads, queues, gauges, snap, polls_driver, found: true }
+        Self { heads, queues, gauges, snap, polls_driver, pace: Pace::default(), found: true }
     }
 
     /// A handle for whoever reports how full the sockets are.
@@ -90,26 +89,8 @@ impl MirrorReader {
         self.gauges.handle()
     }
 
-    /// Of several queues: the earliest frame of all first.
-    fn merge(&mut self, limit: usize, consume: &mut impl FnMut(Record<'_>)) -> usize {
-        let (mut left, snap) = (limit, self.snap);
-        self.heads.clear();
-        for (index, queue) in self.queues.iter().enumerate() {
-            self.heads.extend(queue.exchange.next_time_ns().map(|time_ns| Reverse((time_ns, index))));
-        }
-        while left > 0
-            && let Some(mut head) = self.heads.peek_mut()
-        {
-            let Reverse((_, index)) = *head;
-            let Some(queue) = self.queues.get_mut(index) else { break };
-            queue.exchange.take(|received| hand_out(&received, snap, &mut *consume));
-            left -= 1;
-            match queue.exchange.next_time_ns() {
-                Some(time_ns) => *head = Reverse((time_ns, index)),
-                None => drop(PeekMut::pop(head)),
-            }
-        }
-        limit - left
+    fn nap(&self) {
+        thread::sleep(self.pace.nap(clock::monotonic_ns()));
     }
 }
 
@@ -117,6 +98,7 @@ impl Records for MirrorReader {
     /// Hands out what up to `limit` descriptors hold, and gives their chunks back to the kernel while it goes on. A
     /// record is only lent for the call of `consume`. Returns the descriptors taken.
     fn poll(&mut self, limit: usize, mut consume: impl FnMut(Record<'_>)) -> usize {
+        let began_ns = clock::monotonic_ns();
         for (index, queue) in self.queues.iter_mut().enumerate() {
             if self.polls_driver {
                 socket::wake(queue.socket.as_fd());
@@ -124,10 +106,12 @@ impl Records for MirrorReader {
             let waiting = u64::from(queue.exchange.refresh()) * queue.chunk_bytes;
             self.gauges.note(index, waiting);
         }
-        let (snap, mut first) = (self.snap, None);
+        let snap = self.snap;
+        let mut taking = self.gauges.taking();
         let mut consume = |record: Record<'_>| {
-            first.get_or_insert(record.time_ns());
+            let stamp_ns = record.time_ns();
             consume(record);
+            taking.taken(stamp_ns);
         };
         let taken = match self.queues.as_mut_slice() {
             [queue] => {
@@ -135,7 +119,7 @@ impl Records for MirrorReader {
                 let take = |_: &usize| exchange.take(|received| hand_out(&received, snap, &mut consume));
                 (0..limit).take_while(take).count()
             }
-            _ => self.merge(limit, &mut consume),
+            queues => merge(queues, &mut self.heads, limit, snap, &mut consume),
         };
         for queue in &mut self.queues {
             queue.exchange.refill();
@@ -143,7 +127,7 @@ impl Records for MirrorReader {
                 socket::wake(queue.socket.as_fd());
             }
         }
-        self.gauges.note_age(first, taken);
+        self.pace.count(taken, began_ns);
         self.found = taken > 0;
         taken
     }
@@ -159,15 +143,43 @@ impl Records for MirrorReader {
     fn rest(&mut self) {
         match Rest::after(self.found, self.polls_driver) {
             Rest::None => {}
-            Rest::Nap => thread::sleep(NAP),
+            Rest::Nap => self.nap(),
             Rest::Wait => {
                 let sockets = self.queues.iter().map(|queue| queue.socket.as_fd());
                 if socket::wait(sockets, WAIT).is_err() {
-                    thread::sleep(NAP);
+                    self.nap();
                 }
             }
         }
     }
+}
+
+/// Of several queues: the earliest frame of all first.
+fn merge(
+    queues: &mut [Queue],
+    heads: &mut BinaryHeap<Reverse<(u64, usize)>>,
+    limit: usize,
+    snap: usize,
+    consume: &mut impl FnMut(Record<'_>),
+) -> usize {
+    let mut left = limit;
+    heads.clear();
+    for (index, queue) in queues.iter().enumerate() {
+        heads.extend(queue.exchange.next_time_ns().map(|time_ns| Reverse((time_ns, index))));
+    }
+    while left > 0
+        && let Some(mut head) = heads.peek_mut()
+    {
+        let Reverse((_, index)) = *head;
+        let Some(queue) = queues.get_mut(index) else { break };
+        queue.exchange.take(|received| hand_out(&received, snap, &mut *consume));
+        left -= 1;
+        match queue.exchange.next_time_ns() {
+            Some(time_ns) => *head = Reverse((time_ns, index)),
+            None => drop(PeekMut::pop(head)),
+        }
+    }
+    limit - left
 }
 
 impl Queue {
