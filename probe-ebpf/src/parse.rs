@@ -319,11 +319,17 @@ fn ipv6<B: Bytes + ?Sized>(frame: &B, ip: usize) -> Result<Layers, Refusal> {
             break;
         }
     }
-    if matches!(protocol, 0 | 43 | 44 | 51 | 60) && part <= 1 {
+    if is_extension(protocol) && part <= 1 {
         return Err(Refusal::TooDeep);
     }
     let fragment = Fragment::of(part >> 1, part & 1 != 0);
     Ok(Layers { ip, v6: true, protocol, fragment, transport, transport_len, ..Layers::NONE })
+}
+
+/// Is it the number of an extension header that is followed?
+#[inline(always)]
+pub(crate) fn is_extension(protocol: u8) -> bool {
+    matches!(protocol, 0 | 43 | 44 | 51 | 60)
 }
 
 /// Reads the ports where the datagram has them. A transport header that the IP length cannot hold is

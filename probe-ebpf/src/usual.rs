@@ -1,11 +1,11 @@
 //! The usual frame, judged in one go.
 //!
 //! ```text
-//!   Ethernet │ at most one tag │ IPv4 of 20 octets, IPv6 of 40 │ TCP, UDP │ RTP
+//!   Ethernet │ at most one tag │ IPv4 of 20 octets, IPv6 of 40 │ TCP, UDP, others that are no tunnel │ RTP
 //!            └ every field where it always is, so one check of the length suffices for all of them
 //! ```
 //!
-//! Nearly every frame is one of TCP or UDP that means nothing to the probe, or RTP. Parser and classifier get there as well, but
+//! Nearly every frame is one of TCP, UDP or ICMP that means nothing to the probe, or RTP. Parser and classifier get there as well, but
 //! they have to be ready for options, extension headers, fragments and tunnels at each step. This asks for what is usual,
 //! and gives up at the first thing that is not: whoever gets no answer here asks them. Whoever gets one gets the answer that they
 //! would have given; that is what the tests are about.
@@ -64,8 +64,8 @@ pub fn network<B: Bytes + ?Sized>(frame: &B) -> Option<Network> {
     is_tagged.then_some(Network::TaggedIpv4)
 }
 
-/// Judges an IPv4 packet at `ip`, if it is usual: [`OtherTcp`](Verdict::OtherTcp), [`OtherUdp`](Verdict::OtherUdp), or
-/// [`Rtp`](Verdict::Rtp) that is not [short](classify::is_short_rtp) and all there.
+/// Judges an IPv4 packet at `ip`, if it is usual: [`OtherTcp`](Verdict::OtherTcp), [`OtherUdp`](Verdict::OtherUdp),
+/// [`OtherIp`](Verdict::OtherIp), or [`Rtp`](Verdict::Rtp) that is not [short](classify::is_short_rtp) and all there.
 #[inline(always)]
 pub fn ipv4<B: Bytes + ?Sized, E: Endpoints>(
     frame: &B,
@@ -99,7 +99,9 @@ pub fn ipv4<B: Bytes + ?Sized, E: Endpoints>(
             let source = |port| key(header.be32::<12>(), port);
             udp(frame, header.be16::<28>(), layers(UDP), config, endpoints, destination, source)
         }
-        _ => None,
+        TCP | UDP => None,
+        other if total_len < 20 || config.is_tunnel_protocol(other) => None,
+        other => Some((Verdict::OtherIp, without_ports(layers(other)))),
     }
 }
 
@@ -141,8 +143,16 @@ pub fn ipv6<B: Bytes + ?Sized, E: Endpoints>(
             };
             udp(frame, header.be16::<48>(), layers(UDP), config, endpoints, destination, source)
         }
-        _ => None,
+        TCP | UDP => None,
+        other if parse::is_extension(other) || config.is_tunnel_protocol(other) => None,
+        other => Some((Verdict::OtherIp, without_ports(layers(other)))),
     }
+}
+
+/// Those of neither TCP nor UDP.
+#[inline(always)]
+fn without_ports(layers: Layers) -> Layers {
+    Layers { src_port: 0, dst_port: 0, ..layers }
 }
 
 #[inline(always)]

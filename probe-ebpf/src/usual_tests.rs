@@ -6,6 +6,10 @@ use crate::config::{Config, EndpointKey, MediaRule, Role, tunnels};
 use crate::parse::Layers;
 use crate::sample::{Vec, ethernet, fragment, ipv4, ipv6, options, rtp, tcp, udp, vec};
 
+const ICMP: u8 = 1;
+const ESP: u8 = 50;
+const ICMPV6: u8 = 58;
+
 /// Who was found, and what the configuration names: as the kernel's tables have it.
 struct Known<'a> {
     config: &'a Config,
@@ -68,7 +72,10 @@ impl Random {
         let ports =
             [20_000, 30_000, 20_000, 30_000, 1_023, 1_024, 0, 53, 443, 5060, 5061, 4789, 2002, 65_535];
         let (src, dst) = (self.one(&ports), self.one(&ports));
-        let protocol = self.one(&[UDP, UDP, UDP, TCP, TCP, 1, 47]);
+        let protocol = match self.below(4) {
+            0 => self.one(&[1, 4, 41, 47, 50, 51, 58, 59, 60]),
+            _ => self.one(&[UDP, UDP, TCP]),
+        };
         let data = if protocol == TCP { tcp(src, dst, &payload) } else { udp(src, dst, &payload) };
         let packet = if self.below(3) == 0 {
             let extensions = match self.below(6) {
@@ -181,6 +188,9 @@ fn what_is_usual_gets_an_answer() {
         (udp(20_000, 53, &rtp(160)), UDP, Verdict::OtherUdp),
         (media, UDP, Verdict::Rtp),
         (speech, UDP, Verdict::Rtp),
+        (vec![8; 64], ICMP, Verdict::OtherIp),
+        (vec![8; 64], ICMPV6, Verdict::OtherIp),
+        (vec![8; 1_400], ESP, Verdict::OtherIp),
     ] {
         for (tags, v6) in [(&[][..], false), (&[(0x8100, 9)], false), (&[], true)] {
             let packet = if v6 { ipv6(&[], protocol, &data) } else { ipv4(&[], 0x4000, protocol, &data) };
