@@ -1,25 +1,22 @@
-//! Announced IPv4 endpoints once more, in buckets of half a cache line, so that most are found without a call.
+//! Announced endpoints once more, in buckets of no more than a cache line, so that most are found without a call.
 //!
 //! ```text
-//!   endpoint ─▶ word ─▶ hash ─▶ bucket [ word | word | word | word ]   one of them is it: announced
-//!                                      [ CROWDED | … ]                 ask the map of all endpoints
-//!                                      anything else                   not announced
+//!   endpoint ─▶ words ─▶ hash ─▶ bucket   one of those in it is it: announced
+//!                                         it is CROWDED:            ask the map of all endpoints
+//!                                         anything else:            not announced
+//!
+//!   of IPv4   [ word | word | word | word ]
+//!   of IPv6   [ three ports | address of two words | address | address | – ]
 //! ```
 //!
-//! A look-up in the map of all endpoints is a call that hashes 20 octets, and costs as much as the clock. The word of an
-//! endpoint tells it exactly, so there is nothing to compare behind it. A bucket to which more belong than it has room
-//! for sends whoever asks to the map: with 10,000 endpoints hardly any, with 65,536 one in twenty.
+//! A look-up in the map of all endpoints is a call that hashes 20 octets, and costs as much as the clock. The words of an
+//! endpoint tell it exactly, so there is nothing to compare behind them. A bucket to which more belong than it has room
+//! for sends whoever asks to the map: of 10,000 endpoints hardly any, of 65,536 over IPv4 one in twenty, over IPv6 a third.
 
 use crate::config::EndpointKey;
 
-/// Endpoints of one hash; zero where there is none.
-pub type Bucket = [u64; 4];
-
-/// How many buckets there are: one MiB.
+/// How many buckets of each kind there are: one MiB of IPv4, two of IPv6.
 pub const BUCKETS: usize = 32_768;
-
-/// The first word of a bucket to which more endpoints belong than fit. No endpoint has it.
-pub const CROWDED: u64 = 1;
 
 /// What a bucket says of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,97 +29,258 @@ pub enum Answer {
     Ask,
 }
 
-/// An IPv4 endpoint as one word, TCP told from UDP; never zero, and never with the top bit. `None` for IPv6.
-#[inline(always)]
-pub fn word(key: &EndpointKey) -> Option<u64> {
-    let EndpointKey { address: [a, b, c, d], port } = *key;
-    if a != 0 || b != 0 || c != 0xffff_u32.to_be() {
-        return None;
+/// An endpoint in words that tell it from all others of its kind.
+pub trait Words: Copy + Eq {
+    /// Endpoints of one hash. All zeros where there is none.
+    type Bucket: Copy;
+
+    /// Those of an endpoint, if it is of this kind.
+    fn of(key: &EndpointKey) -> Option<Self>;
+
+    /// The bucket that it belongs to.
+    fn bucket(self) -> u32;
+
+    /// What the bucket says, if it is read so. Without a branch for each endpoint in it: the verifier would walk them all.
+    fn ask(self, bucket: Self::Bucket) -> Answer;
+
+    /// The bucket of all that belong to it.
+    fn together(all: &[Self]) -> Self::Bucket;
+}
+
+/// An IPv4 endpoint, TCP told from UDP: never below two, and never with the top bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv4(u64);
+
+/// The first word of a bucket of IPv4 to which more endpoints belong than fit. No endpoint has it.
+const CROWDED: u64 = 1;
+
+impl Words for Ipv4 {
+    type Bucket = [u64; 4];
+
+    #[inline(always)]
+    fn of(key: &EndpointKey) -> Option<Self> {
+        let EndpointKey { address: [a, b, c, d], port } = *key;
+        if a != 0 || b != 0 || c != 0xffff_u32.to_be() {
+            return None;
+        }
+        Some(Self(1 << 62 | u64::from(u32::from_be(d)) << 17 | u64::from(port & PORT)))
     }
-    Some(1 << 62 | u64::from(u32::from_be(d)) << 17 | u64::from(port & 0x1_ffff))
+
+    #[inline(always)]
+    fn bucket(self) -> u32 {
+        hashed(self.0)
+    }
+
+    #[inline(always)]
+    fn ask(self, [a, b, c, d]: [u64; 4]) -> Answer {
+        let Self(word) = self;
+        answer([a ^ word, b ^ word, c ^ word, d ^ word], a == CROWDED)
+    }
+
+    fn together(all: &[Self]) -> [u64; 4] {
+        let mut bucket = [0; 4];
+        if all.len() > bucket.len() {
+            return [CROWDED, 0, 0, 0];
+        }
+        bucket.iter_mut().zip(all).for_each(|(to, Self(word))| *to = *word);
+        bucket
+    }
 }
 
-/// The bucket that a word belongs to.
-#[inline(always)]
-pub const fn bucket(word: u64) -> u32 {
-    (word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 49) as u32
+/// Any other endpoint, which is one of IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv6 {
+    high: u64,
+    low: u64,
+    /// With a bit that is always set, TCP told from UDP.
+    port: u64,
 }
 
-/// What a bucket says of a word that belongs to it. Without a branch for each word: the verifier would walk them all.
+/// Endpoints that a bucket of IPv6 has room for.
+const PLACES: usize = 3;
+/// Bits of its first word that a port has.
+const PORT_BITS: usize = 20;
+/// Says of a place that it is taken.
+const TAKEN: u64 = 1 << 17;
+/// Says in the first word of a bucket of IPv6 that more endpoints belong to it than fit.
+const CROWDED_IPV6: u64 = 1 << 63;
+
+impl Words for Ipv6 {
+    type Bucket = [u64; 8];
+
+    #[inline(always)]
+    fn of(key: &EndpointKey) -> Option<Self> {
+        if Ipv4::of(key).is_some() {
+            return None;
+        }
+        let EndpointKey { address: [a, b, c, d], port } = *key;
+        let word = |high, low| u64::from(u32::from_be(high)) << 32 | u64::from(u32::from_be(low));
+        Some(Self { high: word(a, b), low: word(c, d), port: TAKEN | u64::from(port & PORT) })
+    }
+
+    #[inline(always)]
+    fn bucket(self) -> u32 {
+        let Self { high, low, port } = self;
+        // Turned, so that the port does not meet the number of a subnet; folded, so that all of it meets the host's.
+        let mixed = (high.rotate_left(16) ^ port).wrapping_mul(ODD);
+        hashed(mixed ^ mixed >> 32 ^ low)
+    }
+
+    #[inline(always)]
+    fn ask(self, [ports, high_0, low_0, high_1, low_1, high_2, low_2, _]: [u64; 8]) -> Answer {
+        let Self { high, low, port } = self;
+        let other = |place: usize, its_high: u64, its_low: u64| {
+            let its_port = ports >> (place * PORT_BITS) & ((1 << PORT_BITS) - 1);
+            let differs = (its_port ^ port) | (its_high ^ high) | (its_low ^ low);
+            // Without the top bit, and zero only if all of it is.
+            differs >> 1 | differs & 1
+        };
+        answer(
+            [other(0, high_0, low_0), other(1, high_1, low_1), other(2, high_2, low_2), 1],
+            ports & CROWDED_IPV6 != 0,
+        )
+    }
+
+    fn together(all: &[Self]) -> [u64; 8] {
+        let mut bucket = [0; 8];
+        if all.len() > PLACES {
+            return [CROWDED_IPV6, 0, 0, 0, 0, 0, 0, 0];
+        }
+        let [ports, addresses @ ..] = &mut bucket;
+        for (place, (address, endpoint)) in addresses.chunks_exact_mut(2).zip(all).enumerate() {
+            *ports |= endpoint.port << (place * PORT_BITS);
+            address.copy_from_slice(&[endpoint.high, endpoint.low]);
+        }
+        bucket
+    }
+}
+
+/// Bits of [`EndpointKey::port`] that can be set.
+const PORT: u32 = 0x1_ffff;
+
+/// Of the golden ratio.
+const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+
 #[inline(always)]
-pub const fn ask(bucket: Bucket, word: u64) -> Answer {
-    let [a, b, c, d] = bucket;
-    // No word has the top bit, so only nothing less one has it.
-    let same = (a ^ word).wrapping_sub(1)
-        | (b ^ word).wrapping_sub(1)
-        | (c ^ word).wrapping_sub(1)
-        | (d ^ word).wrapping_sub(1);
+const fn hashed(word: u64) -> u32 {
+    (word.wrapping_mul(ODD) >> 49) as u32
+}
+
+const _: () = assert!(BUCKETS == 1 << (64 - 49));
+
+/// By what an endpoint differs from each of a bucket, where the top bit never does.
+#[inline(always)]
+const fn answer([a, b, c, d]: [u64; 4], is_crowded: bool) -> Answer {
+    // Only nothing less one has the top bit.
+    let same = a.wrapping_sub(1) | b.wrapping_sub(1) | c.wrapping_sub(1) | d.wrapping_sub(1);
     if same >> 63 != 0 {
         Answer::Yes
-    } else if a == CROWDED {
+    } else if is_crowded {
         Answer::Ask
     } else {
         Answer::No
     }
 }
 
-const _: () = assert!(BUCKETS == 1 << (64 - 49));
-
 #[cfg(test)]
 mod tests {
+    use core::fmt::Debug;
+
     use super::*;
 
-    fn key(address: u32, port: u32) -> EndpointKey {
+    fn v4(address: u32, port: u32) -> EndpointKey {
         EndpointKey { address: [0, 0, 0xffff_u32.to_be(), address.to_be()], port }
     }
 
+    fn v6(subnet: u32, host: u32, port: u32) -> EndpointKey {
+        EndpointKey { address: [0x2001_0db8_u32.to_be(), subnet.to_be(), 0, host.to_be()], port }
+    }
+
+    /// Those of an endpoint that is of this kind.
+    fn words<W: Words>(key: &EndpointKey) -> W {
+        W::of(key).unwrap()
+    }
+
+    /// Every endpoint that differs in one bit of the address or the port, and the carrier at the same.
+    fn neighbours(key: EndpointKey) -> impl Iterator<Item = EndpointKey> {
+        let addresses = (0..128).map(move |bit| {
+            let mut other = key;
+            other.address[bit / 32] ^= 1 << (bit % 32);
+            other
+        });
+        let ports = (0..16).map(move |bit| EndpointKey { port: key.port ^ 1 << bit, ..key });
+        addresses.chain(ports).chain([key.of_carrier()]).filter(move |other| *other != key)
+    }
+
+    fn tells_every_bit<W: Words + Debug>(key: EndpointKey) {
+        let original: W = words(&key);
+        assert_eq!(original.ask(W::together(&[original])), Answer::Yes);
+        for (bit, other) in neighbours(key).enumerate() {
+            let Some(other) = W::of(&other) else { continue };
+            assert_eq!(other.ask(W::together(&[original])), Answer::No, "{bit}: {original:?} {other:?}");
+        }
+    }
+
     #[test]
-    fn a_word_tells_every_bit_of_an_endpoint() {
-        let original = word(&key(0x0a00_0002, 30_000)).unwrap();
-        assert_ne!(word(&key(0x0a00_0002, 30_000).of_carrier()), Some(original));
-        for bit in 0..32 {
-            assert_ne!(word(&key(0x0a00_0002 ^ 1 << bit, 30_000)), Some(original), "address {bit}");
-        }
-        for bit in 0..16 {
-            assert_ne!(word(&key(0x0a00_0002, 0x7530 ^ 1 << bit)), Some(original), "port {bit}");
-        }
-        for key in [key(0, 0), key(u32::MAX, 0x1_ffff)] {
-            let word = word(&key).unwrap();
+    fn words_tell_every_bit_of_an_endpoint() {
+        tells_every_bit::<Ipv4>(v4(0x0a00_0002, 30_000));
+        tells_every_bit::<Ipv6>(v6(7, 2, 30_000));
+        tells_every_bit::<Ipv6>(EndpointKey { address: [0; 4], port: 0 });
+        tells_every_bit::<Ipv6>(EndpointKey { address: [u32::MAX; 4], port: 0x1_ffff });
+        for key in [v4(0, 0), v4(u32::MAX, 0x1_ffff)] {
+            let Ipv4(word) = words(&key);
             assert!(word > CROWDED && word >> 63 == 0);
         }
     }
 
     #[test]
-    fn ipv6_has_no_word() {
-        let v4 = key(0x0a00_0002, 30_000);
-        for at in 0..3 {
-            let mut v6 = v4;
-            v6.address[at] ^= 0x0100;
-            assert_eq!(word(&v6), None);
+    fn every_endpoint_is_of_one_kind() {
+        for key in neighbours(v4(0x0a00_0002, 30_000)).chain(neighbours(v6(7, 2, 30_000))) {
+            assert!(Ipv4::of(&key).is_some() != Ipv6::of(&key).is_some(), "{key:?}");
+        }
+    }
+
+    fn knows_what_is_in_it<W: Words + Debug>(places: usize, key: impl Fn(u32) -> EndpointKey) {
+        let all: [W; 6] = [1, 2, 3, 4, 5, 6].map(|port| words(&key(port)));
+        let other: W = words(&key(7));
+        for count in 0..=all.len() {
+            let bucket = W::together(&all[..count]);
+            for (at, endpoint) in all.into_iter().chain([other]).enumerate() {
+                let expected = match (count > places, at < count) {
+                    (true, _) => Answer::Ask,
+                    (false, true) => Answer::Yes,
+                    (false, false) => Answer::No,
+                };
+                assert_eq!(endpoint.ask(bucket), expected, "{at} of {count}");
+            }
         }
     }
 
     #[test]
-    fn a_bucket_knows_what_is_in_it_wherever_it_is() {
-        let words = [1, 2, 3, 4].map(|port| word(&key(0x0a00_0002, port)).unwrap());
-        let other = word(&key(0x0a00_0003, 1)).unwrap();
-        for word in words {
-            assert_eq!(ask(words, word), Answer::Yes);
-        }
-        assert_eq!(ask(words, other), Answer::No);
-        assert_eq!(ask([0; 4], other), Answer::No);
-        assert_eq!(ask([0, 0, 0, other], other), Answer::Yes);
-        assert_eq!(ask([CROWDED, 0, 0, 0], other), Answer::Ask);
+    fn a_bucket_knows_what_is_in_it_until_it_is_crowded() {
+        knows_what_is_in_it::<Ipv4>(4, |port| v4(0x0a00_0002, port));
+        knows_what_is_in_it::<Ipv6>(PLACES, |port| v6(7, 2, port));
+        knows_what_is_in_it::<Ipv6>(PLACES, |host| v6(7, host, 30_000));
+        knows_what_is_in_it::<Ipv6>(PLACES, |subnet| v6(subnet, 2, 30_000));
     }
 
+    /// How many of these endpoints are in buckets to which more belong than fit.
+    fn crowded<W: Words>(places: u8, keys: impl Iterator<Item = EndpointKey> + Clone) -> usize {
+        let mut counts = crate::sample::vec![0_u8; BUCKETS];
+        let bucket = |key| words::<W>(&key).bucket() as usize;
+        keys.clone().for_each(|key| counts[bucket(key)] = counts[bucket(key)].saturating_add(1));
+        keys.filter(|key| counts[bucket(*key)] > places).count()
+    }
+
+    /// On hosts of one subnet, and on one host of each of many.
     #[test]
     fn endpoints_of_a_gateway_are_spread_over_the_buckets() {
-        let mut counts = crate::sample::vec![0_u8; BUCKETS];
-        for at in 0..10_000 {
-            let (host, port) = (at / 2_500, 10_000 + 2 * (at % 2_500));
-            counts[bucket(word(&key(0x0a00_0001 + host, port)).unwrap()) as usize] += 1;
+        let each = |count: u32| (0..count).map(move |at| (at / 2_500, 10_000 + 2 * (at % 2_500)));
+        assert!(crowded::<Ipv4>(4, each(10_000).map(|(host, port)| v4(0x0a00_0001 + host, port))) < 50);
+        let hosts = |count| crowded::<Ipv6>(3, each(count).map(|(host, port)| v6(7, 1 + host, port)));
+        let subnets = |count| crowded::<Ipv6>(3, each(count).map(|(subnet, port)| v6(subnet << 8, 1, port)));
+        for (of_10_000, of_65_536) in [(hosts(10_000), hosts(65_536)), (subnets(10_000), subnets(65_536))] {
+            assert!(of_10_000 < 300 && of_65_536 < 30_000, "{of_10_000} {of_65_536}");
         }
-        let crowded = counts.iter().filter(|count| **count > 4).count();
-        assert!(crowded < 10, "{crowded} buckets are crowded");
     }
 }

@@ -6,7 +6,7 @@ use aya_ebpf::Global;
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, RingBuf, XskMap};
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use aya_ebpf::macros::btf_map;
-use probe_ebpf::announced::{self, Answer, BUCKETS, Bucket};
+use probe_ebpf::announced::{Answer, BUCKETS, Ipv4, Ipv6, Words};
 use probe_ebpf::config::{
     MAX_CPUS, MAX_ENDPOINTS, PORT_WORDS, Role, SOCKET_ENTRIES, port_place, socket_slot,
 };
@@ -25,9 +25,11 @@ static CONFIG: Global<Config> = Global::new(Config::DEFAULT);
 #[btf_map]
 static ENDPOINTS: HashMap<EndpointKey, u32, MAX_ENDPOINTS> = HashMap::new();
 
-/// Those of [`ENDPOINTS`] that are IPv4, to be found without a call. Filled by userspace, after the entry there.
+/// Those of [`ENDPOINTS`] that are IPv4, and all others, to be found without a call. Filled by userspace, after the entry there.
 #[btf_map]
-static NEAR: Array<Bucket, BUCKETS> = Array::new();
+static NEAR: Array<<Ipv4 as Words>::Bucket, BUCKETS> = Array::new();
+#[btf_map]
+static NEAR6: Array<<Ipv6 as Words>::Bucket, BUCKETS> = Array::new();
 
 /// The [`Role`] of each port: does the configuration name it, does an entry of [`ENDPOINTS`] have it? Nearly every frame that is
 /// not ours has two ports that are neither, and is told so here by two loads. A variable, and no map to be looked up in: its
@@ -136,31 +138,37 @@ impl Endpoints for Announced {
     }
 }
 
-/// The same for the usual frame, of which IPv4 is looked for in [`NEAR`] first. Only there, for what follows a look-up is walked
+/// The same for the usual frame, which looks in [`NEAR`] and [`NEAR6`] first. Only there, for what follows a look-up is walked
 /// by the verifier for each of its answers.
 pub(crate) struct AnnouncedNear;
 
 impl Endpoints for AnnouncedNear {
     #[inline(always)]
     fn is_announced(&self, key: &EndpointKey) -> bool {
-        if let Some(word) = announced::word(key)
-            && let Some(near) = NEAR.get_ptr(announced::bucket(word))
-        {
-            // SAFETY: a map value. Userspace may be writing it: any of the two values of a word will do.
-            let bucket = [0, 1, 2, 3].map(|at| unsafe { near.cast::<u64>().add(at).read_volatile() });
-            match announced::ask(bucket, word) {
-                Answer::Yes => return true,
-                Answer::No => return false,
-                Answer::Ask => {}
-            }
+        let answer = match (Ipv4::of(key), Ipv6::of(key)) {
+            (Some(words), _) => near(&NEAR, words),
+            (None, Some(words)) => near(&NEAR6, words),
+            (None, None) => Answer::Ask,
+        };
+        match answer {
+            Answer::Yes => true,
+            Answer::No => false,
+            Answer::Ask => Announced.is_announced(key),
         }
-        Announced.is_announced(key)
     }
 
     #[inline(always)]
     fn role(&self, protocol: u8, port: u16) -> Role {
         Announced.role(protocol, port)
     }
+}
+
+/// What the bucket of an endpoint says of it.
+#[inline(always)]
+fn near<W: Words<Bucket = [u64; N]>, const N: usize>(buckets: &Array<[u64; N], BUCKETS>, words: W) -> Answer {
+    let Some(bucket) = buckets.get_ptr(words.bucket()) else { return Answer::Ask };
+    // SAFETY: a map value. Userspace may be writing it: any of the two values of a word will do.
+    words.ask(core::array::from_fn(|at| unsafe { bucket.cast::<u64>().add(at).read_volatile() }))
 }
 
 /// Which tap a frame came through.

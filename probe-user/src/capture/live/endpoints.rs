@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   SDP, rpcap's control connection ─▶ insert, remove ─┬▶ ENDPOINTS  address and port: is it ours?
-//!                                                      ├▶ NEAR       the same of IPv4, where a look costs less
+//!                                                      ├▶ NEAR*      the same, where a look costs less
 //!                   ports of the configuration ────────┴▶ PORTS      two bits a port: is it worth asking?
 //! ```
 //!
@@ -12,21 +12,20 @@
 
 use aya::Pod;
 use aya::maps::{Array, HashMap, MapData, MapError};
-use probe_ebpf::announced::{self, Bucket, CROWDED};
+use probe_ebpf::announced::{Ipv4, Ipv6};
 use probe_ebpf::config::{PORT_WORDS, Role, port_place};
 use probe_ebpf::parse::{TCP, UDP};
 use probe_ebpf::{Config, EndpointKey};
 use rustc_hash::FxHashMap;
 use rustix::io::Errno;
 
+use super::near::Near;
 use crate::packet::Endpoint;
 
 /// See the module. Bounded by the kernel's table, [`MAX_ENDPOINTS`](probe_ebpf::config::MAX_ENDPOINTS).
 pub struct KernelEndpoints {
     map: HashMap<MapData, EndpointWords, u32>,
-    near: Array<MapData, Bucket>,
-    /// What belongs to each bucket that is not empty.
-    buckets: FxHashMap<u32, Vec<u64>>,
+    near: (Near<Ipv4>, Near<Ipv6>),
     ports: Array<MapData, PortWords>,
     /// What `ports` holds.
     words: Box<PortWords>,
@@ -53,7 +52,7 @@ impl KernelEndpoints {
     #[expect(clippy::large_stack_arrays, reason = "32 KiB, once, when a capture starts")]
     pub(super) fn new(
         map: HashMap<MapData, EndpointWords, u32>,
-        near: Array<MapData, Bucket>,
+        near: (Near<Ipv4>, Near<Ipv6>),
         mut ports: Array<MapData, PortWords>,
         config: &Config,
     ) -> Result<Self, MapError> {
@@ -65,8 +64,7 @@ impl KernelEndpoints {
             }
         }
         ports.set(0, *words, 0)?;
-        let (buckets, entries) = (FxHashMap::default(), FxHashMap::default());
-        Ok(Self { map, near, buckets, ports, words, entries, failed: 0 })
+        Ok(Self { map, near, ports, words, entries: FxHashMap::default(), failed: 0 })
     }
 
     /// Media sent to or from `endpoint` counts from now on. False if the kernel's table is full; such media is
@@ -107,10 +105,8 @@ impl KernelEndpoints {
                 return false;
             }
         }
-        let is_near = announced::word(&key).is_none_or(|word| {
-            self.buckets.entry(announced::bucket(word)).or_default().push(word);
-            self.write_bucket(announced::bucket(word))
-        });
+        let is_near = self.near.0.insert(&key) && self.near.1.insert(&key);
+        self.failed += u64::from(!is_near);
         let entries = self.entries.entry((protocol, port)).or_default();
         *entries += 1;
         (*entries > 1 || self.set_found(protocol, port, true)) && is_near
@@ -125,13 +121,8 @@ impl KernelEndpoints {
                 return false;
             }
         }
-        if let Some(word) = announced::word(&key) {
-            let index = announced::bucket(word);
-            if let Some(words) = self.buckets.get_mut(&index) {
-                words.retain(|other| *other != word);
-            }
-            self.write_bucket(index);
-        }
+        let is_gone = self.near.0.remove(&key) && self.near.1.remove(&key);
+        self.failed += u64::from(!is_gone);
         if let Some(entries) = self.entries.get_mut(&(protocol, port)) {
             *entries -= 1;
             if *entries == 0 {
@@ -141,23 +132,6 @@ impl KernelEndpoints {
             }
         }
         true
-    }
-
-    /// Writes what belongs to a bucket into the kernel's.
-    fn write_bucket(&mut self, index: u32) -> bool {
-        let mut bucket = Bucket::default();
-        let words = self.buckets.get(&index).map_or(&[][..], Vec::as_slice);
-        if words.len() > bucket.len() {
-            bucket = [CROWDED, 0, 0, 0];
-        } else {
-            bucket.iter_mut().zip(words).for_each(|(to, word)| *to = *word);
-        }
-        if words.is_empty() {
-            self.buckets.remove(&index);
-        }
-        let written = self.near.set(index, bucket, 0).is_ok();
-        self.failed += u64::from(!written);
-        written
     }
 
     fn set_found(&mut self, protocol: u8, port: u16, found: bool) -> bool {

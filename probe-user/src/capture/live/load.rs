@@ -11,6 +11,7 @@ use probe_ebpf::config::{Config, MAX_CPUS, MAX_INTERFACES};
 use probe_ebpf::slots::SLOT_BYTES;
 
 use super::attach::Tap;
+use super::near::Near;
 use super::ring::Ring;
 use super::slots::{Mapped, MappedPositions, Slots};
 use super::{
@@ -110,7 +111,7 @@ pub(crate) fn load(options: &LiveOptions, taps: &[Tap], ladder: &mut Vec<Rung>) 
     };
     let sockets = take(&mut ebpf, "SOCKETS")?;
     let endpoints = take(&mut ebpf, "ENDPOINTS")?;
-    let near = take(&mut ebpf, "NEAR")?;
+    let near = (Near::new(take(&mut ebpf, "NEAR")?), Near::new(take(&mut ebpf, "NEAR6")?));
     let ports = take(&mut ebpf, ".data.ports")?;
     let shed = KernelShed::new(take(&mut ebpf, ".data.shed")?, options.config.sampled_below);
     let counters = take(&mut ebpf, "COUNTERS")?;

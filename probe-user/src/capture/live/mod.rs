@@ -28,6 +28,7 @@ mod interfaces;
 mod load;
 mod log;
 mod merge;
+mod near;
 mod ring;
 mod rings;
 mod shed;
