@@ -16,19 +16,18 @@ use super::frame::{Frame, Memory};
 use super::maps::{SOCKETS, Tap, config};
 use super::opaque::forget;
 use super::source::Source as _;
-use super::{Judged, News, count, is_beyond, judge, judge_copied, lose, shed, warn_of};
+use super::{Judged, News, count, is_beyond, judge, judge_copied, lose, shed, usual, warn_of};
 
 /// Takes one frame into account and says where it goes.
 #[inline(always)]
 pub(crate) fn steer(ctx: &XdpContext) -> u32 {
-    let frame = ctx.linear();
-    let any = frame.0.unknown;
-    let judged = judge(&frame, any);
-    let judged = if is_beyond(&frame, judged) && ctx.wire_len() as usize > frame.0.len() {
-        Judged(forget(judged_in_pieces(ctx), any))
-    } else {
-        judged
+    let judged = match usual::judge(&ctx.linear()) {
+        Some(judged) => judged,
+        None => judge_unusual(&ctx.anew()),
     };
+    // Anew, as what was found out about the frame's end differs from one way to the other.
+    let frame = ctx.anew().linear();
+    let any = frame.0.unknown;
     let tap = Tap::find(ctx.ifindex(), false, any);
     let Some(counters) = tap.counters() else { return XDP_PASS };
     let (news, is_matched) = count(tap, counters, judged);
@@ -57,6 +56,19 @@ pub(crate) fn steer(ctx: &XdpContext) -> u32 {
         warn_of(ctx, News(forget(news.0, any)));
     }
     action
+}
+
+/// The verdict of parser and classifier.
+#[inline(always)]
+fn judge_unusual(ctx: &XdpContext) -> Judged {
+    let frame = ctx.linear();
+    let any = frame.0.unknown;
+    let judged = judge(&frame, any);
+    if is_beyond(&frame, judged) && ctx.wire_len() as usize > frame.0.len() {
+        Judged(forget(judged_in_pieces(ctx), any))
+    } else {
+        judged
+    }
 }
 
 /// The verdict on a frame in pieces. Out of line, and a number, for the verifier's sake: see `observe_copied`.

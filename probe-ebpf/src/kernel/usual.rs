@@ -1,4 +1,5 @@
-//! The usual frame, from its context to its counter and its record, with every offset a constant.
+//! The usual frame, from its context to its counter and its record, with every offset a constant. Of a mirror port, to its
+//! verdict: what comes then is the same for every frame.
 
 use probe_ebpf::classify::VERDICTS;
 use probe_ebpf::parse::Layers;
@@ -8,7 +9,7 @@ use probe_ebpf::{Verdict, flow};
 use super::frame::{Frame, Linear};
 use super::maps::{AnnouncedNear, Tap, config};
 use super::source::Source;
-use super::{News, lose, record, shed};
+use super::{Judged, News, lose, record, shed};
 
 /// Takes a frame into account, if it is [usual]. Otherwise nothing has happened.
 #[inline(always)]
@@ -18,6 +19,18 @@ pub(super) fn observe<S: Source>(source: &S, frame: &Frame<Linear>) -> Option<Ne
         Network::Ipv4 => account(source, frame, usual::ipv4(frame, UNTAGGED, config(), &AnnouncedNear)?),
         Network::Ipv6 => account(source, frame, usual::ipv6(frame, UNTAGGED, config(), &AnnouncedNear)?),
         Network::TaggedIpv4 => account(source, frame, usual::ipv4(frame, TAGGED, config(), &AnnouncedNear)?),
+    }
+}
+
+/// The verdict on a frame, if it is [usual], and the layers that it rests on.
+#[inline(always)]
+pub(super) fn judge(frame: &Frame<Linear>) -> Option<Judged> {
+    let any = frame.0.unknown;
+    let judged = |(verdict, layers): (Verdict, Layers)| Judged::parsed(&layers, any).with(verdict, any);
+    match usual::network(frame)? {
+        Network::Ipv4 => usual::ipv4(frame, UNTAGGED, config(), &AnnouncedNear).map(judged),
+        Network::Ipv6 => usual::ipv6(frame, UNTAGGED, config(), &AnnouncedNear).map(judged),
+        Network::TaggedIpv4 => usual::ipv4(frame, TAGGED, config(), &AnnouncedNear).map(judged),
     }
 }
 
