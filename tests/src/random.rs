@@ -29,6 +29,11 @@ impl Random {
         (self.next_u64() >> 32) as u32
     }
 
+    /// From 0 to just below `bound`.
+    pub fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.next_u64() % bound as u64).unwrap_or(0)
+    }
+
     /// From 0 to just below 1.
     pub fn unit(&mut self) -> f64 {
         f64::from(self.next_u32()) / 4_294_967_296.0
@@ -49,6 +54,14 @@ mod tests {
         let draw = |mut random: Random| [random.next_u64(), random.next_u64()];
         assert_eq!(draw(Random::new(7)), draw(Random::new(7)));
         assert_ne!(draw(Random::derived(7, 0)), draw(Random::derived(7, 1)));
+    }
+
+    #[test]
+    fn all_below_a_bound_are_drawn_and_nothing_else() {
+        let mut random = Random::new(1);
+        let mut drawn = [0; 7];
+        (0..1_000).for_each(|_| drawn[random.below(7)] += 1);
+        assert!(drawn.iter().all(|count| (90..200).contains(count)), "{drawn:?}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Media that is left out in the kernel: which sessions, that nothing else is, and what is cut of whole frames.
 //!
-//! Frames are run through the loaded programs by BPF_PROG_TEST_RUN, as in `bpf.rs`.
+//! Frames are run through the loaded programs by BPF_PROG_TEST_RUN, as in `bpf`.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
