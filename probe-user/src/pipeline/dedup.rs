@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   file ─▶ analysis ─▶ class of every frame ─┐
-//!   file ─▶ blocks ──────────────────────────▶ judge ─▶ temporary file beside the output ─▶ renamed
+//!   file ─▶ blocks ──────────────────────────▶ judge ─▶ file without a name ─▶ named
 //! ```
 //!
 //! The file is read twice: what a frame is may show only later. The output appears whole or not at all.
@@ -10,8 +10,10 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter};
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat};
 use thiserror::Error;
 
 use super::offline::{AnalyzeError, Options, analyze_and_classify};
@@ -167,11 +169,12 @@ fn is_same_file(a: &Path, b: &Path) -> bool {
     matches!((identity(a), identity(b)), (Ok(a), Ok(b)) if a == b)
 }
 
-/// A file beside the output, which becomes it or goes.
+/// What becomes the output, or goes. It has no name until it is whole, so that nothing is left of it however the process
+/// ends. Only where the file system makes no such file it is a hidden one beside the output.
 struct Draft {
     file: File,
     path: PathBuf,
-    is_published: bool,
+    is_named: bool,
 }
 
 impl Draft {
@@ -181,31 +184,71 @@ impl Draft {
         hidden.push(name);
         hidden.push(format!(".{}", std::process::id()));
         let path = output.with_file_name(hidden);
-        let create = || OpenOptions::new().write(true).create_new(true).open(&path);
-        let file = match create() {
-            // Of a run that was killed: in a container, each has the same process number.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                fs::remove_file(&path)?;
-                create()?
-            }
-            created => created?,
-        };
-        Ok(Self { file, path, is_published: false })
+        // Of a run that was killed: in a container, each has the same process number.
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        if let Some(file) = without_name(&path) {
+            return Ok(Self { file, path, is_named: false });
+        }
+        let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
+        Ok(Self { file, path, is_named: true })
     }
 
     fn publish(mut self, output: &Path) -> io::Result<()> {
         self.file.sync_all()?;
+        if !self.is_named {
+            linkat(CWD, descriptor(&self.file), CWD, &self.path, AtFlags::SYMLINK_FOLLOW)?;
+            self.is_named = true;
+        }
         fs::rename(&self.path, output)?;
-        self.is_published = true;
+        self.is_named = false;
         Ok(())
     }
 }
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        if !self.is_published {
+        if self.is_named {
             // It may be gone, or the disk: either way there is nothing more to do.
             let _ = fs::remove_file(&self.path);
         }
+    }
+}
+
+/// A file that can be given the name `path` later.
+fn without_name(path: &Path) -> Option<File> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(folder, flags, Mode::from_raw_mode(0o666)).ok()?);
+    // Where there is no /proc, as in a bare chroot, it could not be named.
+    descriptor(&file).exists().then_some(file)
+}
+
+/// Where an open file is found without a name.
+fn descriptor(file: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn an_output_has_no_name_before_it_is_whole() {
+        let folder = std::env::temp_dir().join(format!("voxprobe-draft-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let output = folder.join("out.pcapng");
+        fs::write(&output, b"before").unwrap();
+        let names = || fs::read_dir(&folder).unwrap().count();
+        let draft = Draft::beside(&output).unwrap();
+        (&draft.file).write_all(b"whole").unwrap();
+        assert_eq!((names(), fs::read(&output).unwrap()), (1, b"before".to_vec()));
+        draft.publish(&output).unwrap();
+        assert_eq!((names(), fs::read(&output).unwrap()), (1, b"whole".to_vec()));
+        fs::remove_dir_all(&folder).unwrap();
     }
 }
