@@ -17,7 +17,7 @@ use crate::story::{Recording, Rpcap};
 #[derive(Args, Clone, Debug)]
 pub struct Options {
     /// Which one.
-    #[arg(required_unless_present = "list", requires = "out")]
+    #[arg(requires = "out")]
     name: Option<String>,
     /// Print names, and what they show.
     #[arg(long)]
@@ -32,7 +32,7 @@ pub struct Options {
     #[arg(long)]
     rpcap: bool,
     /// The capture (pcapng).
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "name")]
     out: Option<PathBuf>,
     /// The truth (JSON).
     #[arg(long, value_name = "FILE")]
