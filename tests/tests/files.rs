@@ -205,6 +205,56 @@ fn lying_lengths_end_the_capture_after_the_frames_before() {
 }
 
 #[test]
+fn what_is_wrong_in_a_block_without_a_frame_does_not_end_the_capture() {
+    let frames = sample();
+    let scratch = Scratch::new("passed").unwrap();
+    for big_endian in [false, true] {
+        let to = Writer { big_endian, ..Writer::PCAP_NG };
+        let words = |words: &[u32]| -> Vec<u8> {
+            let octets = |word: &u32| if big_endian { word.to_be_bytes() } else { word.to_le_bytes() };
+            words.iter().flat_map(octets).collect()
+        };
+        // Names without the record that ends them, names whose record is longer than the block, and nothing at all.
+        let record = words(&[4, 16, if big_endian { 0x0001_0000 } else { 1 }, 16]);
+        let too_long = words(&[4, 16, if big_endian { 0x0001_0400 } else { 0x0400_0001 }, 16]);
+        for block in [record, too_long, words(&[4, 12, 12]), words(&[0xbad, 12, 12])] {
+            let mut file =
+                [to.section(), block.clone(), to.interface("a", Some(9), None, 0), block.clone()].concat();
+            for (time, frame) in &frames {
+                file.extend(to.enhanced(0, *time, frame));
+                file.extend(&block);
+            }
+            let (seen, cut_short) = read(&put(&scratch, "passed.pcapng", &file));
+            assert_eq!((seen.len(), cut_short), (frames.len(), None), "{block:02x?}");
+        }
+        // Two lengths that differ leave open where the next block begins.
+        let torn = [to.file(&frames), words(&[4, 16, 0, 20])].concat();
+        let (seen, cut_short) = read(&put(&scratch, "torn.pcapng", &torn));
+        assert_eq!((seen.len(), cut_short.is_some()), (frames.len(), true));
+    }
+}
+
+#[test]
+fn interfaces_without_number_end_the_capture_after_the_frames_before() {
+    let to = Writer::PCAP_NG;
+    let frame = udp().payload(b"x").ethernet();
+    let begin = [to.section(), to.interface("a", Some(9), None, 0), to.enhanced(0, 5, &frame)].concat();
+    let sections = [to.section(), to.interface(&"long".repeat(100), None, None, 0)].concat();
+    let scratch = Scratch::new("interfaces").unwrap();
+    let last = to.enhanced(0, 6, &frame);
+    for (described, seen, reason) in
+        [(65_535, 2, None), (65_536, 1, Some("more than 65,536 interfaces are described"))]
+    {
+        let file = [&begin[..], &sections.repeat(described), &last].concat();
+        let path = put(&scratch, "many.pcapng", &file);
+        assert_eq!((read(&path).0.len(), read(&path).1), (seen, reason), "{described}");
+        let mut frames = Frames::open(&path).unwrap();
+        while frames.next_frame().is_some() {}
+        assert!(frames.interfaces().iter().skip(1).all(|interface| interface.name.is_none()));
+    }
+}
+
+#[test]
 fn what_is_not_a_capture_is_named() {
     let scratch = Scratch::new("others").unwrap();
     let cases: [(&[u8], &str); 4] = [

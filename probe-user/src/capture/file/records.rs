@@ -14,7 +14,7 @@ use std::ops::Range;
 use pcap_parser::nom::{Err as Parsing, Offset as _};
 use pcap_parser::traits::PcapNGPacketBlock as _;
 use pcap_parser::{
-    BOM_MAGIC, Block, EPB_MAGIC, IDB_MAGIC, PcapHeader, SHB_MAGIC, parse_block_be, parse_block_le,
+    BOM_MAGIC, Block, EPB_MAGIC, IDB_MAGIC, PcapHeader, SHB_MAGIC, SPB_MAGIC, parse_block_be, parse_block_le,
 };
 
 use super::window::Window;
@@ -26,12 +26,19 @@ const PACKET_BLOCK_SWAPPED: u32 = PACKET_BLOCK.swap_bytes();
 pub(super) const BEFORE_FRAME: usize = 28;
 pub(super) const AROUND_FRAME: usize = 32;
 const BEFORE_SIMPLE_FRAME: usize = 12;
+/// A block's kind and its length, at both ends.
+const AROUND_BLOCK: usize = 12;
+/// Interfaces of a file, those of all its sections together: as many as evidence can tell apart.
+const MAX_INTERFACES: usize = 1 << 16;
+/// Octets of an interface's name: four times what Windows makes of one. No longer one is kept.
+const MAX_NAME: usize = 256;
 
 const DAMAGED: &str = "a block is damaged";
 const INSIDE: &str = "the file ends inside a frame";
 const LONGER_THAN_BLOCK: &str = "a frame claims to be longer than its block";
 const SHORTER: &str = "a frame is shorter than it claims";
 const TOO_LARGE: &str = "a block claims to be larger than 64 MiB";
+const TOO_MANY: &str = "more than 65,536 interfaces are described";
 const TOO_LONG: &str = "a frame claims to be longer than 256 KiB";
 const UNDESCRIBED: &str = "a frame names an interface that is not described";
 const UNREADABLE: &str = "a read failed, or the compressed data is damaged";
@@ -227,6 +234,10 @@ impl Frames {
                 self.pending = rest.offset(behind);
                 block
             }
+            Err(_) if is_passable(rest, claimed, big_endian) => {
+                self.pending = claimed;
+                return Ok(Step::Other);
+            }
             // More is asked for than the block has: what it holds is too long for it.
             Err(Parsing::Incomplete(_)) if claimed <= rest.len() => return Err(LONGER_THAN_BLOCK),
             Err(Parsing::Incomplete(_)) if is_whole => return Err(TOO_LARGE),
@@ -247,6 +258,17 @@ fn claimed_length(window: &Window, big_endian: bool) -> usize {
         _ => big_endian,
     };
     word(rest, 4, big_endian).map_or(usize::MAX, |length| length as usize)
+}
+
+/// Is the block at hand as long as it says at both its ends, and one that neither holds a frame nor says how to read one?
+/// Then what is wrong in it does not matter.
+fn is_passable(rest: &[u8], claimed: usize, big_endian: bool) -> bool {
+    let number = |at| word(rest, at, big_endian);
+    let kinds = [SHB_MAGIC, IDB_MAGIC, EPB_MAGIC, SPB_MAGIC, PACKET_BLOCK];
+    claimed >= AROUND_BLOCK
+        && claimed.is_multiple_of(4)
+        && number(0).is_some_and(|kind| !kinds.contains(&kind))
+        && number(claimed - 4).is_some_and(|length| length as usize == claimed)
 }
 
 /// The state that a block may change.
@@ -273,8 +295,12 @@ impl Section<'_> {
                     IDB_MAGIC => interface.if_tsoffset,
                     _ => interface.if_tsoffset.swap_bytes(),
                 };
+                if self.interfaces.len() == MAX_INTERFACES {
+                    return Err(TOO_MANY);
+                }
+                let name = interface.if_name().and_then(Result::ok).filter(|name| name.len() <= MAX_NAME);
                 self.interfaces.push(Interface {
-                    name: interface.if_name().and_then(Result::ok).map(ToOwned::to_owned),
+                    name: name.map(ToOwned::to_owned),
                     link: LinkType::from_number(interface.linktype.0),
                     resolution,
                     tick_ns: 1_000_000_000_u64.is_multiple_of(resolution).then(|| 1_000_000_000 / resolution),
