@@ -1,6 +1,9 @@
 //! Streams and reports for tests of what is said about them.
 
+use std::sync::Arc;
+
 use super::*;
+use crate::report::troubles::InterruptionReport;
 use crate::rtp::Stream;
 use crate::rtp::testing::packet;
 use crate::rtp::unique::Interruption;
@@ -54,4 +57,10 @@ pub(crate) fn call(call_id: &str) -> CallWithStreams {
 /// How a call names a stream that is its own.
 pub(crate) fn named(stream: &StreamReport) -> StreamRef {
     StreamRef { src: stream.src, dst: stream.dst, ssrc: stream.ssrc.clone() }
+}
+
+/// The finding of this name.
+pub(in crate::report) fn found<'a>(findings: &'a [Finding], id: &str) -> &'a Finding {
+    let finding = findings.iter().find(|finding| finding.id == id);
+    finding.unwrap_or_else(|| panic!("no {id} in {findings:#?}"))
 }

@@ -6,6 +6,7 @@
 mod calls;
 mod capture;
 mod copies;
+mod lacking;
 mod quality;
 mod signalling;
 
@@ -19,6 +20,8 @@ use super::troubles::InterruptionReport;
 use super::{media_findings, words};
 use crate::pipeline::Loss;
 
+/// Examples named in one finding.
+const EXAMPLES: usize = 6;
 /// Verdicts named where nothing was found.
 const VERDICTS: usize = 4;
 
@@ -44,6 +47,7 @@ pub fn find(report: &Report) -> Vec<Finding> {
     findings.extend(signalling::unheard(report));
     findings.extend(capture::find(report));
     findings.extend(copies::find(report));
+    findings.extend(lacking::find(report));
     findings.extend(packets_lost(report));
     findings.extend(interrupted(report));
     findings.extend(calls::find(report));
@@ -429,14 +433,9 @@ fn nothing_there(report: &Report) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::super::contract::CaptureReport;
-    use super::super::contract::testing::{interrupted, report, stream};
+    use super::super::contract::testing::{found, interrupted, report, stream};
     use super::*;
     use crate::sip::{AuthRefused, SignallingReport};
-
-    fn found<'a>(report: &'a Report, id: &str) -> &'a Finding {
-        let finding = report.findings.iter().find(|finding| finding.id == id);
-        finding.unwrap_or_else(|| panic!("no {id} in {:#?}", report.findings))
-    }
 
     fn lossy(expected: u64, lost: u64, after: u64) -> StreamReport {
         let mut stream = stream();
@@ -455,12 +454,12 @@ mod tests {
     #[test]
     fn loss_is_held_to_be_heard_from_a_second_of_speech_on() {
         let brief = report(vec![lossy(3, 1, 0)]);
-        let finding = found(&brief, "packets-lost");
+        let finding = found(&brief.findings, "packets-lost");
         assert_eq!((finding.severity, finding.evidence.as_slice()), (Severity::Warn, [].as_slice()));
         assert_eq!(finding.title, "1 stream lost packets");
         for (lost, severity) in [(1, Severity::Warn), (2, Severity::Bad)] {
             let both = report(vec![lossy(3, 1, 0), lossy(50, lost, 77)]);
-            let finding = found(&both, "packets-lost");
+            let finding = found(&both.findings, "packets-lost");
             assert_eq!(
                 (finding.severity, finding.evidence.as_slice()),
                 (severity, [77].as_slice()),
@@ -473,10 +472,10 @@ mod tests {
     #[test]
     fn loss_is_told_before_a_longer_pause_and_a_jump_of_the_numbering_is_no_pause() {
         let pause = report(vec![interrupted(30.0, 0, false)]);
-        assert_eq!(found(&pause, "stream-interrupted").severity, Severity::Info);
+        assert_eq!(found(&pause.findings, "stream-interrupted").severity, Severity::Info);
         for (missing, restarted, says) in [(40, false, "lost on the way here"), (0, true, "ran on: loss")] {
             let report = report(vec![interrupted(30.0, 0, false), interrupted(1.0, missing, restarted)]);
-            let finding = found(&report, "stream-interrupted");
+            let finding = found(&report.findings, "stream-interrupted");
             assert_eq!(finding.severity, Severity::Warn);
             assert!(finding.title.contains("1.00 s") && finding.detail.contains(says), "{finding:?}");
         }
@@ -507,7 +506,7 @@ mod tests {
                 CaptureReport { losses: [(Loss::RingFull.name(), 7)].into(), ..report(Vec::new()).capture };
             let streams = vec![interrupted(1.0, missing, restarted)];
             let report = Report::new(capture, streams, SignallingReport::default());
-            let finding = found(&report, "stream-interrupted");
+            let finding = found(&report.findings, "stream-interrupted");
             assert_eq!(finding.severity, Severity::Info);
             assert!(finding.detail.contains("the probe itself lost frames"), "{}", finding.detail);
         }
@@ -521,8 +520,8 @@ mod tests {
             report(vec![stream])
         };
         for (frames, severity) in [(10, Severity::Info), (11, Severity::Warn)] {
-            assert_eq!(found(&misfit(frames, 0), "same-number-other-content").severity, severity);
-            assert_eq!(found(&misfit(0, frames), "packets-not-placed").severity, severity);
+            assert_eq!(found(&misfit(frames, 0).findings, "same-number-other-content").severity, severity);
+            assert_eq!(found(&misfit(0, frames).findings, "packets-not-placed").severity, severity);
         }
     }
 

@@ -1,10 +1,8 @@
 //! Findings about calls whose media is not as their signalling leads to expect, and about media without a call.
 
+use super::EXAMPLES;
 use crate::report::contract::{CallWithStreams, Finding, Report, Severity};
 use crate::report::words;
-
-/// Calls named in one finding by their first frame.
-const EXAMPLES: usize = 6;
 
 /// One kind of what `media_findings` of a call tells: how bad, what the calls have or do, and what to do about it.
 struct Kind {

@@ -1,5 +1,6 @@
 //! Findings about what a listener hears: clocks, bunches, late packets, codecs.
 
+use super::EXAMPLES;
 use crate::report::contract::{Finding, Report, Severity, StreamReport};
 use crate::report::words;
 
@@ -17,8 +18,6 @@ const APPARENT_S: f64 = 0.4;
 const EXPLAINED: f64 = 0.3;
 /// Packets too late for the de-jitter buffer, in percent of those expected, that are heard.
 const LATE_PERCENT: f64 = 1.0;
-/// Examples named in one finding.
-const EXAMPLES: usize = 6;
 
 /// All of these.
 pub(super) fn find(report: &Report) -> impl Iterator<Item = Finding> {
