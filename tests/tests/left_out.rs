@@ -197,6 +197,14 @@ fn whole_frames_are_cut_at_the_snap_and_counted() {
         cut += u64::from(is_cut);
         assert_eq!(bench.capture.counters().unwrap().total().cut, cut);
     }
+    // Of what finds no room nothing is taken, and so nothing cut.
+    for mode in [Mode::Tap, Mode::Mirror(MirrorOptions::DEFAULT)] {
+        let mut bench = Bench::new(mode, Config { snap: MIN_SNAP, ..Config::DEFAULT });
+        bench.capture.test_run(false, &long, 1_000).unwrap();
+        let total = bench.capture.counters().unwrap().total();
+        let lost: u64 = total.losses.iter().sum();
+        assert!(lost > 0 && total.cut + lost == 1_000, "{mode:?}: {total:?}");
+    }
 }
 
 /// What a frame costs at a level, by the kernel's own count: all are taken, others are shed, it is shed. In turns, as the

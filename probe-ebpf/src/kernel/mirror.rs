@@ -43,9 +43,12 @@ pub(crate) fn steer(ctx: &XdpContext) -> u32 {
             // A copy that nobody is to look at.
             (XDP_DROP, lose(counters, loss, news, any))
         } else {
-            counted.cut += u64::from(wire_len > u32::from(config().snap) && !judged.is(Verdict::SipTls));
+            let is_cut = wire_len > u32::from(config().snap) && !judged.is(Verdict::SipTls);
             match redirect(ctx, tap, judged, flow) {
-                Ok(()) => (XDP_REDIRECT, news),
+                Ok(()) => {
+                    counted.cut += u64::from(is_cut);
+                    (XDP_REDIRECT, news)
+                }
                 Err(loss) => (XDP_PASS, lose(counters, loss, news, any)),
             }
         }

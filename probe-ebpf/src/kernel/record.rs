@@ -138,10 +138,6 @@ pub(crate) fn packet<S: Source>(
     if captured_len == 0 || captured_len > MAX_PACKET as u32 {
         return Err(KernelLoss::CopyFailed);
     }
-    if captured_len < wire_len && is_readable {
-        // SAFETY: a value of this CPU's own.
-        unsafe { (*counters).cut += 1 };
-    }
     let (offloaded, outer_vlan) = match source.offloaded_tag() {
         Some(tag) => (point::TAGGED | point::TAG_OFFLOADED, tag),
         None => (0, 0),
@@ -171,7 +167,14 @@ pub(crate) fn packet<S: Source>(
             u64::from(BPF_RB_NO_WAKEUP),
         )
     };
-    if output == 0 { Ok(()) } else { Err(KernelLoss::RingFull) }
+    if output != 0 {
+        return Err(KernelLoss::RingFull);
+    }
+    if captured_len < wire_len && is_readable {
+        // SAFETY: a value of this CPU's own.
+        unsafe { (*counters).cut += 1 };
+    }
+    Ok(())
 }
 
 /// The VLAN tags of a frame, those in its bytes and the one beside them, outermost first: bits for the record's
