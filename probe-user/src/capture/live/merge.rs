@@ -15,7 +15,8 @@
 //!    [`GRACE_NS`](probe_ebpf::slots::GRACE_NS) for the next round.
 //!
 //! A record that this look does not see was therefore stamped after the horizon, and everything up to the
-//! horizon can be handed out, earliest first. A record still being written stops the round. Whole packets are
+//! horizon can be handed out, earliest first. A record still being written stops the round, but not for ever ([`PATIENCE_NS`]):
+//! where its CPU was taken away meanwhile, only its ring waits in the end, and it comes late. Whole packets are
 //! stamped just before their record is copied in, so one of them may follow media that is up to that copy, some
 //! microseconds, younger.
 
@@ -34,14 +35,25 @@ pub(super) struct Merge<S> {
     sources: Vec<Source<S>>,
     /// Earliest unread record of each ring that has one in this round.
     heads: BinaryHeap<Reverse<(u64, usize)>>,
+    /// The horizon from which on each ring's next record has been one that is still being written.
+    unwritten_since: Vec<Option<u64>>,
     malformed: u64,
 }
+
+/// How long all rings wait for a record that is being written, which takes less than a microsecond, unless its CPU does not
+/// run: the hypervisor has others to serve, or firmware has something to do. Meanwhile the rings of the other CPUs fill.
+const PATIENCE_NS: u64 = 2_000_000;
 
 impl<S: Storage> Merge<S> {
     pub(super) fn new(slots: Vec<Slots<S>>, packets: Vec<Ring>) -> Self {
         let sources: Vec<_> =
             slots.into_iter().map(Source::Heads).chain(packets.into_iter().map(Source::Packets)).collect();
-        Self { heads: BinaryHeap::with_capacity(sources.len()), sources, malformed: 0 }
+        Self {
+            heads: BinaryHeap::with_capacity(sources.len()),
+            unwritten_since: vec![None; sources.len()],
+            sources,
+            malformed: 0,
+        }
     }
 
     /// Bytes of each ring, in the order of the gauges.
@@ -60,16 +72,18 @@ impl<S: Storage> Merge<S> {
     }
 
     /// Starts a round: learns where the kernel is and what is next in each ring. False if some ring's next record is
-    /// still being written, whose time nobody knows.
-    fn refresh(&mut self, gauges: &Gauges) -> bool {
+    /// still being written, whose time nobody knows, and has not been for long.
+    fn refresh(&mut self, horizon: u64, gauges: &Gauges) -> bool {
         self.heads.clear();
         let mut complete = true;
-        for (index, source) in self.sources.iter_mut().enumerate() {
+        for (index, (source, unwritten)) in self.sources.iter_mut().zip(&mut self.unwritten_since).enumerate()
+        {
             gauges.note(index, source.refresh());
-            match source.next() {
-                Next::Empty => {}
-                Next::Busy => complete = false,
-                Next::At(time_ns) => self.heads.push(Reverse((time_ns, index))),
+            let next = source.next();
+            *unwritten = if next == Next::Busy { unwritten.or(Some(horizon)) } else { None };
+            complete &= unwritten.is_none_or(|since| horizon.saturating_sub(since) >= PATIENCE_NS);
+            if let Next::At(time_ns) = next {
+                self.heads.push(Reverse((time_ns, index)));
             }
         }
         complete
@@ -85,7 +99,7 @@ impl<S: Storage> Merge<S> {
         consume: &mut impl FnMut(Record<'_>),
     ) -> usize {
         let mut left = limit;
-        if self.refresh(gauges) {
+        if self.refresh(horizon, gauges) {
             while left > 0 {
                 let Some(Reverse((time_ns, index))) = self.heads.pop() else { break };
                 if time_ns > horizon {
@@ -310,6 +324,33 @@ mod tests {
         assert_eq!(handed(&packet), None);
         packet[16..20].copy_from_slice(&10_u32.to_ne_bytes());
         assert_eq!(handed(&packet), Some(77));
+    }
+
+    #[test]
+    fn a_record_that_is_not_written_for_long_holds_up_its_own_ring_only() {
+        let memories = [Memory::new(8), Memory::new(8)];
+        let slots = memories.iter().map(|memory| Slots::new(Arc::clone(memory))).collect();
+        let mut merge = Merge::new(slots, Vec::new());
+        let gauges = Gauges::new(merge.sizes());
+        let mut taken = |horizon| {
+            let mut times = Vec::new();
+            merge.poll(horizon, 9, &gauges, &mut |record| times.push(record.time_ns()));
+            times
+        };
+        let [late, other] = &memories;
+        let unwritten = late.reserve(1).unwrap();
+        for time_ns in [7, 9] {
+            other.commit(other.reserve(1).unwrap(), kind::MEDIA4, time_ns);
+        }
+        assert!(taken(10).is_empty() && taken(9 + PATIENCE_NS).is_empty());
+        assert_eq!(taken(10 + PATIENCE_NS), [7, 9]);
+        other.commit(other.reserve(1).unwrap(), kind::MEDIA4, 11 + PATIENCE_NS);
+        late.commit(unwritten, kind::MEDIA4, 8);
+        assert_eq!(taken(11 + PATIENCE_NS), [8, 11 + PATIENCE_NS]);
+        // The next one has all the time again.
+        late.reserve(1).unwrap();
+        other.commit(other.reserve(1).unwrap(), kind::MEDIA4, 12 + PATIENCE_NS);
+        assert!(taken(12 + 2 * PATIENCE_NS).is_empty());
     }
 
     /// Three CPUs, each somewhere between reserving, stamping and committing, and a reader that takes its horizon some
