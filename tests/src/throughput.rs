@@ -18,6 +18,7 @@ use voxprobe::capture::clock::monotonic_ns;
 use voxprobe::capture::live::{Ages, LiveOptions, Mode, interfaces};
 use voxprobe::capture::xsk::MirrorOptions;
 use voxprobe::packet::Nanos;
+use voxprobe::pipeline::account::Loss;
 use voxprobe::pipeline::cpus::Cpus;
 use voxprobe::pipeline::live::{Options as ProbeOptions, Probe};
 use voxprobe::report::contract::Report;
@@ -99,6 +100,11 @@ impl Run {
     /// Frames that the probe lost itself, or found incomplete.
     pub fn lost(&self) -> u64 {
         self.report.capture.losses.values().sum()
+    }
+
+    /// Of those, frames that it left out by decision.
+    fn shed(&self) -> u64 {
+        self.report.capture.losses.get(Loss::Shed.name()).copied().unwrap_or(0)
     }
 }
 
@@ -192,6 +198,10 @@ pub fn run(options: &Options) -> Result<()> {
         run.lost(),
         run.sent.frames - capture.matched
     );
+    if let Some(shedding) = &capture.shedding {
+        let levels = shedding.changes.iter().map(|to| format!("{:.0} % at {:.2} s", to.percent, to.time_s));
+        println!("shed      {} of the lost: {}", run.shed(), levels.collect::<Vec<_>>().join(", "));
+    }
     println!(
         "received  {:.3} Mpps, {:.0} ns of CPU a packet in the receive thread, {:.0} % of a core",
         capture.analysed as f64 / seconds / 1e6,
