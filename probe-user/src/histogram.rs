@@ -361,6 +361,11 @@ impl Distribution {
         self.interval.record_ns(value_ns);
     }
 
+    /// So many values were counted by the [`Pair`] that it was lent to.
+    pub(crate) fn count(&mut self, values: u64) {
+        self.interval.count += values;
+    }
+
     /// What is left of it beside the [`Pair`] that it was lent to, and what was before the interval.
     pub(crate) fn into_rest(self) -> (Rest, Option<Box<MicrosHistogram>>) {
         let Cells { min_ns, max_ns, .. } = self.interval.cells;

@@ -229,8 +229,11 @@ impl Slots {
     pub(super) fn append(&mut self, seq: u64, slot: Slot) {
         let before = self.newest;
         let steps = before.steps.unwrap_or_else(|| Steps::between(&before.slot, &slot));
-        let word = steps.word(&before.slot, &slot).filter(|_| seq == before.seq + 1);
-        self.newest = End { seq, slot, steps: word.map(|_| steps) };
+        let is_next = seq == before.seq + 1;
+        let word = steps.word(&before.slot, &slot).filter(|_| is_next);
+        // After a gap they go on by the same steps, as far as is known.
+        let steps = if is_next { word.map(|_| steps) } else { before.steps };
+        self.newest = End { seq, slot, steps };
         if word.is_none() {
             self.keep(before, seq);
         }
@@ -340,8 +343,8 @@ impl Slots {
     }
 
     /// Goes on where a run of `packets` has come to; the last came at `time` and bore `timestamp`.
-    pub(super) fn take_back(&mut self, tail: Tail, packets: u64, time: Nanos, timestamp: u32) {
-        self.words = tail.words;
+    pub(super) fn take_back(&mut self, tail: &mut Tail, packets: u64, time: Nanos, timestamp: u32) {
+        self.words = std::mem::take(&mut tail.words);
         let seq = self.newest.seq + packets;
         self.newest.seq = seq;
         self.newest.slot = if self.is_wide {

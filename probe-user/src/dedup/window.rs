@@ -210,7 +210,7 @@ impl DupWindow {
     /// of which that is so.
     pub(crate) fn take_back(
         &mut self,
-        tail: Tail,
+        tail: &mut Tail,
         packets: u64,
         (time, timestamp): (Nanos, u32),
         settled: impl FnMut(bool, u64),

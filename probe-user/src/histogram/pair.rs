@@ -72,7 +72,7 @@ impl Pair {
                 cells.min_ns = cells.min_ns.min(least.into());
                 cells.max_ns = cells.max_ns.max(most.into());
             }
-            distribution.interval.count += values;
+            distribution.count(values);
         }
     }
 

@@ -246,6 +246,11 @@ impl Playout {
     /// Goes on where a run of `packets` has come to: all were in time.
     pub(super) fn take_back(&mut self, buffers: Buffers, packets: u64) {
         self.buffers = buffers;
+        self.count(packets);
+    }
+
+    /// So many packets of a run were in time.
+    pub(super) fn count(&mut self, packets: u64) {
         self.packets += packets;
     }
 

@@ -312,6 +312,14 @@ impl Quality {
         pair.take_back(&counts, [&mut self.jitter, &mut self.variation], packets);
     }
 
+    /// A run goes on behind so many missing packets, and has taken so many, the first behind them included.
+    pub(super) fn skip(&mut self, packets: u64, missing: u64) {
+        self.unique.skip(packets, missing);
+        self.playout.count(packets);
+        self.jitter.count(packets);
+        self.variation.count(packets);
+    }
+
     /// Closes a run's block of the drift, and begins one with what comes at `time`.
     pub(super) fn turn(&mut self, running: &mut Running, time: Nanos) {
         self.drift.take_back(running.block);

@@ -160,6 +160,12 @@ impl RawLedger {
         (self.last_seq, self.last_seq_seen) = (seq, seq);
     }
 
+    /// A run goes on behind a gap, of which it counted the first packet last.
+    pub(super) fn skip(&mut self, running: &Running) {
+        self.running.packets = running.packets;
+        self.faults.sequence_errors += 1;
+    }
+
     /// What is left of it beside the run that it was lent to: frames, cycles, and faults.
     pub(super) fn into_rest(self) -> (u64, u32, Faults) {
         (self.running.packets, self.cycles, self.faults)

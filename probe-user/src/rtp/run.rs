@@ -1,8 +1,9 @@
 //! An orderly run: packets of one stream that come in sequence, in time, through one tap, each once.
 //!
 //! ```text
-//!   packet ─▶ Run::observe ── next as expected ──▶ running values, one slot, two counters      nine of ten and more
-//!                    └────── anything else ──▶ Stream: takes the run back, observes, lends the next one
+//!   packet ─▶ Run::look ─┬─ next as expected ──▶ running values, one slot, two counters      nine of ten and more
+//!                        ├─ behind a gap ──────▶ the same, and the Stream counts what is missing
+//!                        └─ anything else ─────▶ Stream: takes the run back, observes, lends the next one
 //! ```
 //!
 //! What such a packet changes in all of a stream's rooms is the same few numbers and sums. They lie here, side by side, while
@@ -89,38 +90,74 @@ impl Run {
     /// Is it the next packet: in sequence, through the same tap, and about the same?
     #[inline]
     pub fn look(&self, packet: &RtpPacket) -> Look {
-        let rtp = &packet.rtp;
-        let is_next = rtp.seq == self.next
-            && rtp.seq != self.end
-            && rtp.payload_type == self.payload_type
-            && !rtp.marker
-            && self.numbers.is_in_time(rtp.timestamp);
-        let is_alike =
-            packet.media == self.media && packet.tap_time == packet.time && self.tap.is_of(&packet.evidence);
-        if !is_next || !is_alike {
+        let seq = packet.rtp.seq;
+        if seq != self.next || seq == self.end || !self.is_alike(packet) {
             Look::Other
-        } else if self.quality.is_due(packet.time) || legs::may_belong(packet, self.sketch_most) {
+        } else if self.needs_service(packet) {
             Look::Serve
         } else {
             Look::Next
         }
     }
 
+    /// Is it the next packet but for some that are missing? How many are.
+    #[cold]
+    pub fn look_beyond(&self, packet: &RtpPacket) -> Option<u16> {
+        let missing = packet.rtp.seq.wrapping_sub(self.next);
+        // What ends the run ends it for those behind it, too.
+        let is_near = (1..=MOST_MISSING).contains(&missing) && missing < self.end.wrapping_sub(self.next);
+        let is_alike = self.is_alike(packet) && (self.hashed || !packet.fingerprint.hashed);
+        (is_near && is_alike).then_some(missing)
+    }
+
+    /// Is it, whatever its number, a packet like those before it, through the same tap?
+    #[inline]
+    fn is_alike(&self, packet: &RtpPacket) -> bool {
+        let rtp = &packet.rtp;
+        rtp.payload_type == self.payload_type
+            && !rtp.marker
+            && self.numbers.is_in_time(rtp.timestamp)
+            && packet.media == self.media
+            && packet.tap_time == packet.time
+            && self.tap.is_of(&packet.evidence)
+    }
+
+    /// Has what is left of the stream to do something before it is taken?
+    #[inline]
+    pub(super) fn needs_service(&self, packet: &RtpPacket) -> bool {
+        self.quality.is_due(packet.time) || legs::may_belong(packet, self.sketch_most)
+    }
+
     /// Takes the next packet. False, with nothing changed, if its time is out of the ordinary, or if it does not go on as the
     /// ones before it. `depth_ns` is that of the fixed de-jitter buffer.
     #[inline]
     pub fn take(&mut self, packet: &RtpPacket, epoch: Nanos, depth_ns: f64) -> bool {
-        let rtp = &packet.rtp;
-        let (ns, ticks) = self.quality.since_last(packet.time, rtp.timestamp);
+        let (ns, ticks) = self.quality.since_last(packet.time, packet.rtp.timestamp);
         let Some(linked) = self.slots.link(packet, ns, ticks, self.hashed) else { return false };
+        if !self.count(packet, epoch, depth_ns) {
+            return false;
+        }
+        self.slots.append(packet, linked);
+        true
+    }
+
+    /// All of it but for the slot. What is measured of a packet is the same behind a gap.
+    #[inline]
+    pub(super) fn count(&mut self, packet: &RtpPacket, epoch: Nanos, depth_ns: f64) -> bool {
+        let rtp = &packet.rtp;
         if !self.quality.step(packet.time, rtp.timestamp, packet.number, depth_ns) {
             return false;
         }
         let t = raw::relative_ms(packet.time, epoch);
         self.raw.step(self.numbers.ticks(rtp.timestamp), f64::from(self.ticks_per_ms), t, packet.number);
-        self.slots.append(packet, linked);
         self.next = rtp.seq.wrapping_add(1);
         true
+    }
+
+    /// Goes on with these slots, in which there is so much room.
+    pub(super) fn go_on(&mut self, slots: Tail, room: u64) {
+        self.slots = slots;
+        self.end = end(self.next, room, self.numbers);
     }
 
     /// Makes more room if it is for the lack of it that this packet is not the next. A young stream's run thus outgrows its
@@ -159,6 +196,9 @@ impl Run {
         self.quality.time()
     }
 }
+
+/// Packets that may be missing in a row: more than fit in what is an interruption, even at 10 ms.
+const MOST_MISSING: u16 = 64;
 
 /// The low half of the number that ends a run which goes on with `next` and has so much room.
 fn end(next: u16, room: u64, numbers: raw::Numbers) -> u16 {

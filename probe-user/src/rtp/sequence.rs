@@ -150,6 +150,13 @@ impl Sequence {
         self.standing.believed = MIN_BELIEVED.min(self.standing.believed.saturating_add(packets));
     }
 
+    /// So many numbers are missing, and the one after them came. Returns it.
+    pub(super) fn skip(&mut self, missing: u64) -> u64 {
+        self.top += missing + 1;
+        self.standing.believed = MIN_BELIEVED.min(self.standing.believed + 1);
+        self.top
+    }
+
     /// What is left of it beside the run that it was lent to: the highest number and the first, and what was before.
     pub(super) fn into_rest(self) -> ([u64; 2], Standing, Past) {
         let Self { top, base, restart_at: _, past, standing } = self;

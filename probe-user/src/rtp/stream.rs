@@ -17,7 +17,7 @@ use super::unique::{Interruption, LedgerReport, Placed};
 use crate::dedup::reference::{self, By, Reference};
 use crate::dedup::stats::Copy;
 use crate::dedup::window::{DEPTH, DupWindow, MAX_TAPS, Seen};
-use crate::dedup::{CopyStats, Explanation, FrameClass, explain};
+use crate::dedup::{CopyStats, Explanation, FrameClass, Tail, explain};
 use crate::histogram::MicrosHistogram;
 use crate::packet::{Evidence, Flow, FlowWords, MediaId, Nanos, RtpPacket};
 
@@ -461,27 +461,65 @@ impl Stream {
     }
 
     /// Goes on where a run has come to.
-    pub fn take_back(&mut self, run: Run) {
+    pub fn take_back(&mut self, mut run: Run) {
         let packets = self.packets_of(&run);
-        let Run { slots, raw, quality, .. } = run;
+        let last = (run.quality.time(), run.quality.timestamp());
+        self.place_run(&mut run.slots, packets, last);
+        let Run { raw, quality, .. } = run;
         self.last_seen = quality.time();
-        self.count_type(self.clocks.payload_type, packets);
-        self.frames += packets;
-        self.sequence.take_back(packets);
         if let Some(ledger) = &mut self.raw {
             #[expect(clippy::cast_possible_truncation, reason = "the low half is the number on the wire")]
             ledger.take_back(raw, self.sequence.top() as u16, quality.time());
         }
-        let whole = &mut self.quality;
-        let last = (quality.time(), quality.timestamp());
-        self.window.take_back(slots, packets, last, |came, count| {
+        self.quality.take_back(quality, packets);
+    }
+
+    /// Places the packets of a run, each the next one: numbers, frames, slots. The last came at `time` and bore `timestamp`.
+    fn place_run(&mut self, slots: &mut Tail, packets: u64, (time, timestamp): (Nanos, u32)) {
+        self.count_type(self.clocks.payload_type, packets);
+        self.frames += packets;
+        self.sequence.take_back(packets);
+        let quality = &mut self.quality;
+        self.window.take_back(slots, packets, (time, timestamp), |came, count| {
             if came {
-                whole.settled_in_time(count);
+                quality.settled_in_time(count);
             } else {
-                (0..count).for_each(|_| whole.settled(false));
+                (0..count).for_each(|_| quality.settled(false));
             }
         });
-        self.quality.take_back(quality, packets);
+    }
+
+    /// Takes a packet before which so many are missing, and lets the run go on behind it: all that was measured stays with the
+    /// run. False, with nothing changed, if the run cannot take it.
+    pub fn bridge(
+        &mut self,
+        run: &mut Run,
+        packet: &RtpPacket,
+        missing: u16,
+        epoch: Nanos,
+        depth_ns: f64,
+    ) -> bool {
+        if run.needs_service(packet) {
+            self.serve(run, packet);
+        }
+        let packets = self.packets_of(run);
+        let last = (run.quality.time(), run.quality.timestamp());
+        if !run.count(packet, epoch, depth_ns) {
+            return false;
+        }
+        self.place_run(&mut run.slots, packets, last);
+        self.count_type(self.clocks.payload_type, 1);
+        self.frames += 1;
+        let seq = self.sequence.skip(u64::from(missing));
+        let quality = &mut self.quality;
+        self.window.observe(seq, packet, |came| quality.settled(came));
+        let (slots, room) = self.window.lend();
+        run.go_on(slots, room);
+        self.quality.skip(packets + 1, u64::from(missing));
+        if let Some(ledger) = &mut self.raw {
+            ledger.skip(&run.raw);
+        }
+        true
     }
 
     /// The payload type that the stream is about: of those that carry speech, as far as is known, the one with

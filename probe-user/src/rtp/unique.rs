@@ -358,11 +358,22 @@ impl UniqueLedger {
     /// Goes on where a run of `packets` has come to.
     pub(super) fn take_back(&mut self, running: Running, packets: u64, end: Nanos) {
         self.running = running;
+        self.count(packets);
+        self.last.time = end;
+    }
+
+    /// A run goes on behind so many missing packets, and has taken so many, the first behind them included.
+    pub(super) fn skip(&mut self, packets: u64, missing: u64) {
+        self.count(packets);
+        self.top_seq += missing;
+        self.troubles.gaps += 1;
+    }
+
+    fn count(&mut self, packets: u64) {
         self.counts.packets += packets;
         self.top_seq += packets;
         self.counts.weighed += packets;
         self.counts.jitter_samples += packets;
-        self.last.time = end;
     }
 
     /// What is left of it beside the run that it was lent to: counts, when it began, and troubles.

@@ -198,8 +198,25 @@ impl StreamTable {
             if look != Look::Other && run.take(packet, epoch, self.depth_ns) {
                 return FrameClass::Unique;
             }
+            if look == Look::Other && self.bridge(at, packet, epoch) {
+                return FrameClass::Unique;
+            }
         }
         self.observe_whole(at, packet, epoch)
+    }
+
+    /// Lets the run go on with a packet before which some are missing, if that is all there is about it.
+    #[cold]
+    fn bridge(&mut self, at: usize, packet: &RtpPacket, epoch: Nanos) -> bool {
+        if self.is_back(at) {
+            return false;
+        }
+        let (Some(hot), Some(Cold::Whole(stream))) = (self.hot.get_mut(at), self.cold.get_mut(at)) else {
+            return false;
+        };
+        let State::Run(run) = &mut hot.state else { return false };
+        run.look_beyond(packet)
+            .is_some_and(|missing| stream.bridge(run, packet, missing, epoch, self.depth_ns))
     }
 
     /// What is not the next packet of a run: the whole stream looks at it.

@@ -111,6 +111,23 @@ fn an_orderly_stream_is_a_run_and_a_rest_without_troubles() {
     assert!(matches!(table.cold.get(0), Some(Cold::Beside(rest)) if !rest.has_no_troubles()));
 }
 
+#[test]
+fn a_run_goes_on_behind_a_gap_beside_a_stream_that_is_whole() {
+    let mut table = table(20, 30);
+    for seq in (1..=200).chain([202]) {
+        table.observe(&stream(1, seq));
+    }
+    let epoch = stream(1, 1).time;
+    let bridges = |table: &mut StreamTable, seq| table.bridge(0, &stream(1, seq), epoch);
+    // Neither what comes late, nor too many that are missing, nor what is no gap.
+    assert_eq!([201, 203, 300].map(|seq| bridges(&mut table, seq)), [false; 3]);
+    assert!(bridges(&mut table, 210) && bridges(&mut table, 212));
+    assert!(!table.bridge(0, &RtpPacket { media: MediaId(7), ..stream(1, 214) }, epoch));
+    let mut lost = Vec::new();
+    table.finish(|parts| lost.push((parts.unique.packets, parts.unique.lost, parts.raw.lost)));
+    assert_eq!(lost, [(203, 9, 9)]);
+}
+
 /// What a network, taps and a sender do to one packet of a sequence.
 #[derive(Clone, Copy, Debug)]
 enum Trouble {
@@ -191,26 +208,49 @@ proptest! {
         first in prop_oneof![Just(0_u16), Just(65_000), any::<u16>()],
         troubles in prop::collection::vec((0_u16..400, trouble()), 1..12),
     ) {
-        let (packets, ends) = played(first, &troubles);
-        prop_assume!(!packets.is_empty());
-        let epoch = packets[0].time;
-        let mut table = table(1, 1_000);
-        let mut alone = Stream::new(&packets[0], packets[0].number, epoch, Arc::default());
-        table.observe(&packets[0]);
-        for (at, packet) in packets.iter().enumerate().skip(1) {
-            if ends.contains(&at) {
-                let mut closed = String::new();
-                table.close_intervals(Part::WHOLE, |_, summary| closed = format!("{summary:?}"));
-                if alone.is_valid() {
-                    prop_assert_eq!(closed, format!("{:?}", alone.close_interval()));
-                }
-            }
-            prop_assert_eq!(table.observe(packet).0, alone.observe(packet, epoch));
-        }
-        let mut parts = String::new();
-        table.finish(|stream| parts = format!("{stream:?}"));
-        prop_assert_eq!(parts, format!("{:?}", alone.into_parts()));
+        is_the_same_alone(played(first, &troubles))?;
     }
+
+    /// The same of one that loses packets all the time, so that its runs go from gap to gap: in a narrow window, and in a wide
+    /// one.
+    #[test]
+    fn a_stream_full_of_gaps_is_the_same_stream(
+        first in prop_oneof![Just(0_u16), Just(65_000), any::<u16>()],
+        troubles in prop::collection::vec(
+            (0_u16..12, prop_oneof![20 => Just(Trouble::Lost), 1 => trouble()]),
+            1..300,
+        ),
+        is_wide: bool,
+    ) {
+        let (mut packets, ends) = played(first, &troubles);
+        for packet in packets.iter_mut().filter(|_| is_wide) {
+            packet.udp_len += packet.rtp.seq % 3;
+        }
+        is_the_same_alone((packets, ends))?;
+    }
+}
+
+/// Is a stream of a table what it is without one?
+fn is_the_same_alone((packets, ends): (Vec<RtpPacket>, Vec<usize>)) -> Result<(), TestCaseError> {
+    prop_assume!(!packets.is_empty());
+    let epoch = packets[0].time;
+    let mut table = table(1, 1_000);
+    let mut alone = Stream::new(&packets[0], packets[0].number, epoch, Arc::default());
+    table.observe(&packets[0]);
+    for (at, packet) in packets.iter().enumerate().skip(1) {
+        if ends.contains(&at) {
+            let mut closed = String::new();
+            table.close_intervals(Part::WHOLE, |_, summary| closed = format!("{summary:?}"));
+            if alone.is_valid() {
+                prop_assert_eq!(closed, format!("{:?}", alone.close_interval()));
+            }
+        }
+        prop_assert_eq!(table.observe(packet).0, alone.observe(packet, epoch));
+    }
+    let mut parts = String::new();
+    table.finish(|stream| parts = format!("{stream:?}"));
+    prop_assert_eq!(parts, format!("{:?}", alone.into_parts()));
+    Ok(())
 }
 
 proptest! {
