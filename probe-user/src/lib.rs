@@ -15,6 +15,7 @@ pub mod capture;
 pub mod decode;
 pub mod dedup;
 pub mod histogram;
+mod memo;
 pub mod packet;
 pub mod pipeline;
 pub mod report;

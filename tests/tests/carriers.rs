@@ -271,7 +271,7 @@ fn live_the_kernels_count_and_what_was_unpacked_is_what_was_analysed_or_lost() {
     let shards = Shards::start(1, limits, Overflow::Lose, &sender).unwrap();
     let config = Config::DEFAULT;
     let signalling = Signalling::new(signalling::Limits::default());
-    let mut receiver = Receiver::new(Decoder::new(config, false), signalling, shards, (), sender);
+    let mut receiver = Receiver::new(Decoder::new(config, false), signalling, shards, (), sender, 100);
     let mut matched = 0;
     for (at, frame) in (0..).zip(&frames) {
         // As the kernel would: what does not match is not handed over.

@@ -39,6 +39,7 @@ use probe_ebpf::{Fingerprint, Layers, fingerprint};
 use super::datagram::HASHED;
 use super::plain::{Plain, PlainRtp};
 use crate::capture::file::{Frame, LinkType};
+use crate::memo::{AHEAD, Hash, Kept, Memo, Number};
 use crate::packet::{EndpointWords, Nanos, RtpHeader, RtpPacket};
 
 /// Tells plain RTP as [`Plain`] does, and remembers how: a frame is asked for by [`Predictor::predict`], and if nothing is known
@@ -46,7 +47,8 @@ use crate::packet::{EndpointWords, Nanos, RtpHeader, RtpPacket};
 #[derive(Debug)]
 pub struct Predictor {
     plain: Plain,
-    templates: Templates,
+    /// By addresses and ports.
+    templates: Memo<Template>,
 }
 
 /// A frame that is RTP by what is known of its flow.
@@ -59,18 +61,6 @@ pub struct Predicted<'a> {
     number: u64,
     bytes: &'a [u8],
 }
-
-/// Templates, by a hash of addresses and ports: in one place, or in the one beside it.
-#[derive(Debug)]
-struct Templates {
-    /// Number of a template, from 1; 0 is free.
-    places: Box<[u16]>,
-    /// Never more than there are places.
-    all: Vec<Template>,
-}
-
-/// Places, a power of two: 64 KiB of numbers. A thousand calls have 2,000 templates of 192 octets.
-const PLACES: usize = 1 << 15;
 
 /// What a frame was, and what of it others must have to be the same: three lines of memory.
 #[derive(Clone, Debug)]
@@ -100,19 +90,37 @@ struct Wanted {
 }
 
 impl Predictor {
-    /// Knows nothing yet.
-    pub fn new(plain: Plain) -> Self {
-        let places = vec![0; PLACES].into_boxed_slice();
-        Self { plain, templates: Templates { places, all: Vec::new() } }
+    /// Knows nothing yet, and of so many flows at most.
+    pub fn new(plain: Plain, flows: usize) -> Self {
+        Self { plain, templates: Memo::new(flows) }
     }
 
-    /// The RTP that a frame is, if there is a template for it.
+    /// Asks for the templates of the next frames, and says where each is, as far as its hash tells.
     #[inline]
-    pub fn predict<'a>(&'a self, frame: &Frame<'a>) -> Option<Predicted<'a>> {
+    pub(crate) fn ask_ahead<'a>(&self, frames: impl Iterator<Item = Frame<'a>>) -> [Number; AHEAD] {
+        let wanted = |frame: Frame<'a>| frame.bytes.first_chunk().map(Wanted::of);
+        self.templates.ask_ahead(frames.map(|frame| wanted(frame).map_or(Hash::NONE, |wanted| wanted.hash())))
+    }
+
+    /// The RTP that a frame is, if there is a template for it, which is probably that one.
+    #[inline]
+    pub(crate) fn predict<'a>(&'a self, frame: &Frame<'a>, at: Number) -> Option<Predicted<'a>> {
         let head = predictable(frame)?;
-        let template = self.templates.find(head, frame.interface)?;
+        let wanted = Wanted::of(head);
+        let template = match self.templates.get(at) {
+            Some(template) if template.is_of(&wanted, frame.interface) => template,
+            _ => self.find(head, frame.interface)?,
+        };
         let Frame { time, number, bytes, .. } = *frame;
         Some(Predicted { template, head, time, number, bytes })
+    }
+
+    /// Begins anew, so that the question before needs no memory.
+    #[inline(never)]
+    fn find(&self, head: &Head, interface: u16) -> Option<&Template> {
+        let wanted = Wanted::of(head);
+        let is_it = |template: &Template| template.is_of(&wanted, interface);
+        self.templates.get(self.templates.find(wanted.hash(), is_it)?)
     }
 
     /// Is it plain RTP, whatever was announced? The next of its flow will be predicted.
@@ -120,7 +128,7 @@ impl Predictor {
     pub fn decode<'a>(&mut self, frame: &'a Frame<'a>) -> Option<PlainRtp<'a>> {
         let rtp = self.plain.rtp(frame)?;
         if let Some(wanted) = predictable(frame).map(Wanted::of).filter(Wanted::is_plain) {
-            self.templates.learn(Template::new(wanted, &rtp));
+            self.templates.keep(Template::new(wanted, &rtp));
         }
         Some(rtp)
     }
@@ -161,47 +169,9 @@ impl Predicted<'_> {
     }
 }
 
-impl Templates {
-    /// That of such frames, in one of its two places.
-    #[inline]
-    fn find(&self, head: &Head, interface: u16) -> Option<&Template> {
-        let wanted = Wanted::of(head);
-        match self.at(wanted.place()) {
-            Some(template) if template.is_of(&wanted, interface) => Some(template),
-            _ => self.find_beside(head, interface),
-        }
-    }
-
-    /// Begins anew, so that the first place's question needs no memory.
-    #[inline(never)]
-    fn find_beside(&self, head: &Head, interface: u16) -> Option<&Template> {
-        let wanted = Wanted::of(head);
-        self.at(wanted.place() ^ 1).filter(|template| template.is_of(&wanted, interface))
-    }
-
-    #[inline]
-    fn at(&self, place: usize) -> Option<&Template> {
-        let number = usize::from(*self.places.get(place)?);
-        self.all.get(number.wrapping_sub(1))
-    }
-
-    /// Remembers a template. What was in its place moves aside, and what was there is forgotten.
-    #[cold]
-    fn learn(&mut self, template: Template) {
-        let Self { places, all } = self;
-        let place = template.wanted.place();
-        let Some(&before) = places.get(place) else { return };
-        let Some(beside) = places.get_mut(place ^ 1).map(|beside| std::mem::replace(beside, before)) else {
-            return;
-        };
-        let number = usize::from(beside).checked_sub(1).unwrap_or(all.len());
-        match all.get_mut(number) {
-            Some(forgotten) => *forgotten = template,
-            None => all.push(template),
-        }
-        if let (Some(place), Ok(number)) = (places.get_mut(place), u16::try_from(number + 1)) {
-            *place = number;
-        }
+impl Kept for Template {
+    fn hash(&self) -> Hash {
+        self.wanted.hash()
     }
 }
 
@@ -303,14 +273,13 @@ impl Wanted {
         ([ethertype, low], version, rtp) == ([0x08, 0x00], 0x45, 0x80)
     }
 
-    /// Where its template is: by addresses and ports.
+    /// By which its template is found: of addresses and ports.
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "the upper bits, as many as there are places")]
-    fn place(&self) -> usize {
+    fn hash(&self) -> Hash {
         let Self { addresses, ports, .. } = self;
         let mixed =
             (addresses.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ ports).wrapping_mul(0xd6e8_feb8_6659_fd93);
-        (mixed >> (u64::BITS - PLACES.ilog2())) as usize
+        mixed.into()
     }
 }
 

@@ -4,24 +4,21 @@
 //! know), each a miss of the caches where there are many streams. Here it is one line of memory, which stays right until
 //! the media table changes: that has a [generation](crate::sip::media::MediaTable::generation).
 
-use super::memory::prefetch;
+use crate::memo::{AHEAD, Hash, Kept, Memo, Number};
 use crate::packet::{FlowWords, MediaId, Nanos};
 use crate::sip::{Groups, MediaTable};
 
-/// Flows remembered, a power of two; of three in one place and the one beside it the two later stay. 2 MiB; a thousand
-/// calls have 2,000 flows.
-const PLACES: usize = 1 << 15;
 /// How finely a line's silence is told, as a power of two of nanoseconds: 1.07 s of a limit of 1,800.
 const TOUCH: u32 = 30;
 
 /// What is known of a flow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(align(64))]
 struct Known {
     flow: FlowWords,
     /// Whose changes its line depends on.
     groups: Groups,
-    /// Of the media table, when it was asked; 0 for a place that is free.
+    /// Of the media table, when it was asked.
     generation: u64,
     /// The line it belongs to.
     media: MediaId,
@@ -35,10 +32,10 @@ impl Known {
         Self { flow: *flow, groups: flow.into(), generation, media, touched: moment(time) }
     }
 
-    /// Is it this flow, and has nothing changed since?
+    /// Has nothing changed since?
     #[inline]
-    fn is_of(&self, flow: &FlowWords, table: &MediaTable) -> bool {
-        self.flow == *flow && self.generation == table.generation(self.groups)
+    fn is_current(&self, table: &MediaTable) -> bool {
+        self.generation == table.generation(self.groups)
     }
 
     /// Is it time to tell the line that it is not silent?
@@ -51,65 +48,52 @@ impl Known {
     }
 }
 
-/// Where a flow is remembered: there, or in the place beside it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place(u16);
-
-impl Place {
-    /// Of what has no flow.
-    pub(super) const NONE: Self = Self(0);
-
-    /// Of a flow with this hash.
-    #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "the upper bits, as many as there are places")]
-    pub(super) fn of(hash: u64) -> Self {
-        Self((hash >> (u64::BITS - PLACES.ilog2())) as u16)
+impl Kept for Known {
+    fn hash(&self) -> Hash {
+        self.flow.hash().into()
     }
 }
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Flows {
-    places: Box<[Known]>,
-}
+pub(super) struct Flows(Memo<Known>);
 
 impl Flows {
-    pub(super) fn new() -> Self {
-        Self { places: vec![Known::default(); PLACES].into_boxed_slice() }
+    /// Of so many at most.
+    pub(super) fn new(most: usize) -> Self {
+        Self(Memo::new(most))
     }
 
-    /// Asks for the memory of a flow whose packet comes soon.
+    /// Asks for the flows of the next packets, and says where each is, as far as its hash tells.
     #[inline]
-    pub(super) fn prefetch(&self, Place(place): Place) {
-        if let Some(known) = self.places.get(usize::from(place)) {
-            prefetch(known);
-        }
+    pub(super) fn ask_ahead(&self, flows: impl Iterator<Item = Hash>) -> [Number; AHEAD] {
+        self.0.ask_ahead(flows)
     }
 
-    /// The line of a flow's packet, and whether the table had to be asked.
+    /// The line of a flow's packet, and whether the table had to be asked. `at` is where the flow was.
     #[inline]
     pub(super) fn line(
         &mut self,
         table: &mut MediaTable,
         flow: &FlowWords,
-        place: Place,
+        at: Number,
         time: Nanos,
     ) -> (MediaId, bool) {
-        match self.places.get(usize::from(place.0)) {
-            Some(known) if known.is_of(flow, table) && known.touched == moment(time) => (known.media, false),
-            _ => self.line_of(table, flow, place, time),
+        match self.0.get(at) {
+            Some(known)
+                if known.flow == *flow && known.is_current(table) && known.touched == moment(time) =>
+            {
+                (known.media, false)
+            }
+            _ => self.line_of(table, flow, time),
         }
     }
 
-    /// The same where there is something to do, or where it is not the first that is asked.
-    fn line_of(
-        &mut self,
-        table: &mut MediaTable,
-        flow: &FlowWords,
-        place: Place,
-        time: Nanos,
-    ) -> (MediaId, bool) {
-        if let Some(known) = self.known(flow, place, table) {
+    /// The same where there is something to do, or where another has the flow's tag.
+    fn line_of(&mut self, table: &mut MediaTable, flow: &FlowWords, time: Nanos) -> (MediaId, bool) {
+        let Self(memo) = self;
+        let at = memo.find(flow.hash().into(), |known| known.flow == *flow);
+        if let Some(known) = at.and_then(|at| memo.get_mut(at)).filter(|known| known.is_current(table)) {
             let media = known.media;
             if known.is_due(time) {
                 table.touch(media, time);
@@ -118,31 +102,12 @@ impl Flows {
         }
         let media = table.attribute(&(*flow).into(), time);
         // Asked for now, as the table may have learned from this packet.
-        let generation = table.generation(flow.into());
-        self.learn(place, Known::new(flow, generation, media, time));
-        (media, true)
-    }
-
-    /// What is known of a flow.
-    fn known(&mut self, flow: &FlowWords, Place(place): Place, table: &MediaTable) -> Option<&mut Known> {
-        let is_it = |known: &Known| known.is_of(flow, table);
-        let (place, beside) = (usize::from(place), usize::from(place ^ 1));
-        let at = if self.places.get(place).is_some_and(is_it) { place } else { beside };
-        self.places.get_mut(at).filter(|known| is_it(known))
-    }
-
-    /// Remembers what the media table said of a flow. What was there moves aside, unless it was this flow.
-    #[cold]
-    fn learn(&mut self, Place(place): Place, known: Known) {
-        let (place, beside) = (usize::from(place), usize::from(place ^ 1));
-        let Some(before) = self.places.get_mut(place).map(|place| std::mem::replace(place, known)) else {
-            return;
-        };
-        if before.flow != known.flow
-            && let Some(beside) = self.places.get_mut(beside)
-        {
-            *beside = before;
+        let known = Known::new(flow, table.generation(flow.into()), media, time);
+        match at.and_then(|at| memo.get_mut(at)) {
+            Some(before) => *before = known,
+            None => memo.keep(known),
         }
+        (media, true)
     }
 }
 
@@ -165,45 +130,38 @@ mod tests {
         FlowWords::new(end(port), end(6_000))
     }
 
-    /// As the table says it now, by a line that it does not have.
     fn known(port: u16, table: &MediaTable) -> Known {
-        let generation = table.generation((&flow(port)).into());
-        Known::new(&flow(port), generation, MediaId(u32::from(port)), Nanos(0))
-    }
-
-    /// By the line that it has; 0 for a flow that is not known.
-    fn media(flows: &mut Flows, place: Place, port: u16, table: &MediaTable) -> u32 {
-        flows.known(&flow(port), place, table).map_or(0, |known| known.media.0)
+        Known::new(&flow(port), table.generation((&flow(port)).into()), MediaId(7), Nanos(0))
     }
 
     #[test]
-    fn of_three_flows_in_one_place_the_later_two_are_known() {
-        let table = MediaTable::default();
-        for place in [Place(6), Place(7)] {
-            let mut flows = Flows::new();
-            for port in [1, 2, 2, 3, 3] {
-                flows.learn(place, known(port, &table));
-            }
-            let known: Vec<_> = (1..=3).map(|port| media(&mut flows, place, port, &table)).collect();
-            assert_eq!(known, [0, 2, 3]);
-        }
+    fn the_table_is_asked_once_for_each_flow_wherever_it_is_looked_for() {
+        let (mut table, mut flows) = (MediaTable::default(), Flows::new(100));
+        let mut lines = |port: u16, at: u16| {
+            let at = flows.0.find(flow(at).hash().into(), |_| true).unwrap_or(Number::NONE);
+            flows.line(&mut table, &flow(port), at, Nanos(1)).1
+        };
+        let asked = [(1, 1), (1, 1), (2, 1), (1, 2), (2, 2), (2, 3)].map(|(port, at)| lines(port, at));
+        assert_eq!(asked, [true, false, true, false, false, false]);
+        assert_eq!(flows.0.len(), 2);
     }
 
     #[test]
-    fn what_was_known_in_another_generation_is_not_known() {
-        let table = MediaTable::default();
-        let mut flows = Flows::new();
-        for (generation, expected) in [(1, 0), (2, 1), (3, 0)] {
-            flows.learn(Place(6), Known { generation, ..known(1, &table) });
-            assert_eq!(media(&mut flows, Place(6), 1, &table), expected, "{generation}");
-        }
+    fn what_was_known_in_another_generation_is_asked_again_and_kept_once() {
+        let (mut table, mut flows) = (MediaTable::default(), Flows::new(100));
+        flows.0.keep(Known { generation: 1, ..known(1, &table) });
+        let at = flows.ask_ahead(std::iter::once(flow(1).hash().into()))[0];
+        let mut line = || flows.line(&mut table, &flow(1), at, Nanos(1));
+        assert_eq!([line(), line()], [(MediaId::UNANNOUNCED, true), (MediaId::UNANNOUNCED, false)]);
+        assert_eq!(flows.0.len(), 1);
     }
 
     proptest! {
         /// What is remembered is what the table says, whatever was announced, went and was learned meanwhile.
         #[test]
         fn a_flows_line_is_the_tables(steps in vec((0..4_u16, 0..4_u16, 0..6_u8, 0..3_u64), 0..200)) {
-            let (mut table, mut flows) = (MediaTable::default(), Flows::new());
+            // Fewer than there are flows, so that some are forgotten.
+            let (mut table, mut flows) = (MediaTable::default(), Flows::new(9));
             let mut now = Nanos(1);
             let mut lines = Vec::new();
             for (number, (from, to, what, steps)) in (1..).zip(steps) {
@@ -223,7 +181,8 @@ mod tests {
                         let end = |port| Endpoint::v4([10, 0, 0, 1], 5_000 + 2 * port);
                         let flow = Flow { src: end(from), dst: end(to) };
                         let (words, expected) = (FlowWords::from(flow), table.lookup(&flow));
-                        let (media, _) = flows.line(&mut table, &words, Place::of(words.hash()), now);
+                        let at = flows.ask_ahead(std::iter::once(words.hash().into()))[0];
+                        let (media, _) = flows.line(&mut table, &words, at, now);
                         prop_assert_eq!(media, expected);
                     }
                 }

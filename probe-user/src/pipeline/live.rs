@@ -138,7 +138,7 @@ impl Probe {
             leg_headers: options.leg_headers.clone(),
             ..signalling::Limits::default()
         });
-        let receiver = Receiver::new(decoder, signalling, shards, endpoints, sender);
+        let receiver = Receiver::new(decoder, signalling, shards, endpoints, sender, options.max_streams);
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, interval) = (Arc::clone(&stop), options.interval);
         let name = "vox-rx".to_owned();

@@ -92,7 +92,7 @@ const LINE: usize = 64;
 
 /// Asks for the lines of memory that something is in.
 #[inline]
-pub(super) fn prefetch<T>(value: &T) {
+pub(crate) fn prefetch<T>(value: &T) {
     let start = std::ptr::from_ref(value).cast::<i8>();
     let mut offset = 0;
     while offset < size_of::<T>() {

@@ -13,7 +13,7 @@ use crossbeam_channel::Sender;
 use rustc_hash::FxHashMap;
 
 use super::account::{Account, Loss};
-use super::flows::{Flows, Place};
+use super::flows::Flows;
 use super::outlet::Outlet;
 use super::shard::{Event, ReceiverStatus, Shards};
 use super::shed::Resumed;
@@ -23,6 +23,7 @@ use crate::capture::live::{KernelEndpoints, Record};
 use crate::decode::{self, CarrierReport, Census, Datagram, Decoded, Decoder, RemoteCapture, Tunnels};
 use crate::dedup::cluster::{Clusters, Key, Seen};
 use crate::dedup::{Classes, FrameClass};
+use crate::memo::AHEAD;
 use crate::packet::{Endpoint, MediaId, Nanos, RtpPacket};
 use crate::rtcp;
 use crate::rtp::codec::{Announcement, Payload, static_payload};
@@ -165,14 +166,22 @@ pub struct Remains {
 }
 
 impl<S: EndpointSink, O: Outlet> Receiver<S, O> {
-    /// A receiver that hands media to `outlet`, announced endpoints to `sink`, and news of calls to `events`.
-    pub fn new(decoder: Decoder, signalling: Signalling, outlet: O, sink: S, events: Sender<Event>) -> Self {
+    /// A receiver that hands media to `outlet`, announced endpoints to `sink`, and news of calls to `events`, and remembers so
+    /// many flows.
+    pub fn new(
+        decoder: Decoder,
+        signalling: Signalling,
+        outlet: O,
+        sink: S,
+        events: Sender<Event>,
+        flows: usize,
+    ) -> Self {
         let analysis = Analysis {
             signalling,
             beside: Beside::default(),
             outlet,
             waiting: Vec::with_capacity(BATCH),
-            flows: Flows::new(),
+            flows: Flows::new(flows),
             sink,
             events,
             events_dropped: 0,
@@ -444,13 +453,15 @@ impl<S: EndpointSink, O: Outlet> Analysis<S, O> {
     /// Gives all packets so far their lines, and to the outlet: before anything that may change the media table, or asks it.
     fn settle(&mut self) {
         let mut waiting = std::mem::take(&mut self.waiting);
-        for packet in &mut waiting {
-            let media = self.signalling.media_mut();
-            let place = Place::of(packet.flow.hash());
-            let (media, is_new) = self.flows.line(media, &packet.flow, place, packet.time);
-            packet.media = media;
-            if is_new {
-                self.announce(media);
+        for packets in waiting.chunks_mut(AHEAD) {
+            let numbers = self.flows.ask_ahead(packets.iter().map(|packet| packet.flow.hash().into()));
+            for (packet, at) in packets.iter_mut().zip(numbers) {
+                let media = self.signalling.media_mut();
+                let (media, is_new) = self.flows.line(media, &packet.flow, at, packet.time);
+                packet.media = media;
+                if is_new {
+                    self.announce(media);
+                }
             }
         }
         self.outlet.packets(&mut waiting);

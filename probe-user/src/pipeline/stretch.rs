@@ -14,13 +14,13 @@
 use std::sync::Arc;
 
 use super::account::Account;
-use super::flows::Place;
 use super::outlet::Outlet;
 use super::shard::{Shard, share_of};
 use super::times::FrameTimes;
 use crate::capture::file::{Frame, FrameBatch};
 use crate::decode::{Predicted, Predictor};
 use crate::dedup::FrameClass;
+use crate::memo::Hash;
 use crate::packet::{MediaId, Nanos, RtpPacket};
 use crate::rtp::codec::Announcement;
 
@@ -32,11 +32,11 @@ pub(super) struct Stretch {
     pub(super) totals: Totals,
 }
 
-/// Whose packet a frame is, and where its flow is remembered.
+/// Whose packet a frame is, and by what its flow is remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Taker {
     share: u8,
-    pub(super) place: Place,
+    pub(super) flow: Hash,
 }
 
 /// What was read.
@@ -90,13 +90,16 @@ impl Stretch {
         let mut bytes = 0;
         let mut times = FrameTimes::default();
         takers.reserve(frames.len());
-        for (frame, number) in frames.iter().zip(1..) {
-            bytes += u64::from(frame.wire_len);
-            times.observe(frame.time, number);
-            takers.push(match predictor.predict(&frame) {
-                Some(rtp) => Self::give(lanes, rtp.hash(), |lane| lane.predicted(&rtp)),
-                None => Self::decode_whole(lanes, predictor, frame),
-            });
+        let (mut soon, mut now) = (frames.iter(), frames.iter().zip(1..));
+        while takers.len() < frames.len() {
+            for (at, (frame, number)) in predictor.ask_ahead(soon.by_ref()).into_iter().zip(now.by_ref()) {
+                bytes += u64::from(frame.wire_len);
+                times.observe(frame.time, number);
+                takers.push(match predictor.predict(&frame, at) {
+                    Some(rtp) => Self::give(lanes, rtp.hash(), |lane| lane.predicted(&rtp)),
+                    None => Self::decode_whole(lanes, predictor, frame),
+                });
+            }
         }
         *totals = Totals {
             packets: frames.len() as u64,
@@ -121,13 +124,13 @@ impl Stretch {
         let share = share_of(hash, lanes.len());
         let Some(lane) = lanes.get_mut(share) else { return Taker::NOBODY };
         put(lane);
-        Taker { share: share as u8, place: Place::of(hash) }
+        Taker { share: share as u8, flow: hash.into() }
     }
 }
 
 impl Taker {
     /// Of a frame that is no plain RTP.
-    const NOBODY: Self = Self { share: u8::MAX, place: Place::NONE };
+    const NOBODY: Self = Self { share: u8::MAX, flow: Hash::NONE };
 }
 
 impl Totals {
@@ -275,7 +278,7 @@ mod tests {
     #[test]
     fn what_comes_out_of_other_frames_stands_where_they_stood() {
         let mut lanes = Lanes(vec![Lane::default()]);
-        let taker = Taker { share: 0, place: Place::of(0) };
+        let taker = Taker { share: 0, flow: Hash::NONE };
         // What was there before is written over, and not seen.
         lanes.0[0].packets.extend([8, 9, 8, 9, 8].map(|number| numbered(number, 1)));
         for number in [2, 3, 5] {

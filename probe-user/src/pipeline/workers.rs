@@ -54,6 +54,8 @@ pub(super) enum Reading {
 /// Workers, and what they share.
 pub(super) struct Crew {
     plain: Plain,
+    /// How many flows are remembered: by the receiver, and by each worker.
+    flows: usize,
     receiver: Receiver<(), Lanes>,
     /// One for each worker.
     shards: Vec<Shard>,
@@ -63,7 +65,7 @@ pub(super) struct Crew {
 
 impl Reading {
     pub(super) fn new(options: &Options, asked: Asked, events: &Sender<Event>) -> Result<Self, AnalyzeError> {
-        let workers = options.workers();
+        let (workers, flows) = (options.workers(), options.max_streams);
         let limits = Limits {
             streams: (options.max_streams / workers).max(1),
             idle: None,
@@ -81,7 +83,7 @@ impl Reading {
         match asked {
             Asked::Classes => {
                 let shards = Shards::start(1, limits, Overflow::Wait, events)?;
-                let receiver = Receiver::new(decoder, signalling, shards, (), events.clone());
+                let receiver = Receiver::new(decoder, signalling, shards, (), events.clone(), flows);
                 return Ok(Self::Frames(Box::new(receiver.classifying())));
             }
             Asked::Transcript(transcript) => signalling = signalling.transcribing(transcript),
@@ -89,11 +91,11 @@ impl Reading {
         }
         let shard = |index| Shard::new(index, limits.clone(), Overflow::Wait, events.clone());
         let plain = decoder.plain();
-        let receiver = Receiver::new(decoder, signalling, Lanes::default(), (), events.clone());
+        let receiver = Receiver::new(decoder, signalling, Lanes::default(), (), events.clone(), flows);
         let shards = (0..workers).map(shard).collect();
         // Each worker can go on while what it has decoded waits for its turn.
         let stretches = (0..2 * workers).map(|_| Stretch::new(workers)).collect();
-        Ok(Self::Stretches(Box::new(Crew { plain, receiver, shards, stretches })))
+        Ok(Self::Stretches(Box::new(Crew { plain, flows, receiver, shards, stretches })))
     }
 
     /// Reads all files, and what was found then. `opened` is told of each file's progress.
@@ -168,7 +170,7 @@ impl Crew {
         before: u64,
         verdicts: &mut [u64; VERDICTS],
     ) -> Result<Totals, AnalyzeError> {
-        let Self { plain, receiver, shards, stretches } = self;
+        let Self { plain, flows, receiver, shards, stretches } = self;
         let mut totals = Totals::default();
         let desk = Desk { receiver, totals: &mut totals, verdicts };
         let schedule =
@@ -178,13 +180,13 @@ impl Crew {
             let first = shards.next();
             let mut threads = Vec::new();
             for (worker, shard) in shards {
-                let (schedule, plain) = (&schedule, *plain);
+                let (schedule, predictor) = (&schedule, Predictor::new(*plain, *flows));
                 let builder = thread::Builder::new().name(format!("vox-worker-{worker}"));
-                let thread = builder.spawn_scoped(scope, move || work(schedule, worker, shard, &plain));
+                let thread = builder.spawn_scoped(scope, move || work(schedule, worker, shard, predictor));
                 threads.push(thread.inspect_err(|_| schedule.fail())?);
             }
             if let Some((worker, shard)) = first {
-                work(&schedule, worker, shard, plain);
+                work(&schedule, worker, shard, Predictor::new(*plain, *flows));
             }
             // The panic itself has been printed by its thread.
             threads.into_iter().try_for_each(ScopedJoinHandle::join).map_err(|_| AnalyzeError::Failed)
@@ -210,10 +212,14 @@ impl Crew {
 }
 
 /// One worker's work, to the end of the file.
-fn work(schedule: &Schedule<Reader<'_>, Desk<'_>>, worker: usize, shard: &mut Shard, plain: &Plain) {
+fn work(
+    schedule: &Schedule<Reader<'_>, Desk<'_>>,
+    worker: usize,
+    shard: &mut Shard,
+    mut predictor: Predictor,
+) {
     let _alarm = Alarm(schedule);
     let mut merged = Vec::new();
-    let mut predictor = Predictor::new(*plain);
     while let Some(job) = schedule.next(worker) {
         match job {
             Job::Read(reader, mut stretch) => {

@@ -6,9 +6,7 @@ use probe_ebpf::classify::VERDICTS;
 
 use super::super::stretch::{Lanes, Stretch, Taker};
 use super::{Analysis, EndpointSink, Receiver};
-
-/// Packets of a stretch whose flows are asked for ahead: some 100 ns.
-const AHEAD: usize = 8;
+use crate::memo::{AHEAD, Number};
 
 impl<S: EndpointSink> Receiver<S, Lanes> {
     /// Takes a stretch's frames in order: plain RTP is given its line, all others are decoded. `verdicts` counts them.
@@ -21,15 +19,15 @@ impl<S: EndpointSink> Receiver<S, Lanes> {
             self.begin(first.time);
         }
         let mut plain = 0;
-        for (at, taker) in takers.iter().enumerate() {
-            if let Some(soon) = takers.get(at + AHEAD) {
-                self.analysis.flows.prefetch(soon.place);
-            }
-            if self.analysis.plain(*taker) {
-                plain += 1;
-            } else if let Some(frame) = frames.get(at) {
-                verdicts[self.frame(&frame) as usize] += 1;
-                self.analysis.settle();
+        for (takers, from) in takers.chunks(AHEAD).zip((0..).step_by(AHEAD)) {
+            let numbers = self.analysis.flows.ask_ahead(takers.iter().map(|taker| taker.flow));
+            for ((taker, number), at) in takers.iter().zip(numbers).zip(from..) {
+                if self.analysis.plain(*taker, number) {
+                    plain += 1;
+                } else if let Some(frame) = frames.get(at) {
+                    verdicts[self.frame(&frame) as usize] += 1;
+                    self.analysis.settle();
+                }
             }
         }
         self.analysis.follow_endpoints();
@@ -45,10 +43,10 @@ impl<S: EndpointSink> Receiver<S, Lanes> {
 impl<S: EndpointSink> Analysis<S, Lanes> {
     /// Gives the next packet of a plain frame's taker its line; `false` if the frame is not plain.
     #[inline]
-    fn plain(&mut self, taker: Taker) -> bool {
+    fn plain(&mut self, taker: Taker, at: Number) -> bool {
         let Self { flows, signalling, outlet, .. } = self;
         let Some(packet) = outlet.next(taker) else { return false };
-        let (media, is_new) = flows.line(signalling.media_mut(), &packet.flow, taker.place, packet.time);
+        let (media, is_new) = flows.line(signalling.media_mut(), &packet.flow, at, packet.time);
         packet.media = media;
         if is_new {
             self.announce(media);
