@@ -283,7 +283,7 @@ impl DupWindow {
     fn make_room(&mut self, numbers: u64) {
         let numbers = usize::try_from(numbers).unwrap_or(SLOTS).min(SLOTS);
         if numbers > self.slots.len() {
-            self.slots.grow(numbers.next_power_of_two());
+            self.slots.grow(numbers);
         }
     }
 
