@@ -169,11 +169,10 @@ impl Pair {
         usize::from(one) + usize::from(other)
     }
 
-    /// What of the counters nearly every packet needs some of: their low octets.
+    /// What of the counters nearly every packet needs some of: the low octets of both.
     #[inline]
-    pub(crate) fn low<'a>(&self, counts: &'a [u8]) -> [&'a [u8]; 2] {
-        let low = counts.get(..self.low_octets()).unwrap_or_default();
-        low.split_at_checked(usize::from(self.span[0])).unwrap_or_default().into()
+    pub(crate) fn low<'a>(&self, counts: &'a [u8]) -> &'a [u8] {
+        counts.get(..self.low_octets()).unwrap_or_default()
     }
 }
 

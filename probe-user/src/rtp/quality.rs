@@ -481,7 +481,7 @@ impl Running {
     }
 
     /// The memory outside of it that the next packet will need some of.
-    pub(super) fn counters(&self) -> [&[u8]; 2] {
+    pub(super) fn counters(&self) -> &[u8] {
         self.pair.low(&self.counts)
     }
 }

@@ -187,7 +187,7 @@ impl Run {
 
     /// The memory outside of it that the next packet will need.
     #[inline]
-    pub(crate) fn beyond(&self) -> (Option<&u64>, [&[u8]; 2]) {
+    pub(crate) fn beyond(&self) -> (Option<&u64>, &[u8]) {
         (self.slots.beyond(self.next), self.quality.counters())
     }
 

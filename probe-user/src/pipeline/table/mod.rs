@@ -172,12 +172,11 @@ impl StreamTable {
         }
         for place in places.iter().take(count) {
             if let Some(run) = self.hot.get(*place as usize).and_then(Hot::run) {
-                let (slot, [one, other]) = run.beyond();
+                let (slot, counters) = run.beyond();
                 if let Some(slot) = slot {
                     prefetch(slot);
                 }
-                prefetch_octets(one);
-                prefetch_octets(other);
+                prefetch_octets(counters);
             }
         }
         places
