@@ -20,7 +20,7 @@ use serde::Serialize;
 
 use crate::packet::Nanos;
 
-/// Blocks remembered; 24 bytes each.
+/// Blocks remembered; 16 bytes each.
 const MAX_POINTS: usize = 32;
 /// First length of a block.
 const BLOCK_NS: u64 = 1_000_000_000;
@@ -43,26 +43,27 @@ const Z95: f64 = 1.959_964;
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub struct Drift {
-    points: Vec<Point>,
-    segment: u32,
+    points: Points,
     block: Option<Block>,
-    /// Blocks are `BLOCK_NS << doublings` long.
-    doublings: u32,
     slope: f64,
 }
 
-/// What of it is left beside an orderly run.
+/// The blocks that have closed, which are what is left of it beside an orderly run.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Rest {
-    points: Vec<Point>,
-    segment: u32,
-    doublings: u32,
+pub(super) struct Points {
+    /// No longer than there are points: most streams have few.
+    list: Box<[Point]>,
+    /// A bit for each that begins a segment.
+    firsts: u32,
+    /// The next one will.
+    is_next_first: bool,
+    /// Blocks are `BLOCK_NS << doublings` long.
+    doublings: u8,
 }
 
 /// The least transit of a block.
 #[derive(Clone, Copy, Debug)]
 struct Point {
-    segment: u32,
     at: Nanos,
     transit_ns: f64,
 }
@@ -84,6 +85,10 @@ impl Block {
 
     fn is_empty(&self) -> bool {
         self.transit_ns == f64::INFINITY
+    }
+
+    fn point(&self) -> Point {
+        Point { at: self.at, transit_ns: self.transit_ns }
     }
 
     #[inline]
@@ -108,13 +113,13 @@ impl Drift {
     pub fn observe(&mut self, at: Nanos, transit_ns: f64, begins: bool) {
         if begins {
             self.close();
-            self.segment = self.segment.wrapping_add(1);
+            self.points.is_next_first = true;
         }
         match &mut self.block {
             Some(block) if block.has(at) => block.step(at, transit_ns),
             _ => {
                 self.close();
-                self.block = Some(Block { until: self.end(at), at, transit_ns });
+                self.block = Some(Block { until: self.points.end(at), at, transit_ns });
             }
         }
     }
@@ -132,28 +137,17 @@ impl Drift {
     /// Closes the block, and begins one at `at` that has nothing in it yet. With it, the slope from now on.
     pub(super) fn turn(&mut self, at: Nanos) -> (Block, f64) {
         self.close();
-        (Block { until: self.end(at), at, transit_ns: f64::INFINITY }, self.slope)
+        (Block { until: self.points.end(at), at, transit_ns: f64::INFINITY }, self.slope)
     }
 
     /// What is left of it beside the run that it was lent to.
-    pub(super) fn into_rest(self) -> Rest {
-        let Self { points, segment, block: _, doublings, slope: _ } = self;
-        Rest { points, segment, doublings }
+    pub(super) fn into_rest(self) -> Points {
+        self.points
     }
 
     /// The same, whole again: without the block, which the run has.
-    pub(super) fn of_rest(rest: Rest, slope: f64) -> Self {
-        let Rest { points, segment, doublings } = rest;
-        Self { points, segment, block: None, doublings, slope }
-    }
-
-    /// When a block that begins then ends.
-    fn end(&self, began: Nanos) -> Nanos {
-        Nanos(began.0.wrapping_add(BLOCK_NS << self.doublings))
-    }
-
-    fn point(&self, block: &Block) -> Point {
-        Point { segment: self.segment, at: block.at, transit_ns: block.transit_ns }
+    pub(super) fn of_rest(points: Points, slope: f64) -> Self {
+        Self { points, block: None, slope }
     }
 
     /// Nanoseconds of transit a nanosecond, as far as is known yet: a quick estimate, for following a reference.
@@ -164,53 +158,8 @@ impl Drift {
     #[cold]
     fn close(&mut self) {
         let Some(block) = self.block.take() else { return };
-        if self.points.len() == MAX_POINTS {
-            self.thin();
-        }
-        // Most streams are short: room for a second, not for the next power of two.
-        self.points.reserve_exact(1);
-        self.points.push(self.point(&block));
-        self.slope = self.quick_slope().filter(|slope| slope.abs() <= QUICK_MOST).unwrap_or(0.0);
-    }
-
-    /// Makes room: neighbours of one segment become one, and those without a neighbour go, as they say nothing. Then
-    /// the oldest go, until half is free.
-    fn thin(&mut self) {
-        let mut kept: Vec<Point> = Vec::with_capacity(MAX_POINTS);
-        let mut at = 0;
-        while let Some(&point) = self.points.get(at) {
-            let next = self.points.get(at + 1).filter(|next| next.segment == point.segment);
-            let alone = next.is_none() && kept.last().is_none_or(|last| last.segment != point.segment);
-            let merged = match next {
-                Some(next) if next.transit_ns < point.transit_ns => *next,
-                _ => point,
-            };
-            if !alone {
-                kept.push(merged);
-            }
-            at += 1 + usize::from(next.is_some());
-        }
-        let surplus = kept.len().saturating_sub(MAX_POINTS / 2);
-        kept.drain(..surplus);
-        self.points = kept;
-        self.doublings = (self.doublings + 1).min(24);
-    }
-
-    /// Theil's abbreviated method on the current segment: each point of its first half against the one half a
-    /// segment later. Sixteen slopes at most, so a stream can afford it with every block.
-    fn quick_slope(&self) -> Option<f64> {
-        let from = self.points.iter().position(|point| point.segment == self.segment)?;
-        let points = self.points.get(from..).filter(|points| points.len() >= QUICK_POINTS)?;
-        let half = points.len() / 2;
-        let mut slopes = [0.0; MAX_POINTS / 2];
-        let mut count = 0;
-        for (slot, (a, b)) in slopes.iter_mut().zip(points.iter().zip(points.iter().skip(half))) {
-            *slot = slope(a, b)?;
-            count += 1;
-        }
-        let slopes = slopes.get_mut(..count)?;
-        slopes.sort_unstable_by(f64::total_cmp);
-        slopes.get(count / 2).copied()
+        self.points.push(block.point());
+        self.slope = self.points.quick_slope().filter(|slope| slope.abs() <= QUICK_MOST).unwrap_or(0.0);
     }
 
     /// The slope over all segments.
@@ -218,12 +167,13 @@ impl Drift {
     /// # Errors
     /// Why there is none, in words for the report.
     pub fn estimate(&self) -> Result<ClockDrift, &'static str> {
-        let mut points = self.points.clone();
-        points.extend(self.block.map(|block| self.point(&block)));
-        let is_step = steps(&points);
+        let mut list = self.points.list.to_vec();
+        list.extend(self.block.map(|block| block.point()));
+        let segments = segments(&list, self.points.all_firsts());
+        let is_step = steps(&segments);
         let mut slopes = Vec::with_capacity(MAX_POINTS * MAX_POINTS / 2);
         let (mut span_ns, mut variance) = (0_i64, 0.0);
-        for segment in points.chunk_by(|a, b| a.segment == b.segment && !is_step(a, b)) {
+        for segment in segments.iter().flat_map(|segment| segment.chunk_by(|a, b| !is_step(a, b))) {
             for (at, a) in segment.iter().enumerate() {
                 slopes.extend(segment.iter().skip(at + 1).filter_map(|b| slope(a, b)));
             }
@@ -258,9 +208,76 @@ impl Drift {
     }
 }
 
+impl Points {
+    /// When a block that begins then ends.
+    fn end(&self, began: Nanos) -> Nanos {
+        Nanos(began.0.wrapping_add(BLOCK_NS << self.doublings))
+    }
+
+    fn push(&mut self, point: Point) {
+        if self.list.len() == MAX_POINTS {
+            self.thin();
+        }
+        let mut list = std::mem::take(&mut self.list).into_vec();
+        self.firsts |= u32::from(std::mem::take(&mut self.is_next_first)) << list.len();
+        list.reserve_exact(1);
+        list.push(point);
+        self.list = list.into_boxed_slice();
+    }
+
+    /// Makes room: neighbours of one segment become one, and those without a neighbour go, as they say nothing. Then
+    /// the oldest go, until half is free.
+    fn thin(&mut self) {
+        let mut kept: Vec<Point> = Vec::with_capacity(MAX_POINTS);
+        let mut firsts = 0_u32;
+        let segments = segments(&self.list, self.firsts.into());
+        // What comes next does not belong to the one before, if its own has gone.
+        self.is_next_first |= segments.last().is_some_and(|segment| segment.len() == 1);
+        for segment in segments.into_iter().filter(|segment| segment.len() > 1) {
+            firsts |= 1 << kept.len();
+            kept.extend(segment.chunks(2).filter_map(|pair| {
+                pair.iter().copied().reduce(|a, b| if b.transit_ns < a.transit_ns { b } else { a })
+            }));
+        }
+        let surplus = kept.len().saturating_sub(MAX_POINTS / 2);
+        self.list = kept.split_off(surplus).into_boxed_slice();
+        self.firsts = firsts >> surplus;
+        self.doublings = (self.doublings + 1).min(24);
+    }
+
+    /// The same bits, with that of the block which is being filled.
+    fn all_firsts(&self) -> u64 {
+        u64::from(self.firsts) | u64::from(self.is_next_first) << self.list.len()
+    }
+
+    /// Theil's abbreviated method on the last segment: each point of its first half against the one half a
+    /// segment later. Sixteen slopes at most, so a stream can afford it with every block.
+    fn quick_slope(&self) -> Option<f64> {
+        let from = self.firsts.checked_ilog2().unwrap_or(0);
+        let points = self.list.get(from as usize..).filter(|points| points.len() >= QUICK_POINTS)?;
+        let half = points.len() / 2;
+        let mut slopes = [0.0; MAX_POINTS / 2];
+        let mut count = 0;
+        for (slot, (a, b)) in slopes.iter_mut().zip(points.iter().zip(points.iter().skip(half))) {
+            *slot = slope(a, b)?;
+            count += 1;
+        }
+        let slopes = slopes.get_mut(..count)?;
+        slopes.sort_unstable_by(f64::total_cmp);
+        slopes.get(count / 2).copied()
+    }
+}
+
+/// The points of each segment; a bit of `firsts` says where one begins.
+fn segments(points: &[Point], firsts: u64) -> Vec<&[Point]> {
+    let starts = (1..points.len()).filter(|at| firsts >> at & 1 != 0);
+    let ends = starts.clone().chain([points.len()]);
+    std::iter::once(0).chain(starts).zip(ends).filter_map(|(start, end)| points.get(start..end)).collect()
+}
+
 /// Tells where neighbouring minima differ by much more than neighbours usually do.
-fn steps(points: &[Point]) -> impl Fn(&Point, &Point) -> bool {
-    let pairs = points.iter().zip(points.iter().skip(1)).filter(|(a, b)| a.segment == b.segment);
+fn steps(segments: &[&[Point]]) -> impl Fn(&Point, &Point) -> bool + use<> {
+    let pairs = segments.iter().flat_map(|segment| segment.iter().zip(segment.iter().skip(1)));
     let usual = median(pairs.clone().filter_map(|(a, b)| slope(a, b)).collect());
     let deviation =
         move |a: &Point, b: &Point| (b.transit_ns - a.transit_ns - usual * b.at.since(a.at) as f64).abs();
@@ -353,6 +370,21 @@ mod tests {
         assert!(drift.slope().abs() < QUICK_MOST);
     }
 
+    /// Each begins with the packet after an interruption, and ends with its block: alone, it says nothing, and goes.
+    #[test]
+    fn what_follows_a_point_that_was_alone_when_room_was_made_stays_apart_from_what_was_before() {
+        let mut drift = Drift::default();
+        run(&mut drift, 1, MAX_POINTS as u64 - 1, 0.0, true, |_| 0.0);
+        // The 32nd point, and the block that is closed into the room of it, are of another segment, five seconds later.
+        run(&mut drift, 37, 3, 0.0, true, |_| 2e9);
+        let lengths = |drift: &Drift| -> Vec<usize> {
+            let points = &drift.points;
+            segments(&points.list, points.firsts.into()).into_iter().map(<[Point]>::len).collect()
+        };
+        assert_eq!(lengths(&drift), [16, 1]);
+        assert!(drift.slope().abs() < 1e-9);
+    }
+
     #[test]
     fn a_sender_that_pauses_in_most_seconds_has_no_drift_but_a_reason() {
         let mut drift = Drift::default();
@@ -390,7 +422,7 @@ mod tests {
         for n in 0..86_400_u64 {
             drift.observe(Nanos(n * 1_000_000_000), -(n as f64) * 25e3 + noise(n, 5e6), n == 0);
         }
-        assert!(drift.points.len() <= MAX_POINTS);
+        assert!(drift.points.list.len() <= MAX_POINTS);
         let got = drift.estimate().unwrap();
         assert!((got.ppm - 25.0).abs() < 0.5, "{got:?}");
     }
@@ -405,7 +437,7 @@ mod tests {
             for (step, transit, begins) in steps {
                 at += step;
                 drift.observe(Nanos(at), transit, begins);
-                prop_assert!(drift.points.len() <= MAX_POINTS);
+                prop_assert!(drift.points.list.len() <= MAX_POINTS);
             }
             if let Ok(got) = drift.estimate() {
                 prop_assert!(got.ppm.is_finite() && got.ppm_ci[0] <= got.ppm && got.ppm <= got.ppm_ci[1]);

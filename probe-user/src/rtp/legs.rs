@@ -25,53 +25,58 @@ const ENOUGH: usize = 3;
 /// Streams of one SSRC that are compared with each other: more is a flood, not a path.
 const MAX_COMPARED: usize = 32;
 
-/// The packets of a stream whose identities hash lowest, and when each came by.
+/// The packets of a stream whose identities hash lowest, and when each came by. In one piece and without a pointer, as every
+/// stream has one.
 #[derive(Clone, Debug)]
 pub struct Sketch {
-    /// What ranks below it belongs in: the highest of a full sketch. Beside the list, which most packets thus never touch.
-    below: u64,
-    /// By identity, ascending.
-    lowest: Vec<Sample>,
+    /// By identity, ascending, as far as there are some.
+    lowest: [Sample; SKETCH],
+    held: u8,
 }
 
-/// A packet of a sketch, in 14 octets: its identity, of which 48 bits rank the RTP header and the lowest 16 are the payload's
+/// A packet of a sketch, in 12 octets: its identity, of which 32 bits rank the RTP header and the lowest 16 are the payload's
 /// sum, and the lower 48 bits of its time. Two legs' sightings of a packet are not 39 hours apart.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Sample {
-    identity: [u16; 4],
+#[derive(Clone, Copy, Debug, Default)]
+struct Sample {
+    identity: [u16; 3],
     time: [u16; 3],
 }
 
 impl Sample {
-    fn new(identity: u64, time: Nanos) -> Self {
+    fn new(rank: u32, payload_sum: u16, time: Nanos) -> Self {
         #[expect(clippy::cast_possible_truncation, reason = "takes a word out of a number")]
         let word = |number: u64, at: u32| (number >> (16 * at)) as u16;
-        // Not by `map`, which the compiler does not unroll here.
+        let rank = u64::from(rank);
         Self {
-            identity: [word(identity, 0), word(identity, 1), word(identity, 2), word(identity, 3)],
+            identity: [payload_sum, word(rank, 0), word(rank, 1)],
             time: [word(time.0, 0), word(time.0, 1), word(time.0, 2)],
         }
     }
 
     fn identity(self) -> u64 {
-        number(&self.identity)
+        number(self.identity)
+    }
+
+    fn rank(self) -> u32 {
+        let [_, low, high] = self.identity;
+        u32::from(high) << 16 | u32::from(low)
     }
 
     /// How long after that one it came, in nanoseconds.
     fn since(self, earlier: Self) -> i64 {
-        let upper = |sample: Self| number(&sample.time) << 16;
+        let upper = |sample: Self| number(sample.time) << 16;
         upper(self).wrapping_sub(upper(earlier)).cast_signed() >> 16
     }
 }
 
 /// Of its words, the lowest first.
-fn number(words: &[u16]) -> u64 {
-    words.iter().rev().fold(0, |number, word| number << 16 | u64::from(*word))
+fn number([low, middle, high]: [u16; 3]) -> u64 {
+    u64::from(high) << 32 | u64::from(middle) << 16 | u64::from(low)
 }
 
 impl Default for Sketch {
     fn default() -> Self {
-        Self { below: u64::MAX, lowest: Vec::new() }
+        Self { lowest: [Sample::default(); SKETCH], held: 0 }
     }
 }
 
@@ -81,62 +86,54 @@ impl Sketch {
     #[inline]
     pub fn observe(&mut self, packet: &RtpPacket) {
         let rank = rank(packet);
-        if rank >= self.below {
-            return;
+        if rank <= self.most() {
+            self.insert(Sample::new(rank, payload_sum(packet), packet.time));
         }
-        self.insert(rank << 16 | u64::from(payload_sum(packet)), packet.time);
     }
 
-    /// The highest rank that may belong in it: of its 48 bits, the upper 32.
+    /// The highest rank that may belong in it: below the highest of a full one.
+    #[inline]
     pub(super) fn most(&self) -> u32 {
-        u32::try_from(self.below.saturating_sub(1) >> 16).unwrap_or(u32::MAX)
+        self.samples().get(SKETCH - 1).map_or(u32::MAX, |highest| highest.rank().saturating_sub(1))
     }
 
-    /// The list, which is what is left of it beside a run.
-    pub(super) fn into_rest(self) -> Vec<Sample> {
-        self.lowest
-    }
-
-    /// The same, whole again.
-    pub(super) fn of_rest(lowest: Vec<Sample>) -> Self {
-        let below = lowest.get(SKETCH - 1).map_or(u64::MAX, |highest| highest.identity() >> 16);
-        Self { below, lowest }
+    fn samples(&self) -> &[Sample] {
+        self.lowest.get(..usize::from(self.held)).unwrap_or_default()
     }
 
     #[cold]
-    fn insert(&mut self, identity: u64, time: Nanos) {
-        let Err(at) = self.lowest.binary_search_by_key(&identity, |known| known.identity()) else { return };
-        self.lowest.truncate(SKETCH - 1);
-        self.lowest.insert(at.min(self.lowest.len()), Sample::new(identity, time));
-        if let Some(highest) = self.lowest.get(SKETCH - 1) {
-            self.below = highest.identity() >> 16;
+    fn insert(&mut self, mut sample: Sample) {
+        let held = self.samples();
+        let Err(at) = held.binary_search_by_key(&sample.identity(), |known| known.identity()) else { return };
+        // Each takes the place of the next above; of a full sketch the highest leaves.
+        let end = SKETCH.min(held.len() + 1);
+        for place in self.lowest.get_mut(at..end).into_iter().flatten() {
+            std::mem::swap(place, &mut sample);
         }
+        self.held += u8::from(usize::from(self.held) < end);
     }
 
     /// What two streams have in common; `None` if it is too little to speak of.
     fn compare(&self, other: &Self, packets: (u64, u64)) -> Option<Common> {
-        let mut delays: Vec<i64> = self
-            .lowest
+        let (mine, theirs) = (self.samples(), other.samples());
+        let mut delays: Vec<i64> = mine
             .iter()
-            .filter_map(|mine| {
-                let at =
-                    other.lowest.binary_search_by_key(&mine.identity(), |theirs| theirs.identity()).ok()?;
-                other.lowest.get(at).map(|theirs| theirs.since(*mine))
+            .filter_map(|sample| {
+                let at = theirs.binary_search_by_key(&sample.identity(), |their| their.identity()).ok()?;
+                theirs.get(at).map(|their| their.since(*sample))
             })
             .collect();
         if delays.len() < ENOUGH {
             return None;
         }
         // Both sketches together are one of the union, as far as both reach: half-full ones hold everything.
-        let is_whole = |sketch: &Self| sketch.lowest.len() < SKETCH;
-        let reach = [self, other]
+        let reach = [mine, theirs]
             .into_iter()
-            .filter(|sketch| !is_whole(sketch))
-            .filter_map(|sketch| sketch.lowest.last().map(|sample| sample.identity()))
+            .filter_map(|samples| samples.get(SKETCH - 1).map(|highest| highest.identity()))
             .min()
             .unwrap_or(u64::MAX);
-        let within = |sketch: &Self| sketch.lowest.iter().filter(|sample| sample.identity() <= reach).count();
-        let union = within(self) + within(other) - delays.len();
+        let within = |samples: &[Sample]| samples.iter().filter(|sample| sample.identity() <= reach).count();
+        let union = within(mine) + within(theirs) - delays.len();
         let resemblance = delays.len() as f64 / union.max(1) as f64;
         let common = resemblance * (packets.0 + packets.1) as f64 / (1.0 + resemblance);
         delays.sort_unstable();
@@ -265,22 +262,22 @@ pub fn find(streams: &[Leg<'_>]) -> Vec<Vec<LegReport>> {
 }
 
 /// Where a packet stands in an order that has nothing to do with time, by what both legs' sightings of it share: SSRC, sequence
-/// number, timestamp and payload type. 48 bits.
+/// number, timestamp and payload type.
 #[inline]
-pub(super) fn rank(packet: &RtpPacket) -> u64 {
+pub(super) fn rank(packet: &RtpPacket) -> u32 {
     let rtp = &packet.rtp;
     let mut hash = u64::from(rtp.timestamp) << 32 | u64::from(rtp.payload_type) << 16 | u64::from(rtp.seq);
     hash ^= u64::from(rtp.ssrc).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     // SplitMix64's finish: every bit of the input moves half of those that come out.
     hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    (hash ^ (hash >> 31)) >> 16
+    ((hash ^ (hash >> 31)) >> 32) as u32
 }
 
 /// May it belong in a sketch whose highest rank is this: [`Sketch::most`]?
 #[inline]
 pub(super) fn may_belong(packet: &RtpPacket, most: u32) -> bool {
-    rank(packet) >> 16 <= u64::from(most)
+    rank(packet) <= most
 }
 
 /// The UDP checksum without what a NAT rewrites (RFC 1624): a sum modulo 65,535, of which 0xffff is the other zero. A hash
@@ -408,8 +405,9 @@ mod tests {
     #[test]
     fn a_sample_tells_its_identity_and_how_far_another_is_to_the_nanosecond() {
         let day = 86_400_000_000_000_u64;
-        let sample = |ns: u64| Sample::new(0x0123_4567_89ab_cdef, Nanos(1_700_000_000_000_000_000 + ns));
-        assert_eq!((size_of::<Sample>(), sample(0).identity()), (14, 0x0123_4567_89ab_cdef));
+        let sample = |ns: u64| Sample::new(0x0123_4567, 0x89ab, Nanos(1_700_000_000_000_000_000 + ns));
+        assert_eq!((size_of::<Sample>(), size_of::<Sketch>()), (12, 12 * SKETCH + 2));
+        assert_eq!((sample(0).identity(), sample(0).rank()), (0x0123_4567_89ab, 0x0123_4567));
         for ns in [0, 1, 250_000, day] {
             let signed = i64::try_from(ns).unwrap();
             assert_eq!((sample(ns).since(sample(0)), sample(0).since(sample(ns))), (signed, -signed));
@@ -417,6 +415,21 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_sketch_holds_the_lowest_of_all_whatever_their_order(
+            seqs in prop::collection::vec(0_u64..60, 1..80),
+        ) {
+            let packets = || seqs.iter().map(|seq| under(*seq, payload(*seq), at(INSIDE), at(FAR)));
+            let (_, sketch, _) = sketch(packets());
+            let mut lowest: Vec<_> = packets().map(|packet| (rank(&packet), payload_sum(&packet))).collect();
+            lowest.sort_unstable();
+            lowest.dedup();
+            lowest.truncate(SKETCH);
+            let held: Vec<_> =
+                sketch.samples().iter().map(|sample| (sample.rank(), sample.identity[0])).collect();
+            prop_assert_eq!(held, lowest);
+        }
+
         #[test]
         fn the_sum_survives_any_rewrite(
             sum in 0_u16..0xffff, a in any::<[u8; 4]>(), b in any::<[u8; 4]>(), v6 in any::<[u8; 16]>(), port in any::<u16>(),

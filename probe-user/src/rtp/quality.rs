@@ -33,7 +33,7 @@ use crate::dedup::window::DEPTH;
 use crate::histogram::{Distribution, MicrosHistogram, Pair};
 use crate::packet::{Nanos, RtpPacket};
 
-pub(super) use rest::{Began, Rest, Troubles};
+pub(super) use rest::{Before, Began, Parted, Rest, Stood, Troubles};
 
 /// A marker after a silence of more than this, by the sender's clock, begins a talkspurt. Packets are 60 ms at most;
 /// a marker after less ends a picture, or is set on every packet.

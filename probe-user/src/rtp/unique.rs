@@ -201,11 +201,19 @@ pub struct UniqueLedger {
 }
 
 /// What counts every packet, or nearly every.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Counts {
     packets: u64,
     weighed: u64,
     pub(super) jitter_samples: u64,
+}
+
+impl Counts {
+    /// Of so many packets, each of which but the first could be compared with the one before it.
+    pub(super) fn of_regular(packets: u64) -> Self {
+        let compared = packets.saturating_sub(1);
+        Self { packets, weighed: compared, jitter_samples: compared }
+    }
 }
 
 /// What a stream without loss has none of.
@@ -258,7 +266,7 @@ impl UniqueLedger {
     /// Begins with a stream's first packet.
     pub fn new(packet: &RtpPacket, placed: Placed) -> Self {
         Self {
-            counts: Counts { packets: 1, weighed: 0, jitter_samples: 0 },
+            counts: Counts::of_regular(1),
             first: packet.tap_time,
             last: Last::of(packet, placed),
             top_seq: placed.seq,

@@ -16,12 +16,20 @@ use std::sync::Arc;
 /// See the module.
 #[derive(Clone, Debug)]
 pub(in crate::rtp) struct Rest {
-    counts: unique::Counts,
+    drift: drift::Points,
+    /// Where they are not told by how many packets came.
+    counts: Option<Box<Counts>>,
+}
+
+/// The two distributions of the intervals that have closed.
+pub(in crate::rtp) type Before = [Option<Box<MicrosHistogram>>; 2];
+
+/// How many packets of a stream were counted, by what counts them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Counts {
+    unique: unique::Counts,
     played: u64,
     received: u64,
-    drift: drift::Rest,
-    /// The two distributions of the intervals that have closed.
-    before: Option<Box<[Option<Box<MicrosHistogram>>; 2]>>,
 }
 
 /// What a stream that nothing has happened to has none of.
@@ -43,22 +51,39 @@ pub(in crate::rtp) struct Troubles {
     incidents: Option<Box<Incidents>>,
 }
 
-/// What the stream knows beside: where the run began, behind number `seq`, with packets of this type on that clock.
+/// What the stream knows beside, and quality need not: how it stood when the run began.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::rtp) struct Stood {
+    /// The first number that was not settled, and how many were not.
+    pub(in crate::rtp) oldest: u64,
+    pub(in crate::rtp) unsettled: u8,
+    /// When the stream began.
+    pub(in crate::rtp) first_seen: Nanos,
+    /// Frames in its raw ledger.
+    pub(in crate::rtp) packets: u64,
+}
+
+/// And where: behind number `seq`, with packets of this type on that clock.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::rtp) struct Began {
     pub(in crate::rtp) seq: u64,
-    /// The first number that was not settled then.
-    pub(in crate::rtp) oldest: u64,
     pub(in crate::rtp) payload_type: u8,
     pub(in crate::rtp) rate: u32,
-    /// When the stream began.
-    pub(in crate::rtp) first_seen: Nanos,
+    pub(in crate::rtp) stood: Stood,
+}
+
+/// The quality of a stream, parted from its run.
+#[derive(Debug)]
+pub(in crate::rtp) struct Parted {
+    pub(in crate::rtp) rest: Rest,
+    pub(in crate::rtp) clock_rate: u32,
+    pub(in crate::rtp) before: Before,
+    pub(in crate::rtp) troubles: Troubles,
 }
 
 impl Quality {
-    /// What is left of it beside the run that it was lent to, with its clock rate. `oldest` is the first number that is not
-    /// settled.
-    pub(in crate::rtp) fn into_rest(self, oldest: u64, first_seen: Nanos) -> (Rest, u32, Troubles) {
+    /// What is left of it beside the run that it was lent to.
+    pub(in crate::rtp) fn into_rest(self, stood: Stood) -> Parted {
         let Self {
             settings: _,
             timeline,
@@ -78,25 +103,23 @@ impl Quality {
             discarded_before,
             incidents,
         } = self;
-        let (counts, first, unique) = unique.into_rest();
+        let (counted, first, unique) = unique.into_rest();
         let (played, playout) = playout.into_rest();
         let received = loss.received();
         let [(of_jitter, jitter_before), (of_variation, variation_before)] =
             [jitter, variation].map(Distribution::into_rest);
-        let before = [jitter_before, variation_before];
+        let counts = Counts { unique: counted, played, received };
         let rest = Rest {
-            counts,
-            played,
-            received,
             drift: drift.into_rest(),
-            before: before.iter().any(Option::is_some).then(|| Box::new(before)),
+            counts: (counts != Counts::of_orderly(stood)).then(|| Box::new(counts)),
         };
         let troubles = Troubles {
             unique,
-            first: Some(first).filter(|first| *first != first_seen),
+            first: Some(first).filter(|first| *first != stood.first_seen),
             playout,
             loss: Some(loss).filter(|loss| *loss != LossPattern::of_received(received)),
-            discards: Some(discards).filter(|discards| *discards != Discards::of_none(oldest, received)),
+            discards: Some(discards)
+                .filter(|discards| *discards != Discards::of_none(stood.oldest, received)),
             distributions: [of_jitter, of_variation],
             estimate,
             changes,
@@ -105,22 +128,23 @@ impl Quality {
             discarded_before,
             incidents,
         };
-        (rest, timeline.rate(), troubles)
+        Parted { rest, clock_rate: timeline.rate(), before: [jitter_before, variation_before], troubles }
     }
 
     /// The same, whole again: as it was lent to a run that has come to `running`.
     pub(in crate::rtp) fn of_rest(
-        rest: Rest,
-        troubles: Troubles,
+        (rest, before, troubles): (Rest, Before, Troubles),
         running: &Running,
         began: Began,
         settings: Arc<Settings>,
     ) -> Self {
-        let Rest { counts, played, received, drift, before } = rest;
-        let Began { seq, oldest, payload_type, rate, first_seen } = began;
-        let unique = (counts, troubles.first.unwrap_or(first_seen), troubles.unique);
+        let Rest { drift, counts } = rest;
+        let Began { seq, payload_type, rate, stood } = began;
+        let Counts { unique: counted, played, received } =
+            counts.map_or_else(|| Counts::of_orderly(stood), |counts| *counts);
+        let unique = (counted, troubles.first.unwrap_or(stood.first_seen), troubles.unique);
         let [of_jitter, of_variation] = troubles.distributions;
-        let [jitter_before, variation_before] = before.map_or_else(Default::default, |before| *before);
+        let [jitter_before, variation_before] = before;
         Self {
             timeline: Timeline::of_rest(rate),
             unique: UniqueLedger::of_rest(unique, running.unique, (seq, payload_type)),
@@ -128,9 +152,9 @@ impl Quality {
             delay: running.delay,
             playout: Playout::of_rest(settings.jitter_buffer, (played, troubles.playout), running.buffers),
             loss: troubles.loss.unwrap_or_else(|| LossPattern::of_received(received)),
-            discards: troubles.discards.unwrap_or_else(|| Discards::of_none(oldest, received)),
+            discards: troubles.discards.unwrap_or_else(|| Discards::of_none(stood.oldest, received)),
             // Each sample of jitter is counted, and each packet that the buffers are shown.
-            jitter: Distribution::of_rest(counts.jitter_samples, of_jitter, jitter_before),
+            jitter: Distribution::of_rest(counted.jitter_samples, of_jitter, jitter_before),
             variation: Distribution::of_rest(played, of_variation, variation_before),
             estimate: troubles.estimate,
             codec: Some(payload_type),
@@ -151,6 +175,17 @@ impl Rest {
         drift.take_back(running.block);
         (running.block, running.slope) = drift.turn(time);
         self.drift = drift.into_rest();
+    }
+}
+
+impl Counts {
+    /// Of a stream whose packets all followed each other: each is played, and received once its number is settled.
+    fn of_orderly(Stood { packets, unsettled, .. }: Stood) -> Self {
+        Self {
+            unique: unique::Counts::of_regular(packets),
+            played: packets,
+            received: packets.saturating_sub(unsettled.into()),
+        }
     }
 }
 

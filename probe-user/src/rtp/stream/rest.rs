@@ -18,7 +18,7 @@ use crate::dedup::window::{self, DupWindow};
 use crate::packet::{Encapsulation, Nanos, RtpPacket};
 use crate::rtp::codec::Announcement;
 use crate::rtp::events::Events;
-use crate::rtp::legs::{Sample, Sketch};
+use crate::rtp::legs::Sketch;
 use crate::rtp::quality::{self, Quality, Settings};
 use crate::rtp::raw::{self, RawLedger};
 use crate::rtp::run::Run;
@@ -35,16 +35,23 @@ pub struct Rest {
     cycles: u32,
     /// Of the packets on its time line.
     clock_rate: u32,
-    /// The highest number, behind which the run began, and the first.
-    numbers: [u64; 2],
+    /// The first number.
+    base: u64,
     quality: quality::Rest,
-    sketch: Vec<Sample>,
     /// Absent until an interval has closed.
-    interval_began_with: Option<Box<Totals>>,
+    closed: Option<Box<Closed>>,
     troubles: Option<Box<Troubles>>,
+    sketch: Sketch,
     standing: sequence::Standing,
     /// Numbers in the window of copies.
     unsettled: u8,
+}
+
+/// What the intervals that have closed leave.
+#[derive(Clone, Debug, Default)]
+struct Closed {
+    totals: Totals,
+    before: quality::Before,
 }
 
 /// What a stream that nothing has happened to has none of.
@@ -52,6 +59,8 @@ pub struct Rest {
 struct Troubles {
     raw: raw::Faults,
     sequence: sequence::Past,
+    /// The highest number, behind which the run began, where it is not as many above the first as there were frames.
+    top: Option<u64>,
     window: window::Troubles,
     quality: quality::Troubles,
     /// Where they are not those of the raw ledger, all of the run's payload type.
@@ -107,13 +116,16 @@ impl Rest {
         } = stream;
         let oldest = window.oldest();
         let (in_ledger, cycles, faults) = ledger.into_rest();
-        let (numbers, standing, past) = sequence.into_rest();
+        let ([top, base], standing, past) = sequence.into_rest();
         let (unsettled, window) = window.into_rest();
-        let (quality, clock_rate, quality_troubles) = quality.into_rest(oldest, first_seen);
+        let stood = quality::Stood { oldest, unsettled, first_seen, packets: in_ledger };
+        let quality::Parted { rest: quality, clock_rate, before, troubles: quality_troubles } =
+            quality.into_rest(stood);
         let frames = Frames { all: frames, first_type, other_types };
         let troubles = Troubles {
             raw: faults,
             sequence: past,
+            top: Some(top).filter(|top| *top != last_of(base, in_ledger)),
             window,
             quality: quality_troubles,
             frames: Some(frames).filter(|frames| *frames != Frames::of_one_type(run.payload_type, in_ledger)),
@@ -133,12 +145,12 @@ impl Rest {
             frames: in_ledger,
             cycles,
             clock_rate,
-            numbers,
+            base,
             quality,
-            sketch: sketch.into_rest(),
-            interval_began_with: (interval_began_with != Totals::default())
-                .then(|| Box::new(interval_began_with)),
+            closed: (interval_began_with != Totals::default() || before.iter().any(Option::is_some))
+                .then(|| Box::new(Closed { totals: interval_began_with, before })),
             troubles: (troubles != Troubles::default()).then(|| Box::new(troubles)),
+            sketch,
             standing,
             unsettled,
         }
@@ -147,15 +159,23 @@ impl Rest {
     /// The stream, whole again, which goes on where its run has come to.
     pub fn join(self, run: Run, key: StreamKey, settings: Arc<Settings>) -> Box<Stream> {
         let troubles = self.troubles.map_or_else(Troubles::default, |troubles| *troubles);
-        let ([seq, _], payload_type, first_seen) = (self.numbers, run.payload_type, self.first_seen);
+        let Closed { totals, before } = self.closed.map_or_else(Closed::default, |closed| *closed);
+        let (payload_type, first_seen, unsettled) = (run.payload_type, self.first_seen, self.unsettled);
+        let seq = troubles.top.unwrap_or_else(|| last_of(self.base, self.frames));
         let clocks = Clocks::of(payload_type, &self.announcement);
         #[expect(clippy::cast_possible_truncation, reason = "the low half is the number on the wire")]
         let stood = (seq as u16, payload_type, clocks.wireshark.unwrap_or(0));
-        let oldest = seq + 1 - u64::from(self.unsettled);
-        let began = quality::Began { seq, oldest, payload_type, rate: self.clock_rate, first_seen };
+        let oldest = seq + 1 - u64::from(unsettled);
+        let began = quality::Began {
+            seq,
+            payload_type,
+            rate: self.clock_rate,
+            stood: quality::Stood { oldest, unsettled, first_seen, packets: self.frames },
+        };
         let Frames { all: frames, first_type, other_types } =
             troubles.frames.unwrap_or_else(|| Frames::of_one_type(payload_type, self.frames));
-        let window = (self.unsettled, troubles.window);
+        let window = (unsettled, troubles.window);
+        let quality = (self.quality, before, troubles.quality);
         let mut stream = Box::new(Stream {
             key,
             number: self.number,
@@ -167,7 +187,7 @@ impl Rest {
             other_types,
             clocks,
             encapsulation: troubles.encapsulation,
-            sequence: Sequence::of_rest(self.numbers, self.standing, troubles.sequence),
+            sequence: Sequence::of_rest([seq, self.base], self.standing, troubles.sequence),
             window: DupWindow::of_rest(window, seq, payload_type, run.tap, &run.slots),
             reference: None,
             frames,
@@ -176,7 +196,7 @@ impl Rest {
                 (run.numbers, run.raw),
                 stood,
             )),
-            quality: Quality::of_rest(self.quality, troubles.quality, &run.quality, began, settings),
+            quality: Quality::of_rest(quality, &run.quality, began, settings),
             copies: troubles.copies,
             old_copies: troubles.old_copies,
             conflicts: troubles.conflicts,
@@ -184,8 +204,8 @@ impl Rest {
             strays: troubles.strays,
             stray: troubles.stray,
             hashed_fingerprints: run.hashed,
-            interval_began_with: self.interval_began_with.map_or_else(Totals::default, |totals| *totals),
-            sketch: Sketch::of_rest(self.sketch),
+            interval_began_with: totals,
+            sketch: self.sketch,
             events: troubles.events,
         });
         stream.take_back(run);
@@ -195,10 +215,8 @@ impl Rest {
     /// Does what the run asks for before it takes `packet`.
     pub fn serve(&mut self, run: &mut Run, packet: &RtpPacket) {
         run.turn(packet.time, |running| self.quality.turn(running, packet.time));
-        let mut sketch = Sketch::of_rest(std::mem::take(&mut self.sketch));
-        sketch.observe(packet);
-        run.set_sketch(sketch.most());
-        self.sketch = sketch.into_rest();
+        self.sketch.observe(packet);
+        run.set_sketch(self.sketch.most());
     }
 
     /// Encapsulation of the first frame.
@@ -218,6 +236,11 @@ impl Rest {
             || self.standing.is_valid()
             || run.raw.packets() > self.frames
     }
+}
+
+/// The number of the last of so many packets, none of which was lost or came twice.
+fn last_of(base: u64, packets: u64) -> u64 {
+    (base + packets).saturating_sub(1)
 }
 
 impl Frames {
