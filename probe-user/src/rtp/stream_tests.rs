@@ -3,6 +3,7 @@
 use super::*;
 use crate::packet::{Encapsulation, Layer};
 use crate::rtp::testing::packet;
+use crate::rtp::unique::LedgerReport;
 use proptest::prelude::*;
 
 fn run(packets: &[RtpPacket]) -> StreamParts {
