@@ -25,7 +25,7 @@ use voxprobe::pipeline::wheel::{Part, SPOKES};
 
 use crate::random::Random;
 
-/// Packets made at once: 128 KiB of them.
+/// Packets made at once: 120 KiB of them.
 const CHUNK: usize = 1_024;
 
 /// What to measure.
@@ -288,7 +288,7 @@ fn packet(stream: u32, round: u64, time: Nanos, number: u64) -> RtpPacket {
         udp_len: 180,
         fingerprint: Fingerprint { value: (number as u16).wrapping_mul(31), hashed: false },
         evidence: Evidence {
-            tap: Tap { interface: 0, egress: false },
+            tap: Tap::new(0, false),
             dst_mac: [2, 0, 0, 0, 0, 1],
             src_mac: [2, 0, 0, 0, 0, 2],
             vlans: Vlans::default(),

@@ -157,7 +157,7 @@ pub(crate) fn packet(ssrc: u32, seq: u64, tap: u8) -> RtpPacket {
         udp_len: 180,
         fingerprint: Fingerprint { value: (seq as u16).wrapping_mul(31), hashed: false },
         evidence: Evidence {
-            tap: Tap { interface: 0, egress: false },
+            tap: Tap::new(0, false),
             dst_mac: if is_second { [9; 6] } else { [2, 0, 0, 0, 0, 1] },
             src_mac: [2, 0, 0, 0, 0, 2],
             vlans: Vlans::default(),

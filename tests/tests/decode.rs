@@ -98,7 +98,11 @@ fn a_cooked_frame_of_type_outgoing_was_leaving_the_host_and_no_other() {
             for (link, bytes) in cooked {
                 match decoder().frame(&frame(1, 0, link, &bytes), &Nobody) {
                     Decoded::Sip(message) => {
-                        assert_eq!(message.evidence.tap.egress, packet_type == 4, "{link:?} {packet_type}");
+                        assert_eq!(
+                            message.evidence.tap.is_egress(),
+                            packet_type == 4,
+                            "{link:?} {packet_type}"
+                        );
                         assert_eq!(message.evidence.src_mac, datagram.src_mac);
                     }
                     other => panic!("{link:?} {packet_type}: {other:?}"),

@@ -41,7 +41,7 @@ const MS: u64 = 1_000_000;
 
 fn evidence() -> Evidence {
     Evidence {
-        tap: Tap { interface: 0, egress: false },
+        tap: Tap::new(0, false),
         dst_mac: [2, 0, 0, 0, 0, 1],
         src_mac: [2, 0, 0, 0, 0, 2],
         vlans: Vlans::default(),

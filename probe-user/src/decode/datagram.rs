@@ -82,7 +82,7 @@ pub(super) fn of_hep<'a>(seen: Seen, payload: &'a [u8], message: &hep::Message) 
         tap: seen.tap,
         dst_mac: [0; 6],
         src_mac: [0; 6],
-        vlans: Vlans { outer: message.vlan, inner: None },
+        vlans: Vlans::from_tci(message.vlan, None),
         ttl: 0,
         tos: 0,
         ip_id: 0,

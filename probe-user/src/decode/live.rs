@@ -87,5 +87,5 @@ fn tap(point: u8) -> Tap {
     } else {
         u16::from(point & point::INTERFACE)
     };
-    Tap { interface, egress: point & point::EGRESS != 0 }
+    Tap::new(interface, point & point::EGRESS != 0)
 }

@@ -240,7 +240,7 @@ impl Decoder {
     /// Decodes a frame of a file.
     pub fn frame<'a, E: Endpoints>(&'a mut self, frame: &Frame<'a>, endpoints: &E) -> Decoded<'a> {
         let egress = link::is_outgoing(frame.link, frame.bytes);
-        let tap = Tap { interface: frame.interface, egress };
+        let tap = Tap::new(frame.interface, egress);
         let seen = Seen::plain(frame.time, frame.number, tap, frame.link);
         self.bytes(seen, frame.bytes, frame.wire_len, endpoints)
     }

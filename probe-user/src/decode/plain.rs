@@ -56,7 +56,7 @@ impl Plain {
             return None;
         }
         let accepted = datagram::accept(bytes, &layers, self.heuristic, &Nobody).ok()?;
-        let tap = Tap { interface: frame.interface, egress: false };
+        let tap = Tap::new(frame.interface, false);
         let seen = Seen::plain(frame.time, frame.number, tap, LinkType::Ethernet);
         let evidence = datagram::evidence(seen, bytes, &layers)?;
         Some(PlainRtp { flow: words(bytes, &layers)?, frame, layers, accepted, evidence })

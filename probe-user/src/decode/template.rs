@@ -183,7 +183,7 @@ impl Template {
         let addresses = plus(sum(packet.flow.src()), sum(packet.flow.dst()));
         Self {
             wanted,
-            interface: packet.evidence.tap.interface,
+            interface: packet.evidence.tap.interface(),
             pseudo_header: plus(addresses, u16::from(UDP)),
             hash: rtp.flow.hash(),
             packet,

@@ -202,8 +202,8 @@ impl Differs {
         mark(tunnels_differ, Self::ENCAPSULATION);
         mark(!tunnels_differ && a.carrier != b.carrier, Self::CARRIER);
         // Where a tunnel was seen says nothing of where its inside was.
-        mark(!tunnels_differ && a.tap.interface != b.tap.interface, Self::INTERFACE);
-        mark(!tunnels_differ && a.tap.egress != b.tap.egress, Self::DIRECTION);
+        mark(!tunnels_differ && a.tap.interface() != b.tap.interface(), Self::INTERFACE);
+        mark(!tunnels_differ && a.tap.is_egress() != b.tap.is_egress(), Self::DIRECTION);
         Self(set)
     }
 
@@ -318,7 +318,7 @@ mod tests {
 
     fn seen() -> Evidence {
         Evidence {
-            tap: Tap { interface: 0, egress: false },
+            tap: Tap::new(0, false),
             dst_mac: [2, 0, 0, 0, 0, 1],
             src_mac: [2, 0, 0, 0, 0, 2],
             vlans: Vlans::default(),
@@ -333,9 +333,9 @@ mod tests {
     #[test]
     fn every_row_of_the_taxonomy_gets_its_label() {
         let tagged = Vlans::from_tci(Some(7), None);
-        let elsewhere = Tap { interface: 1, egress: false };
+        let elsewhere = Tap::new(1, false);
         let gre = Encapsulation::NONE.with(Layer::Gre).unwrap();
-        let leaving = Tap { interface: 0, egress: true };
+        let leaving = Tap::new(0, true);
         let table: [(Evidence, Cause, &[&str]); 13] = [
             (seen(), Cause::SamePoint, &[]),
             (Evidence { dst_mac: [9; 6], ..seen() }, Cause::L2Mirror, &["dst_mac"]),
@@ -353,11 +353,7 @@ mod tests {
             (Evidence { ip_id: 0, ..seen() }, Cause::SentTwice, &["ip_id"]),
             (Evidence { ip_id: 0, tos: 0, ..seen() }, Cause::SentTwice, &["tos", "ip_id"]),
             (Evidence { encapsulation: gre, ..seen() }, Cause::Encapsulated, &["encapsulation"]),
-            (
-                Evidence { tap: Tap { interface: 1, egress: true }, ..seen() },
-                Cause::SamePoint,
-                &["interface", "direction"],
-            ),
+            (Evidence { tap: Tap::new(1, true), ..seen() }, Cause::SamePoint, &["interface", "direction"]),
         ];
         for (copy, cause, fields) in table {
             let found = explain(&seen(), &copy);
@@ -402,7 +398,7 @@ mod tests {
         let rpcap = Encapsulation::NONE.with(Layer::Rpcap).unwrap();
         let bare = Evidence { dst_mac: [0; 6], src_mac: [0; 6], encapsulation: rpcap, ..seen() };
         let told = Evidence { ttl: 0, tos: 0, ip_id: 0, ..bare };
-        let elsewhere = Evidence { tap: Tap { interface: 3, egress: true }, ..told };
+        let elsewhere = Evidence { tap: Tap::new(3, true), ..told };
         for copy in [bare, told, elsewhere] {
             for (a, b) in [(seen(), copy), (copy, seen())] {
                 let found = explain(&a, &b);

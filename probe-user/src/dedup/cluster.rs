@@ -435,11 +435,8 @@ mod tests {
     fn memory_is_bounded_and_what_it_gave_up_is_counted() {
         let mut clusters = clusters();
         for message in 0..1_000 {
-            let evidence = Evidence {
-                ttl: 1,
-                tap: Tap { interface: u16::try_from(message).unwrap(), egress: false },
-                ..tunnelled()
-            };
+            let evidence =
+                Evidence { ttl: 1, tap: Tap::new(u16::try_from(message).unwrap(), false), ..tunnelled() };
             clusters.observe(message, ms(0), 1, &packet(0).evidence);
             clusters.observe(message, ms(1), 1, &evidence);
         }

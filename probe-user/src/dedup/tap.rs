@@ -1,7 +1,7 @@
 //! Where a stream's packets are seen: its taps, told apart by everything in the evidence but the IP ID.
 
 use super::window::MAX_TAPS;
-use crate::packet::{Carrier, Encapsulation, Evidence, Tap, Vlans};
+use crate::packet::Evidence;
 
 /// The taps of one stream, in order of appearance: one or more, and [`MAX_TAPS`] at most.
 #[derive(Clone, Debug)]
@@ -25,8 +25,7 @@ impl Taps {
 
     /// The index of the tap that saw this; [`MAX_TAPS`] if there is no room for one more.
     pub(super) fn find(&mut self, evidence: &Evidence) -> usize {
-        let signature = Signature::of(evidence);
-        if signature.is_some() && signature == self.signature {
+        if self.signature.is_some_and(|signature| signature.is_of(evidence)) {
             return 0;
         }
         let evidence = of_the_tap(evidence);
@@ -67,72 +66,40 @@ fn of_the_tap(evidence: &Evidence) -> Evidence {
     Evidence { ip_id: 0, ..*evidence }
 }
 
-/// The same in three words, for comparing it with every packet's.
+/// The same in three words, for comparing it with every packet's: those of the evidence, with the encapsulation in the
+/// IP ID's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Signature([u64; 3]);
 
 impl Signature {
-    /// Bits for the encapsulation: the path of four layers.
-    const PATH: u32 = 20;
-
-    /// `None` where the path is longer: what comes through five tunnels is compared field by field.
-    #[inline]
+    /// `None` where the path of encapsulations has more than 16 bits, which are three layers: what comes through four tunnels
+    /// is compared field by field.
     pub(crate) fn of(evidence: &Evidence) -> Option<Self> {
-        let Evidence { tap, dst_mac, src_mac, vlans, ttl, tos, ip_id: _, encapsulation, carrier } = evidence;
-        let mac = |[a, b, c, d, e, f]: [u8; 6]| u64::from_le_bytes([a, b, c, d, e, f, 0, 0]);
-        // Most frames have no tag.
-        let tags = if *vlans == Vlans::default() { 0 } else { tags(*vlans)? };
-        if encapsulation.bits() >> Self::PATH != 0 {
-            return None;
-        }
-        let path = encapsulation.bits() << 43 | u64::from(tap.egress) << 42;
-        Some(Self([
-            mac(*dst_mac) | u64::from(tap.interface) << 48,
-            mac(*src_mac) | u64::from(carrier.0) << 48,
-            path | tags | u64::from(*ttl) << 8 | u64::from(*tos),
-        ]))
+        let ip_id = u16::try_from(evidence.encapsulation.bits()).ok()?;
+        let [_, to, from, rest] = Evidence { ip_id, ..*evidence }.words();
+        Some(Self([to, from, rest]))
     }
 
     /// Is it what that evidence has? All words are compared at once, as they are nearly always equal.
     #[inline]
     pub(crate) fn is_of(self, evidence: &Evidence) -> bool {
         let Self([to, from, rest]) = self;
-        Self::of(evidence).is_some_and(|Self([a, b, c])| (to ^ a) | (from ^ b) | (rest ^ c) == 0)
+        let [its_path, its_to, its_from, its_rest] = evidence.words();
+        let of_the_tap = (rest ^ its_rest) << (u64::BITS - Evidence::IP_ID);
+        (rest >> Evidence::IP_ID ^ its_path) | (to ^ its_to) | (from ^ its_from) | of_the_tap == 0
     }
 
     /// What it was made of.
-    #[expect(clippy::cast_possible_truncation, reason = "takes the fields out of the words")]
     fn evidence(self) -> Evidence {
         let Self([to, from, rest]) = self;
-        let mac = |word: u64| word.to_le_bytes().first_chunk().copied().unwrap_or_default();
-        let vlan = |bits: u64| (bits >> 12 & 1 != 0).then_some(bits as u16 & 0xfff);
-        Evidence {
-            tap: Tap { interface: (to >> 48) as u16, egress: rest >> 42 & 1 != 0 },
-            dst_mac: mac(to),
-            src_mac: mac(from),
-            vlans: Vlans { outer: vlan(rest >> 29), inner: vlan(rest >> 16) },
-            ttl: (rest >> 8) as u8,
-            tos: rest as u8,
-            ip_id: 0,
-            encapsulation: Encapsulation::from_bits(rest >> 43),
-            carrier: Carrier((from >> 48) as u16),
-        }
+        of_the_tap(&Evidence::of_words([rest >> Evidence::IP_ID, to, from, rest]))
     }
-}
-
-/// Tags, in their place in a signature; `None` of identifiers that do not fit.
-#[inline]
-fn tags(vlans: Vlans) -> Option<u64> {
-    // An identifier has twelve bits; the thirteenth says that there is one.
-    let tag = |id: Option<u16>| id.map_or(0, |id| 1 << 12 | u64::from(id));
-    let (outer, inner) = (tag(vlans.outer), tag(vlans.inner));
-    ((outer | inner) >> 13 == 0).then_some(outer << 29 | inner << 16)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::Layer;
+    use crate::packet::{Carrier, Encapsulation, Layer, Tap, Vlans};
     use crate::rtp::testing::packet;
 
     fn path(layers: usize) -> Encapsulation {
@@ -143,8 +110,8 @@ mod tests {
     #[test]
     fn a_signature_differs_wherever_the_tap_does_and_nowhere_else() {
         let usual = packet(0).evidence;
-        let tap = |interface, egress| Evidence { tap: Tap { interface, egress }, ..usual };
-        let vlan = |outer, inner| Evidence { vlans: Vlans { outer, inner }, ..usual };
+        let tap = |interface, egress| Evidence { tap: Tap::new(interface, egress), ..usual };
+        let vlan = |outer, inner| Evidence { vlans: Vlans::from_tci(outer, inner), ..usual };
         let seen = [
             usual,
             tap(1, false),
@@ -159,8 +126,8 @@ mod tests {
             Evidence { ttl: 63, ..usual },
             Evidence { tos: 63, ..usual },
             Evidence { encapsulation: path(1), ..usual },
-            Evidence { encapsulation: path(4), ..usual },
-            Evidence { encapsulation: path(4), carrier: Carrier(1), ..usual },
+            Evidence { encapsulation: path(3), ..usual },
+            Evidence { encapsulation: path(3), carrier: Carrier(1), ..usual },
         ];
         for (at, one) in seen.iter().enumerate() {
             let alike = |other: &&Evidence| Signature::of(other) == Signature::of(one);
@@ -174,8 +141,8 @@ mod tests {
     }
 
     #[test]
-    fn taps_behind_five_tunnels_are_told_apart_too() {
-        let deep = Evidence { encapsulation: path(5), ..packet(0).evidence };
+    fn taps_behind_four_tunnels_are_told_apart_too() {
+        let deep = Evidence { encapsulation: path(4), ..packet(0).evidence };
         let other = Evidence { ttl: 1, ..deep };
         let mut taps = Taps::new(&deep);
         assert_eq!((Signature::of(&deep), taps.find(&deep), taps.find(&other), taps.len()), (None, 0, 1, 2));

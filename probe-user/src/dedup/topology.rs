@@ -117,9 +117,9 @@ impl TapReport {
         let mac = |mac: [u8; 6]| mac.map(|byte| format!("{byte:02x}")).join(":");
         let seen = &part.evidence;
         Self {
-            interface: key.tap.interface,
-            egress: key.tap.egress,
-            vlans: key.vlans.outer.into_iter().chain(key.vlans.inner).collect(),
+            interface: key.tap.interface(),
+            egress: key.tap.is_egress(),
+            vlans: key.vlans.ids().collect(),
             encapsulation: key.encapsulation.to_string(),
             session: key.session,
             carrier: None,

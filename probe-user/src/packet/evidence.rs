@@ -2,29 +2,48 @@
 
 use std::fmt;
 
-/// Where a frame was captured.
+/// Where a frame was captured: the index of the interface in the source's list (of the command line, or of the pcapng file),
+/// and whether the frame was leaving the host there (live, egress) or arriving.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Tap {
-    /// Index of the interface in the source's list: of the command line, or of the pcapng file.
-    pub interface: u16,
-    /// Leaving the host there (live, egress), or arriving.
-    pub egress: bool,
+#[repr(transparent)]
+pub struct Tap(u16);
+
+impl Tap {
+    /// From index and direction. Interfaces beyond 32,767 are one.
+    pub fn new(interface: u16, egress: bool) -> Self {
+        Self(interface.min(u16::MAX >> 1) << 1 | u16::from(egress))
+    }
+
+    /// Index of the interface.
+    pub const fn interface(self) -> u16 {
+        self.0 >> 1
+    }
+
+    /// Leaving the host there?
+    pub const fn is_egress(self) -> bool {
+        self.0 & 1 != 0
+    }
 }
 
-/// VLAN identifiers, outermost first; `None` where there is no such tag. Priority bits are dropped: a switch
-/// may rewrite them without the frame being another tap's.
+/// VLAN identifiers, outermost first. Priority bits are dropped: a switch may rewrite them without the frame being another
+/// tap's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Vlans {
-    /// Outer tag, or the only one.
-    pub outer: Option<u16>,
-    /// Inner tag.
-    pub inner: Option<u16>,
-}
+#[repr(transparent)]
+pub struct Vlans([u16; 2]);
 
 impl Vlans {
-    /// From tag control information.
+    const ID: u16 = 0x0fff;
+    /// There is a tag: an identifier may be 0.
+    const IS_TAGGED: u16 = 1 << 12;
+
+    /// From tag control information; the inner tag is that of a frame with two.
     pub fn from_tci(outer: Option<u16>, inner: Option<u16>) -> Self {
-        Self { outer: outer.map(|tci| tci & 0x0fff), inner: inner.map(|tci| tci & 0x0fff) }
+        Self([outer, inner].map(|tci| tci.map_or(0, |tci| Self::IS_TAGGED | tci & Self::ID)))
+    }
+
+    /// Those that there are.
+    pub fn ids(self) -> impl Iterator<Item = u16> {
+        self.0.into_iter().filter(|tag| tag & Self::IS_TAGGED != 0).map(|tag| tag & Self::ID)
     }
 }
 
@@ -129,6 +148,7 @@ impl Layer {
 /// each, the innermost in the lowest. A VLAN tag directly around the datagram is evidence of its own
 /// ([`Evidence::vlans`]) and no layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(transparent)]
 pub struct Encapsulation(u64);
 
 impl Encapsulation {
@@ -156,11 +176,6 @@ impl Encapsulation {
     /// The word: at most 60 bits.
     pub const fn bits(self) -> u64 {
         self.0
-    }
-
-    /// The path that has this word.
-    pub(crate) const fn from_bits(bits: u64) -> Self {
-        Self(bits)
     }
 
     /// Is there none?
@@ -213,6 +228,7 @@ impl fmt::Display for Encapsulation {
 /// Which carrier a tunnelled datagram came in: an index into the decoder's list of carriers (who sends what to
 /// whom, on which port), 0 if there was none. Two sessions of one encapsulation are two taps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(transparent)]
 pub struct Carrier(pub u16);
 
 impl Carrier {
@@ -220,15 +236,21 @@ impl Carrier {
     pub const NONE: Self = Self(0);
 }
 
-/// How a datagram was seen. Everything that may differ between two copies of one packet.
+/// How a datagram was seen. Everything that may differ between two copies of one packet. It is laid out as [`Evidence::words`]
+/// says it, so that these are four loads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct Evidence {
-    /// Where.
-    pub tap: Tap,
+    /// Encapsulation path.
+    pub encapsulation: Encapsulation,
     /// Destination MAC of the frame directly around it, which in a tunnel is the inner one; zero where there is none.
     pub dst_mac: [u8; 6],
+    /// Where.
+    pub tap: Tap,
     /// Source MAC, likewise.
     pub src_mac: [u8; 6],
+    /// What carried it.
+    pub carrier: Carrier,
     /// VLAN tags.
     pub vlans: Vlans,
     /// TTL or hop limit.
@@ -237,10 +259,43 @@ pub struct Evidence {
     pub tos: u8,
     /// IPv4 identification, or the lower half of the IPv6 flow label.
     pub ip_id: u16,
-    /// Encapsulation path.
-    pub encapsulation: Encapsulation,
-    /// What carried it.
-    pub carrier: Carrier,
+}
+
+impl Evidence {
+    /// By how much the IP ID, the only field that is the packet's own and not its tap's, is shifted in the last word.
+    pub(crate) const IP_ID: u32 = 48;
+
+    /// All of it in words, for comparing it with every packet's.
+    #[inline]
+    pub(crate) fn words(&self) -> [u64; 4] {
+        let Self { encapsulation, dst_mac, tap, src_mac, carrier, vlans, ttl, tos, ip_id } = *self;
+        let mac = |[a, b, c, d, e, f]: [u8; 6]| u64::from_le_bytes([a, b, c, d, e, f, 0, 0]);
+        let Vlans([outer, inner]) = vlans;
+        let tags = u64::from(outer) | u64::from(inner) << 16;
+        [
+            encapsulation.0,
+            mac(dst_mac) | u64::from(tap.0) << 48,
+            mac(src_mac) | u64::from(carrier.0) << 48,
+            tags | u64::from(ttl) << 32 | u64::from(tos) << 40 | u64::from(ip_id) << Self::IP_ID,
+        ]
+    }
+
+    /// What has these words.
+    #[expect(clippy::cast_possible_truncation, reason = "takes the fields out of the words")]
+    pub(crate) fn of_words([path, to, from, rest]: [u64; 4]) -> Self {
+        let mac = |word: u64| word.to_le_bytes().first_chunk().copied().unwrap_or_default();
+        Self {
+            encapsulation: Encapsulation(path),
+            dst_mac: mac(to),
+            tap: Tap((to >> 48) as u16),
+            src_mac: mac(from),
+            carrier: Carrier((from >> 48) as u16),
+            vlans: Vlans([rest as u16, (rest >> 16) as u16]),
+            ttl: (rest >> 32) as u8,
+            tos: (rest >> 40) as u8,
+            ip_id: (rest >> Self::IP_ID) as u16,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -272,6 +327,20 @@ mod tests {
         assert_eq!(long.around(path(&[Layer::Gre])), path(&[Layer::Rpcap]));
         assert_eq!((long.around(Encapsulation::NONE), long.around(long)), (long, Encapsulation::NONE));
         assert_eq!(long.around(path(&[Layer::Rpcap])), long);
+    }
+
+    #[test]
+    fn a_tap_and_its_tags_are_told_from_their_words() {
+        for interface in [0, 1, 32_766, 32_767] {
+            for egress in [false, true] {
+                let tap = Tap::new(interface, egress);
+                assert_eq!((tap.interface(), tap.is_egress()), (interface, egress));
+            }
+        }
+        assert_eq!(Tap::new(u16::MAX, true), Tap::new(32_767, true));
+        let ids = |outer, inner| Vlans::from_tci(outer, inner).ids().collect::<Vec<_>>();
+        assert_eq!((ids(None, None), ids(Some(0), None)), (vec![], vec![0]));
+        assert_eq!(ids(Some(0xafff), Some(7)), [0xfff, 7]);
     }
 
     #[test]

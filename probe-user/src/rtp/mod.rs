@@ -89,7 +89,7 @@ pub(crate) mod testing {
             payload_head: None,
             fingerprint: Fingerprint { value: (seq as u16).wrapping_mul(31), hashed: false },
             evidence: Evidence {
-                tap: Tap { interface: 0, egress: false },
+                tap: Tap::new(0, false),
                 dst_mac: [2, 0, 0, 0, 0, 1],
                 src_mac: [2, 0, 0, 0, 0, 2],
                 vlans: Vlans::default(),

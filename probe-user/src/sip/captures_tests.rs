@@ -93,7 +93,7 @@ fn frame(probe: &mut Signalling, number: u64, time: Nanos, link: Linktype, data:
         return;
     }
     let evidence = Evidence {
-        tap: Tap { interface: 0, egress: false },
+        tap: Tap::new(0, false),
         dst_mac: data[..6].try_into().unwrap(),
         src_mac: data[6..12].try_into().unwrap(),
         vlans: Vlans::default(),

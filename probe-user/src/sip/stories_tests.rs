@@ -252,7 +252,7 @@ fn another_branch_is_another_transaction() {
 
 #[test]
 fn late_frame_is_a_copy_only_from_another_tap() {
-    let elsewhere = Evidence { tap: Tap { interface: 1, egress: false }, ..seen() };
+    let elsewhere = Evidence { tap: Tap::new(1, false), ..seen() };
     let flow = Flow { src: Endpoint::v4(PHONE, 5060), dst: Endpoint::v4(PBX, 5060) };
     let options = request("OPTIONS", 1, "");
     for (us, evidence, is_copy) in [
@@ -503,7 +503,7 @@ mod properties {
                     let at = usize::from(at) % bytes.len();
                     bytes[at] = byte;
                 }
-                let evidence = Evidence { tap: Tap { interface: tap, egress: false }, ..seen() };
+                let evidence = Evidence { tap: Tap::new(tap, false), ..seen() };
                 let time = Nanos(ms * MS);
                 match wire.probe.observe(time, ms, *flow, Transport::Udp, &evidence, &bytes) {
                     Observed::Messages { count, .. } => messages += u64::from(count),

@@ -20,7 +20,7 @@ pub(super) struct Wire {
 
 pub(super) fn seen() -> Evidence {
     Evidence {
-        tap: Tap { interface: 0, egress: false },
+        tap: Tap::new(0, false),
         dst_mac: [2, 0, 0, 0, 0, 1],
         src_mac: [2, 0, 0, 0, 0, 2],
         vlans: Vlans::default(),

@@ -156,7 +156,7 @@ fn flow(direction: usize, kind: u8) -> Flow {
 
 fn evidence(kind: u8) -> Evidence {
     Evidence {
-        tap: Tap { interface: u16::from(kind >> 4 & 1), egress: false },
+        tap: Tap::new(u16::from(kind >> 4 & 1), false),
         dst_mac: [2; 6],
         src_mac: [3; 6],
         vlans: Vlans::default(),

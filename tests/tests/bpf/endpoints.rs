@@ -182,7 +182,7 @@ fn all_of_one_bucket<W: Words>(host: impl Fn(u8, u8) -> Endpoint) {
 /// How a frame is seen that nobody asks about.
 fn evidence() -> Evidence {
     Evidence {
-        tap: Tap { interface: 0, egress: false },
+        tap: Tap::new(0, false),
         dst_mac: [0; 6],
         src_mac: [0; 6],
         vlans: Vlans::default(),
