@@ -34,6 +34,8 @@ use crate::sip::{LegHeaders, Signalling, signalling};
 
 /// Records taken in one go, before clocks and flags are looked at again: 2 ms at 2 Mpps.
 const BURST: usize = 4096;
+/// A round of fewer was spent in looking for records: a reader that never sleeps has such rounds until it is as good as busy.
+const FEW: usize = 32;
 /// How often calls and media lines are told the time: what is due then is little, and never waits for long.
 const ADVANCE_NS: i64 = 10_000_000;
 /// Events that may wait for the control plane. Half of them are for lines: of 16 rounds, or more.
@@ -238,6 +240,7 @@ fn receive<R: Records, S: super::receiver::EndpointSink>(
 ) -> Ended {
     let mut now = Nanos(clock::monotonic_ns());
     let (mut rounds, mut advanced) = (Rounds::new(now, interval), now);
+    let (mut idle_ns, mut rested) = (0, Duration::ZERO);
     loop {
         // Acquire: pairs with the release in `Probe::stop`. Read before the rings, so that an empty round
         // after it is the last.
@@ -249,9 +252,15 @@ fn receive<R: Records, S: super::receiver::EndpointSink>(
             let remains = receiver.finish();
             return Ended { remains, malformed_records: records.malformed() };
         }
-        now = Nanos(clock::monotonic_ns());
+        let before = std::mem::replace(&mut now, Nanos(clock::monotonic_ns()));
+        idle_ns += idle(now.since(before), taken, rested);
         if let Some(valve) = &mut valve {
-            let pressure = Pressure { fullest: records.fullest(), lost: receiver.lost_by_shards() };
+            let pressure = Pressure {
+                fullest: records.fullest(),
+                lost: receiver.lost_by_shards(),
+                idle_ns,
+                reached: if taken < BURST { now } else { receiver.newest() },
+            };
             valve.look(now, pressure, |resumed| receiver.end_shed(resumed));
         }
         if now.since(advanced) >= ADVANCE_NS {
@@ -265,8 +274,30 @@ fn receive<R: Records, S: super::receiver::EndpointSink>(
         {
             receiver.close_round(part, now);
         }
-        if taken < BURST && !stopping {
-            records.rest();
-        }
+        rested = if taken < BURST && !stopping { records.rest() } else { Duration::ZERO };
+    }
+}
+
+/// How much of the time since the round before the thread had nothing to do. A thread that wakes late waits for its turn on
+/// a CPU, and would wait as well if it had more to do.
+fn idle(elapsed_ns: i64, taken: usize, rested: Duration) -> i64 {
+    if taken < FEW {
+        return elapsed_ns;
+    }
+    i64::try_from(rested.as_nanos()).unwrap_or(i64::MAX).min(elapsed_ns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_wakes_late_was_not_idle_and_one_that_only_looks_is() {
+        let nap = Duration::from_micros(800);
+        assert_eq!(idle(5_000_000, 1_000, nap), 800_000);
+        assert_eq!(idle(5_000_000, BURST, Duration::ZERO), 0);
+        assert_eq!(idle(5_000_000, FEW - 1, nap), 5_000_000);
+        // One that waited for frames wakes with the first of them.
+        assert_eq!(idle(3_000_000, 1_000, Duration::from_millis(10)), 3_000_000);
     }
 }

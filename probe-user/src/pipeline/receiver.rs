@@ -336,6 +336,11 @@ impl<S: EndpointSink> Receiver<S> {
         }
     }
 
+    /// Time of the newest record.
+    pub fn newest(&self) -> Nanos {
+        self.last
+    }
+
     /// The source has nothing more for now.
     pub fn flush(&mut self) {
         self.analysis.settle();

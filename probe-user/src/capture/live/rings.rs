@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use probe_ebpf::record::{MediaHead4, MediaHead6, PacketHead};
 use probe_ebpf::slots::GRACE_NS;
@@ -48,8 +49,9 @@ pub trait Records {
     /// How full the fullest ring or socket was at the last look, in thousandths.
     fn fullest(&self) -> u64;
 
-    /// Waits a little, as there was less than asked for.
-    fn rest(&mut self);
+    /// Waits a little, as there was less than asked for. Returns for how long at most, the time until the thread has its turn
+    /// again not counted.
+    fn rest(&mut self) -> Duration;
 }
 
 /// The rings of all CPUs. Lives on the thread that receives.
@@ -186,7 +188,9 @@ impl Records for RingReader {
         self.gauges.fullest()
     }
 
-    fn rest(&mut self) {
-        thread::sleep(self.pace.nap(clock::monotonic_ns()));
+    fn rest(&mut self) -> Duration {
+        let nap = self.pace.nap(clock::monotonic_ns());
+        thread::sleep(nap);
+        nap
     }
 }

@@ -89,8 +89,10 @@ impl MirrorReader {
         self.gauges.handle()
     }
 
-    fn nap(&self) {
-        thread::sleep(self.pace.nap(clock::monotonic_ns()));
+    fn nap(&self) -> Duration {
+        let nap = self.pace.nap(clock::monotonic_ns());
+        thread::sleep(nap);
+        nap
     }
 }
 
@@ -140,15 +142,16 @@ impl Records for MirrorReader {
         self.gauges.fullest()
     }
 
-    fn rest(&mut self) {
+    fn rest(&mut self) -> Duration {
         match Rest::after(self.found, self.polls_driver) {
-            Rest::None => {}
+            Rest::None => Duration::ZERO,
             Rest::Nap => self.nap(),
             Rest::Wait => {
                 let sockets = self.queues.iter().map(|queue| queue.socket.as_fd());
                 if socket::wait(sockets, WAIT).is_err() {
                     self.nap();
                 }
+                WAIT
             }
         }
     }

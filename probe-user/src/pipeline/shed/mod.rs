@@ -1,7 +1,7 @@
 //! Overload: whole media sessions are left out in the kernel before packets of all of them are lost at random.
 //!
 //! ```text
-//!   receive thread, every 10 ms:  how full are the rings? ─▶ Policy ─▶ a new level
+//!   receive thread, every 10 ms:  how full are the rings, what can it take? ─▶ Policy ─▶ a new level
 //!        │ before the level sinks: streams that were shed are to end when they come back, so that none has a hole
 //!        ├─▶ KernelShed: RTP of buckets below the level is counted and not copied
 //!        └─▶ History ─▶ health log, report: who was shed, and when
@@ -10,6 +10,7 @@
 //! A stream that comes back is a new entry, and what was shed lies between the two. So neither has a gap that the network
 //! did not make, and what was seen of each can be judged.
 
+mod effort;
 mod history;
 mod policy;
 

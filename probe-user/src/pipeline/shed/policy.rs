@@ -1,20 +1,24 @@
-//! How much is shed: a level from how full the rings are, free of I/O and clocks.
+//! How much is shed: a level from how full the rings are and what the receive thread has to spare, free of I/O and clocks.
 //!
 //! ```text
-//!   a ring over half full, twice in a row, and not draining ─▶ a quarter less of the sessions is kept
-//!   the same with a ring nearly full, or something lost     ─▶ half of them
-//!   a ring full, drained, and full again within 10 s        ─▶ half of them
-//!   something lost behind the rings                         ─▶ half of them, and then a look at what came of it
-//!   all rings quiet for the patience                        ─▶ half as many again are kept
+//!   a ring over half full, twice in a row, and not draining ─▶ as many sessions are kept as the thread can take
+//!   the same with a full ring, or something lost behind it  ─▶ half of them at most
+//!   a ring full, drained, and full again within 10 s        ─▶ the same
+//!   all rings quiet for a second, and the thread rests      ─▶ two fifths are added of what it could take besides
 //! ```
 //!
 //! So it sheds within 50 ms, well before a ring is full, and one pause of the reader, after which a full ring drains, sheds
-//! nothing: what it lost is lost. A shard that pauses loses at each look until it wakes, whatever is shed, so its losses count once
-//! in a while. A load that stays above what can be taken would come back with every step down: each step that fails doubles the
-//! patience, and one that holds beyond the last failure shows that the load has gone, and sets it back.
+//! nothing: what it lost is lost. How much can be taken is [measured](Effort), not tried: a load that stays meets a level that
+//! stays. Sessions that come back begin as new streams, which cost several times as much for a second: hence no more of what
+//! there is room for. At three times, that second just fits.
+//!
+//! Where it failed nevertheless, because something else than this thread has no more room, or because others want its CPU now and
+//! then, it goes again only after a patience, which doubles with each time, and if the thread rested all that time.
+//! A shard that pauses loses at each look until it wakes, whatever is shed, so its losses count once in a while.
 
 use probe_ebpf::flow::BUCKETS;
 
+use super::effort::Effort;
 use crate::packet::Nanos;
 
 /// Between two looks: five rounds of the receive thread at 2 Mpps, a tenth of what the default ring lasts at 1 Mpps.
@@ -28,13 +32,33 @@ const FULL: u64 = 980;
 /// What was lost behind the rings is answered, and the answer takes so long to be felt: what is in the rings already is on
 /// its way there, and a shard may wait for its turn on a CPU.
 const ANSWER_NS: i64 = 100_000_000;
-/// Pauses of the reader so near to each other that the next one is to be expected.
-const AGAIN_NS: i64 = 10_000_000_000;
+/// Pauses of the reader so near to each other that the next one is to be expected; a step so near that it is to blame.
+const LATELY_NS: i64 = 10_000_000_000;
 /// What a reader that naps finds after a nap is no pressure.
 const QUIET: u64 = 250;
-/// Quiet time before a step down, at first and at most.
-const PATIENCE_NS: i64 = 3_000_000_000;
+/// Share of the thread that is asked for after a step up: with the rest it empties the rings.
+const AFTER_UP: f64 = 0.8;
+/// The most that is asked for after a step down, and what is enough: a second is told from the next no better.
+const AFTER_DOWN: f64 = 0.95;
+const ENOUGH: f64 = 0.9;
+/// Where a bucket costs no more than this part of what it did, the load is another.
+const LESS: f64 = 0.5;
+/// A difference that is none.
+const SLIGHTLY_LESS: f64 = 0.875;
+/// Between two steps down: so long sessions that came back are dear.
+const STEP_NS: i64 = 1_000_000_000;
+/// For so long at a time it is measured what the thread has to spare.
+const PART_NS: i64 = STEP_NS / 2;
+/// The part of the room there is that a step down takes, at first and at least.
+const STRIDE: f64 = 0.4;
+const LEAST_STRIDE: f64 = STRIDE / 4.0;
+/// And no less than one bucket for so many that are kept: each step is told.
+const LEAST: u32 = 32;
+/// Quiet time before a step to where it failed, at first and at most.
+const PATIENCE_NS: i64 = STEP_NS;
 const MOST_PATIENCE_NS: i64 = 300_000_000_000;
+/// After so long without a step up, the next one is another load's.
+const FORGOTTEN_NS: i64 = 2 * MOST_PATIENCE_NS;
 
 /// What the receive thread sees of the load.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,6 +67,10 @@ pub struct Pressure {
     pub fullest: u64,
     /// Packets lost behind the rings, since the start.
     pub lost: u64,
+    /// Time that the thread had nothing to do, since the start.
+    pub idle_ns: i64,
+    /// It has taken all that was stamped before.
+    pub reached: Nanos,
 }
 
 /// See the module.
@@ -53,16 +81,60 @@ pub struct Policy {
     level: u32,
     looked: Nanos,
     before: Pressure,
-    quiet_since: Nanos,
+    effort: Effort,
     /// When a ring was full the last time.
     full: Option<Nanos>,
     /// When a loss behind the rings was answered the last time.
     answered: Option<Nanos>,
+    quiet: Quiet,
+    /// When the level changed the last time.
+    changed: Nanos,
     patience_ns: i64,
-    /// The last step down, until a step up answers it.
-    lowered: Option<Nanos>,
-    /// Buckets kept when the load came back the last time.
-    failed_at: u32,
+    /// The part of the room there is that a step down takes.
+    stride: f64,
+    /// Where it failed, unless that held since.
+    failed: Option<Failed>,
+    /// When that was.
+    raised: Nanos,
+    /// The last step down, until one up answers it: when, and how many buckets were kept until then.
+    lowered: Option<(Nanos, u32)>,
+}
+
+/// Buckets that were too many to keep, the fewest of several times.
+#[derive(Clone, Copy, Debug)]
+struct Failed {
+    kept: u32,
+    /// How many the thread could have taken, by what was measured then.
+    fits: f64,
+}
+
+/// A time in which all rings were quiet, the level stayed, and the thread had something to spare.
+#[derive(Clone, Copy, Debug)]
+struct Quiet {
+    since: Nanos,
+    /// The part of it that is measured now, and how long the thread had been idle when it began.
+    began: Nanos,
+    idle_ns: i64,
+    /// The largest share of the thread that was asked for in any part of it.
+    most: f64,
+}
+
+impl Quiet {
+    fn new(now: Nanos, idle_ns: i64) -> Self {
+        Self { since: now, began: now, idle_ns, most: 0.0 }
+    }
+
+    /// The share of the thread that was asked for in a part of it that ends now. It may end the whole of it.
+    fn part(&mut self, now: Nanos, idle_ns: i64) -> f64 {
+        let idle = (idle_ns - self.idle_ns) as f64 / now.since(self.began) as f64;
+        let share = (1.0 - idle).clamp(0.01, 1.0);
+        *self = if share < ENOUGH {
+            Self { since: self.since, began: now, idle_ns, most: self.most.max(share) }
+        } else {
+            Self::new(now, idle_ns)
+        };
+        share
+    }
 }
 
 impl Policy {
@@ -72,13 +144,17 @@ impl Policy {
             floor,
             level: floor,
             looked: now,
-            before: Pressure::default(),
-            quiet_since: now,
+            before: Pressure { reached: now, ..Pressure::default() },
+            effort: Effort::default(),
             full: None,
             answered: None,
+            quiet: Quiet::new(now, 0),
+            changed: now,
             patience_ns: PATIENCE_NS,
+            stride: STRIDE,
+            failed: None,
+            raised: now,
             lowered: None,
-            failed_at: BUCKETS,
         }
     }
 
@@ -89,14 +165,17 @@ impl Policy {
 
     /// Looks at the load. A new level, if there is to be one.
     pub fn look(&mut self, now: Nanos, pressure: Pressure) -> Option<u32> {
-        if now.since(self.looked) < LOOK_NS {
+        let elapsed_ns = now.since(self.looked);
+        if elapsed_ns < LOOK_NS {
             return None;
         }
         self.looked = now;
         let before = std::mem::replace(&mut self.before, pressure);
+        let worked_ns = elapsed_ns - (pressure.idle_ns - before.idle_ns);
+        self.effort.note(self.kept(), (worked_ns, elapsed_ns), (before.reached, pressure.reached));
         let lost = pressure.lost > before.lost;
         if lost || pressure.fullest >= QUIET {
-            self.quiet_since = now;
+            self.quiet = Quiet::new(now, pressure.idle_ns);
         }
         let is_over =
             pressure.fullest >= HALF && before.fullest >= HALF && pressure.fullest >= before.fullest;
@@ -104,16 +183,38 @@ impl Policy {
         if is_lost {
             self.answered = Some(now);
         }
-        let level = if is_lost || is_over || self.is_full_again(now, pressure, before) {
-            self.raised(now, is_lost || pressure.fullest >= NEARLY_FULL)
-        } else if self.level > self.floor && now.since(self.quiet_since) >= self.patience_ns {
-            self.lowered(now)
+        let is_over = is_over && (pressure.fullest >= NEARLY_FULL || self.is_answered(pressure.reached));
+        let kept = if is_lost || is_over || self.is_full_again(now, pressure, before) {
+            self.fewer(now, is_lost || pressure.fullest >= FULL)
+        } else if self.level > self.floor && now.since(self.quiet.began) >= PART_NS {
+            self.more(now, pressure.idle_ns)
         } else {
-            self.level
+            self.kept()
         };
-        let is_new = level != self.level;
-        self.level = level;
-        is_new.then_some(level)
+        self.keep(kept, now, pressure.idle_ns)
+    }
+
+    /// Has the last step up shown what it does, or is it known that it was not enough?
+    fn is_answered(&self, reached: Nanos) -> bool {
+        reached >= self.raised || self.effort.buckets_for(1.0) < f64::from(self.kept()) * SLIGHTLY_LESS
+    }
+
+    /// Buckets that are kept.
+    fn kept(&self) -> u32 {
+        BUCKETS - self.level
+    }
+
+    /// From now on so many are.
+    fn keep(&mut self, kept: u32, now: Nanos, idle_ns: i64) -> Option<u32> {
+        let before = self.kept();
+        if kept == before {
+            return None;
+        }
+        self.effort.changed(now, before);
+        self.changed = now;
+        self.quiet = Quiet::new(now, idle_ns);
+        self.level = BUCKETS - kept;
+        Some(self.level)
     }
 
     /// Is a ring full that was not at the look before, and for the second time lately?
@@ -121,186 +222,71 @@ impl Policy {
         if pressure.fullest < FULL || before.fullest >= FULL {
             return false;
         }
-        self.full.replace(now).is_some_and(|last| now.since(last) < AGAIN_NS)
+        self.full.replace(now).is_some_and(|last| now.since(last) < LATELY_NS)
     }
 
-    /// The level where less is kept.
-    fn raised(&mut self, now: Nanos, is_urgent: bool) -> u32 {
-        let kept = BUCKETS - self.level;
-        if let Some(lowered) = self.lowered.take()
-            && now.since(lowered) < self.patience_ns
-        {
-            self.failed_at = kept;
+    /// Buckets to keep where those that are kept are too many.
+    fn fewer(&mut self, now: Nanos, is_urgent: bool) -> u32 {
+        let kept = self.kept();
+        let lowered = self.lowered.take();
+        if self.failed.is_none() && now.since(self.raised) >= FORGOTTEN_NS {
+            (self.patience_ns, self.stride) = (PATIENCE_NS, STRIDE);
+        } else if lowered.is_some() {
             self.patience_ns = (self.patience_ns * 2).min(MOST_PATIENCE_NS);
         }
-        let less = if is_urgent { kept.div_ceil(2) } else { kept.div_ceil(4) };
-        self.level + less
+        let fits = self.effort.buckets_for(1.0);
+        self.failed = Some(Failed { kept: self.failed.map_or(kept, |failed| failed.kept.min(kept)), fits });
+        self.raised = now;
+        let (half, most) = (kept / 2, kept - kept.div_ceil(8));
+        let fits = match lowered {
+            // Before that step all was well.
+            Some((at, held)) if now.since(at) < LATELY_NS => {
+                self.stride = (self.stride / 2.0).max(LEAST_STRIDE);
+                held
+            }
+            // What was lost is not among what was measured.
+            _ if is_urgent => half,
+            _ => whole(self.effort.buckets_for(AFTER_UP)),
+        };
+        // Nothing that is seen once justifies more.
+        fits.clamp(half, most)
     }
 
-    /// The level where more is kept.
-    fn lowered(&mut self, now: Nanos) -> u32 {
-        let kept = BUCKETS - self.level;
-        if kept >= self.failed_at {
-            (self.patience_ns, self.failed_at) = (PATIENCE_NS, BUCKETS);
+    /// Buckets to keep after a quiet time, if the thread has something to spare.
+    fn more(&mut self, now: Nanos, idle_ns: i64) -> u32 {
+        let kept = self.kept();
+        let share = self.quiet.part(now, idle_ns);
+        let is_patient = now.since(self.quiet.since) >= self.patience_ns;
+        let asked_for = if is_patient { self.quiet.most } else { share };
+        if asked_for >= ENOUGH || now.since(self.changed) < STEP_NS {
+            return kept;
         }
-        (self.quiet_since, self.lowered) = (now, Some(now));
-        let more = (kept / 2).max(1);
-        self.level.saturating_sub(more).max(self.floor)
+        // It holds, or the load is another.
+        let is_over = |failed: &Failed| kept >= failed.kept || self.effort.buckets_for(LESS) > failed.fits;
+        self.failed = self.failed.filter(|failed| !is_over(failed));
+        // To where it failed with patience only, and then not far beyond.
+        let tried = self.failed.map_or(u32::MAX, |Failed { kept, .. }| {
+            let some = kept.div_ceil(8);
+            if is_patient { kept + some } else { kept - some }
+        });
+        let room = f64::from(kept.max(1)) * (AFTER_DOWN / asked_for - 1.0);
+        let least = kept.div_ceil(LEAST).max(1);
+        let more = whole(room * self.stride).clamp(least, kept.max(1)).min(tried.saturating_sub(kept));
+        let more = if more < least { 0 } else { more.min(self.level - self.floor) };
+        if more > 0 {
+            self.lowered = Some((now, kept));
+        }
+        kept + more
     }
+}
+
+/// Whole buckets of so many, up to all.
+fn whole(buckets: f64) -> u32 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 256")]
+    let whole = buckets.clamp(0.0, f64::from(BUCKETS)) as u32;
+    whole
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MS: u64 = 1_000_000;
-
-    /// A ring that holds a hundred milliseconds of all sessions, a reader that can take some of them, and what came of it.
-    struct Simulated {
-        policy: Policy,
-        now: Nanos,
-        /// Filled, in sessions times milliseconds, of 25,600.
-        filled: f64,
-        overflowed: f64,
-        changes: Vec<(u64, u32)>,
-    }
-
-    impl Simulated {
-        fn new(floor: u32) -> Self {
-            let policy = Policy::new(floor, Nanos(0));
-            Self { policy, now: Nanos(0), filled: 0.0, overflowed: 0.0, changes: Vec::new() }
-        }
-
-        /// Lets it run for so long, with a reader that can take so much of what all sessions send.
-        fn run(&mut self, ms: u64, capacity: f64) -> &mut Self {
-            for _ in 0..ms / 10 {
-                self.now.0 += 10 * MS;
-                let kept = f64::from(BUCKETS - self.policy.level());
-                let filled = (self.filled + 10.0 * (kept - 256.0 * capacity)).max(0.0);
-                self.overflowed += (filled - 25_600.0).max(0.0);
-                self.filled = filled.min(25_600.0);
-                self.look();
-            }
-            self
-        }
-
-        fn look(&mut self) {
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1000")]
-            let fullest = (self.filled / 25.6) as u64;
-            if let Some(level) = self.policy.look(self.now, Pressure { fullest, lost: 0 }) {
-                self.changes.push((self.now.0 / MS, level));
-            }
-        }
-
-        fn ups(&self) -> usize {
-            self.changes.windows(2).filter(|pair| pair[1].1 > pair[0].1).count()
-        }
-    }
-
-    #[test]
-    fn a_load_that_can_be_taken_sheds_nothing() {
-        let mut quiet = Simulated::new(0);
-        assert_eq!(quiet.run(60_000, 1.01).changes, []);
-    }
-
-    #[test]
-    fn an_overload_is_shed_before_anything_overflows() {
-        for capacity in [0.9, 0.7, 0.5, 0.3] {
-            let mut load = Simulated::new(0);
-            load.run(1_000, capacity);
-            let kept = f64::from(BUCKETS - load.policy.level()) / 256.0;
-            assert!(load.overflowed == 0.0, "{capacity}: {:?}", load.changes);
-            assert!(kept < capacity && kept > capacity / 2.0, "{capacity}: {kept} kept, {:?}", load.changes);
-        }
-    }
-
-    #[test]
-    fn after_a_burst_the_level_returns_step_by_step() {
-        let mut load = Simulated::new(0);
-        load.run(1_000, 0.5);
-        load.run(60_000, 2.0);
-        assert_eq!(load.policy.level(), 0, "{:?}", load.changes);
-        let highest = load.changes.iter().map(|(_, level)| *level).max();
-        let sinking: Vec<_> = load.changes.iter().skip_while(|(_, level)| Some(*level) < highest).collect();
-        assert!(sinking.len() > 2, "{:?}", load.changes);
-        for pair in sinking.windows(2) {
-            assert!(pair[1].1 < pair[0].1 && pair[1].0 >= pair[0].0 + 3_000, "{:?}", load.changes);
-        }
-    }
-
-    #[test]
-    fn a_load_that_stays_is_tried_ever_more_rarely() {
-        let mut load = Simulated::new(0);
-        load.run(3_600_000, 0.4);
-        assert!(load.ups() < 60, "{} rises in an hour: {:?}", load.ups(), load.changes);
-        let late = load.changes.iter().filter(|(ms, _)| *ms > 1_800_000).count();
-        assert!(late < 40, "{late} changes in the last half hour: {:?}", load.changes);
-        // It goes, and within minutes all is taken again.
-        load.run(1_200_000, 2.0);
-        assert_eq!(load.policy.level(), 0, "{:?}", load.changes);
-    }
-
-    #[test]
-    fn a_reader_that_pauses_again_and_again_has_less_to_catch_up_with() {
-        let mut policy = Policy::new(0, Nanos(0));
-        let mut levels = Vec::new();
-        for pause in 0..3 {
-            for (ms, fullest) in [(10, 1_000), (20, 300), (30, 0)] {
-                let now = Nanos((pause * 4_000 + ms) * MS);
-                levels.extend(policy.look(now, Pressure { fullest, lost: 0 }));
-            }
-        }
-        assert_eq!(levels, [128, 192]);
-    }
-
-    #[test]
-    fn a_pause_of_the_reader_sheds_nothing() {
-        let mut policy = Policy::new(0, Nanos(0));
-        let full = |now: u64, fullest| (Nanos(now * MS), Pressure { fullest, lost: 0 });
-        for (now, pressure) in [full(10, 0), full(140, 990), full(150, 800), full(160, 600), full(170, 400)] {
-            assert_eq!(policy.look(now, pressure), None, "{now:?}");
-        }
-    }
-
-    #[test]
-    fn losses_behind_the_rings_halve_what_is_kept_at_once_and_looks_are_apart() {
-        let mut policy = Policy::new(0, Nanos(0));
-        let lost = |now: u64, lost| (Nanos(now * MS), Pressure { fullest: 0, lost });
-        let looks = [lost(10, 5), lost(12, 50), lost(110, 60), lost(120, 60), lost(210, 70)];
-        let levels = looks.map(|(now, pressure)| policy.look(now, pressure));
-        assert_eq!(levels, [Some(128), None, Some(192), None, Some(224)]);
-    }
-
-    #[test]
-    fn a_shard_that_pauses_sheds_half_and_not_all() {
-        let mut policy = Policy::new(0, Nanos(0));
-        let mut levels = Vec::new();
-        // It has no turn for 90 ms, and loses all the time.
-        for look in 1..1_000_u64 {
-            let pressure = Pressure { fullest: 0, lost: look.min(9) * 1_000 };
-            levels.extend(policy.look(Nanos(look * 10 * MS), pressure));
-        }
-        assert_eq!(levels, [128, 64, 0]);
-    }
-
-    #[test]
-    fn a_shard_that_cannot_take_a_quarter_is_left_with_less_within_half_a_second() {
-        let mut policy = Policy::new(0, Nanos(0));
-        let mut lost = 0;
-        for look in 1..=50_u64 {
-            lost += u64::from(policy.level() < 192);
-            policy.look(Nanos(look * 10 * MS), Pressure { fullest: 0, lost });
-        }
-        assert_eq!(policy.level(), 192);
-    }
-
-    #[test]
-    fn it_goes_up_to_everything_and_never_below_what_is_left_out_anyway() {
-        let mut load = Simulated::new(192);
-        load.run(2_000, 0.0);
-        assert_eq!(load.policy.level(), BUCKETS);
-        load.run(600_000, 2.0);
-        assert_eq!(load.policy.level(), 192);
-        assert!(load.changes.iter().all(|(_, level)| *level >= 192));
-    }
-}
+#[path = "policy_tests.rs"]
+mod tests;
