@@ -238,7 +238,7 @@ fn marks(report: &Value, sent: &Sent, is_taken: impl Fn(&Value) -> bool) {
                 // One that ended more than a second before it was shed fell silent because the ring was full, and says that.
                 let is_told = part["shed"].is_array() || part["loss_is_upper_bound"] == true;
                 assert!(is_told && part["mos"].is_null(), "{part:#}");
-                // It was shed for 3 s at least, which is no pause of the sender.
+                // It was shed for a second at least, which is no pause of the sender.
                 let pauses = part["interruptions"].as_array().unwrap().iter();
                 let longest = pauses.filter_map(|pause| pause["silence_s"].as_f64()).fold(0.0, f64::max);
                 assert!(longest < 2.5, "{part:#}");
