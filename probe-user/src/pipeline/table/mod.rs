@@ -26,7 +26,7 @@ const EVICTION_PROBES: usize = 32;
 /// How much a shard may hold, and for how long.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Streams of this shard. One takes 1.1 KiB at first and about 2.3 once its window is full, and 6 or more where several taps
+    /// Streams of this shard. One takes 1.1 KiB at first and about 2.1 once its window is full, and 6 or more where several taps
     /// see it.
     pub streams: usize,
     /// A stream silent for so long has ended; `None` in files, where only the end ends it.

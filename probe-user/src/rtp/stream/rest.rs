@@ -1,7 +1,7 @@
 //! What of a stream is left beside an orderly run: counts, what the run asks for now and then, and troubles if there were any.
 //!
 //! ```text
-//!   second packet ─▶ Run + Rest ── out of the ordinary ─▶ Stream, 1.7 KiB ─▶ Run beside the Stream
+//!   second packet ─▶ Run + Rest ── out of the ordinary ─▶ Stream, 1.8 KiB ─▶ Run beside the Stream
 //!                        ▲                                                        │
 //!                        └──────────────────── five seconds later ────────────────┘
 //! ```
