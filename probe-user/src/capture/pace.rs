@@ -7,7 +7,7 @@
 //!   records a second      a round every        because
 //!   none                  10 ms                there is nothing to be late for
 //!   up to 2,000           3.2 ms               20 calls are not worth a wake-up for every other packet
-//!   up to 420,000         0.95 ms              nearly all records are taken within a millisecond, half of them in half of it
+//!   up to 420,000         0.95 ms              a record is taken within a millisecond, or little more
 //!   up to 1,000,000       400 records          from here on a wake-up is a small part of what they cost together
 //!   more                  0.4 ms
 //! ```
