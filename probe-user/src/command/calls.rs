@@ -1,6 +1,6 @@
 //! `voxprobe calls`: the calls of capture files, one line each.
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
 use anstream::AutoStream;
@@ -138,7 +138,8 @@ impl Calls {
 }
 
 fn print_json(report: &Report) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    json::document(&mut out, &calls::in_full(report)?)?;
+    // Buffered in large: standard output is written line by line, and there is a line for each figure.
+    let mut out = BufWriter::new(io::stdout().lock());
+    json::document(&mut out, &calls::InFull(report))?;
     out.flush()
 }

@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use serde::ser::{Error as _, SerializeSeq as _};
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use super::contract::{CallWithStreams, Report, StreamReport};
@@ -52,19 +54,28 @@ pub fn render(report: &Report, style: Style) -> String {
 }
 
 /// The calls as JSON, each with its streams in full in place of their names.
-///
-/// # Errors
-/// None that is known: everything in a report can be written as JSON.
-pub fn in_full(report: &Report) -> serde_json::Result<Vec<Value>> {
-    let by_call = ByCall::of(&report.streams);
-    let full = |call: &CallWithStreams| {
-        let mut value = serde_json::to_value(call)?;
-        if let Some(fields) = value.as_object_mut() {
-            fields.insert("streams".to_owned(), serde_json::to_value(by_call.streams_of(call))?);
+#[derive(Clone, Copy, Debug)]
+pub struct InFull<'a>(pub &'a Report);
+
+impl Serialize for InFull<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(report) = self;
+        let by_call = ByCall::of(&report.streams);
+        let mut list = serializer.serialize_seq(Some(report.calls.len()))?;
+        for call in &report.calls {
+            // One after the other: as values, those of a long capture would take more memory than all else.
+            list.serialize_element(&with_streams(call, &by_call).map_err(S::Error::custom)?)?;
         }
-        Ok(value)
-    };
-    report.calls.iter().map(full).collect()
+        list.end()
+    }
+}
+
+fn with_streams(call: &CallWithStreams, by_call: &ByCall<'_>) -> serde_json::Result<Value> {
+    let mut value = serde_json::to_value(call)?;
+    if let Some(fields) = value.as_object_mut() {
+        fields.insert("streams".to_owned(), serde_json::to_value(by_call.streams_of(call))?);
+    }
+    Ok(value)
 }
 
 /// What there is where there is no call.

@@ -107,3 +107,15 @@ fn the_longer_name_gives_way_first() {
     assert_eq!(columns("sip:+442071838750@a", "sip:+442071838751@a"), "+4420… → +4420…");
     assert_eq!(columns("sip:pbx.example;lr", "sip:b"), "pbx.example → b");
 }
+
+#[test]
+fn as_json_each_call_has_its_streams_in_full() {
+    let mut report = report(vec![stream()]);
+    let mut with_media = call("a");
+    with_media.streams = vec![named(&report.streams[0])];
+    report.calls = vec![with_media, call("b")];
+    let list = serde_json::to_value(InFull(&report)).unwrap();
+    let packets: Vec<_> = (0..2).map(|n| list[n]["streams"][0]["unique"]["packets"].as_u64()).collect();
+    assert_eq!((packets, list.as_array().unwrap().len()), (vec![Some(10), None], 2));
+    assert_eq!(list[1]["call_id"], "b");
+}
