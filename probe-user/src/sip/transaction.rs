@@ -216,8 +216,9 @@ impl Transactions {
             self.due.pop_front();
             let Some(open) = self.open.get(&key).copied() else { continue };
             let waits = open.rings && !open.is_answered && now.0.saturating_sub(open.asked.0) < RINGING;
-            if waits {
-                self.due.push_back((Nanos(now.0.saturating_add(PATIENCE)), key));
+            // At the end of all times that a file can claim there is no later: it would be due again at once, without end.
+            if waits && let Some(later) = now.0.checked_add(PATIENCE) {
+                self.due.push_back((Nanos(later), key));
                 continue;
             }
             self.open.remove(&key);
@@ -318,6 +319,17 @@ mod tests {
         assert_eq!(all.outcomes().of("INVITE").open, 1);
         let answer = observe(&mut all, 130, "SIP/2.0 200 OK\r\nCSeq: 1 INVITE", "a");
         assert_eq!(answer, Some(Answer { code: 200, removes: false }));
+    }
+
+    /// A file may claim any time, and with the last of all there is nothing left to wait for.
+    #[test]
+    fn invite_that_rings_at_the_end_of_all_times_is_not_waited_for() {
+        let mut all = Transactions::default();
+        let last_second = u64::MAX / 1_000_000_000;
+        observe(&mut all, last_second, "INVITE sip:a@x SIP/2.0\r\nCSeq: 1 INVITE", "a");
+        observe(&mut all, last_second, "SIP/2.0 180 Ringing\r\nCSeq: 1 INVITE", "a");
+        all.advance(Nanos(u64::MAX));
+        assert_eq!(all.outcomes().of("INVITE").open, 0);
     }
 
     #[test]
