@@ -9,8 +9,8 @@ pub const FIRST_PORT: u16 = 16_384;
 pub const STREAMS_PER_ADDRESS: u32 = 16_384;
 /// SSRC of the first stream.
 pub const FIRST_SSRC: u32 = 0x5650_0000;
-/// Timestamp units between the packets of a stream: 20 ms at 8 kHz.
-pub const TIMESTAMP_STEP: u32 = 160;
+/// Timestamp units between the packets of a stream, at least: 20 ms at 8 kHz.
+pub const LEAST_STEP: u32 = 160;
 
 /// What to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,19 +26,20 @@ pub struct Spec {
     pub ip_sum: u32,
     /// The same of its pseudo-header and UDP datagram.
     pub udp_sum: u32,
-    /// Always zero.
-    pub reserved: u32,
+    /// Timestamp units between the packets of a stream.
+    pub timestamp_step: u32,
 }
 
 impl Spec {
     /// Sends nothing.
-    pub const IDLE: Self = Self { rate_pps: 0, limit: 0, streams: 1, ip_sum: 0, udp_sum: 0, reserved: 0 };
+    pub const IDLE: Self =
+        Self { rate_pps: 0, limit: 0, streams: 1, ip_sum: 0, udp_sum: 0, timestamp_step: LEAST_STEP };
 
     /// The memory image of this structure: what the loader writes over the object's default.
     pub fn to_ne_bytes(&self) -> [u8; size_of::<Self>()] {
-        let Self { rate_pps, limit, streams, ip_sum, udp_sum, reserved } = self;
+        let Self { rate_pps, limit, streams, ip_sum, udp_sum, timestamp_step } = self;
         let longs = [rate_pps, limit].into_iter().flat_map(|v| v.to_ne_bytes());
-        let words = [streams, ip_sum, udp_sum, reserved].into_iter().flat_map(|v| v.to_ne_bytes());
+        let words = [streams, ip_sum, udp_sum, timestamp_step].into_iter().flat_map(|v| v.to_ne_bytes());
         let mut image = [0; size_of::<Self>()];
         for (to, from) in image.iter_mut().zip(longs.chain(words)) {
             *to = from;
@@ -116,7 +117,7 @@ impl Progress {
             src_low: (index / STREAMS_PER_ADDRESS) as u16 + 1,
             ssrc: FIRST_SSRC.wrapping_add(index),
             seq: round as u16,
-            timestamp: round.wrapping_mul(TIMESTAMP_STEP),
+            timestamp: round.wrapping_mul(spec.timestamp_step),
             ip_id: self.sent as u16,
         }
     }

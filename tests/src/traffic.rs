@@ -243,8 +243,19 @@ fn kernel_spec(spec: &Spec, template: &[u8]) -> generator::Spec {
         streams: spec.streams,
         ip_sum,
         udp_sum,
-        reserved: 0,
+        timestamp_step: timestamp_step(spec),
     }
+}
+
+/// So many streams at such a rate send no oftener than this. If their timestamps said that they do, every packet would come later
+/// than the one before: a network that no probe is made for.
+fn timestamp_step(spec: &Spec) -> u32 {
+    const CLOCK_RATE: u64 = 8_000;
+    // Flat out it is more, and packets that come sooner than they say are as good as those in time.
+    const FLAT_PPS: u64 = 1_000_000;
+    let rate_pps = spec.rate_pps.unwrap_or(FLAT_PPS).max(1);
+    let step = (CLOCK_RATE * u64::from(spec.streams)).div_ceil(rate_pps);
+    u32::try_from(step).unwrap_or(u32::MAX).max(generator::LEAST_STEP)
 }
 
 /// `voxlab traffic`: sends RTP and says how much.
@@ -336,6 +347,16 @@ mod tests {
         put(46, &stream.timestamp.to_be_bytes());
         put(50, &stream.ssrc.to_be_bytes());
         frame
+    }
+
+    #[test]
+    fn packets_never_come_later_than_their_timestamps_say() {
+        let step = |streams, rate_pps| timestamp_step(&Spec { streams, rate_pps, ..Spec::default() });
+        assert_eq!(step(1_024, Some(250_000)), 160);
+        // 17 packets a second each: 58.8 ms.
+        assert_eq!(step(100_000, Some(1_700_000)), 471);
+        assert_eq!(step(100_000, None), 800);
+        assert_eq!(step(1, None), 160);
     }
 
     #[test]
