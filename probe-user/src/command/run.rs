@@ -18,7 +18,7 @@ use voxprobe::capture::clock::{Reading, WallClock, monotonic_ns};
 use voxprobe::capture::live::{KernelLog, LiveOptions, LogLevel, Mode, XdpMode};
 use voxprobe::capture::xsk::MirrorOptions;
 use voxprobe::packet::Nanos;
-use voxprobe::pipeline::cpus::Cpus;
+use voxprobe::pipeline::cpus::{self, Cpus};
 use voxprobe::pipeline::live::{Options, Probe};
 use voxprobe::report::exposition::Exposition;
 use voxprobe::report::health::{Entry, Format};
@@ -219,6 +219,7 @@ impl Run {
         let mut hangup = signal(SignalKind::hangup()).context("cannot watch SIGHUP")?;
         let mut log = Log::open(self)?;
         let mut probe = Probe::start(&options)?;
+        cpus::stand_back().context("cannot stand back behind the data path")?;
         for rung in probe.capture().ladder() {
             log.note(rung.to_string());
         }
