@@ -42,7 +42,7 @@ use crate::capture::file::{Frame, LinkType};
 use crate::memo::{AHEAD, Hash, Kept, Memo, Number};
 use crate::packet::{EndpointWords, Nanos, RtpHeader, RtpPacket};
 
-/// Tells plain RTP as [`Plain`] does, and remembers how: a frame is asked for by [`Predictor::predict`], and if nothing is known
+/// Tells plain RTP as [`Plain`] does, and remembers how: a frame is asked for by `predict`, and if nothing is known
 /// of its flow, by [`Predictor::decode`].
 #[derive(Debug)]
 pub struct Predictor {

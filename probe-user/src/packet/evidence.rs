@@ -236,7 +236,7 @@ impl Carrier {
     pub const NONE: Self = Self(0);
 }
 
-/// How a datagram was seen. Everything that may differ between two copies of one packet. It is laid out as [`Evidence::words`]
+/// How a datagram was seen. Everything that may differ between two copies of one packet. It is laid out as `words`
 /// says it, so that these are four loads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
