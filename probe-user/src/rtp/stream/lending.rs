@@ -122,7 +122,7 @@ impl Stream {
     }
 
     /// Takes a packet before which so many are missing, and lets the run go on behind it: all that was measured stays with the
-    /// run. False, with nothing changed, if the run cannot take it.
+    /// run. False, with nothing counted, if the run cannot take it; what it asked for first is done, and does no harm twice.
     pub fn bridge(
         &mut self,
         run: &mut Run,
